@@ -1,0 +1,45 @@
+# make setup   the environment, .venv (once)
+# make demo    every stage on the built-in collection, into runs/demo/
+# make test    the tests
+#
+# GPU=1 takes the GPU builds of vLLM and torch, GPU=0 the CPU builds; unset, a machine with nvidia-smi gets the former.
+
+PYTHON ?= python3
+GPU ?= $(if $(shell command -v nvidia-smi),1,0)
+
+# uv reads the wheel folders that pip was told of. Without them, torch's CPU build comes from PyTorch's own index,
+# which uv knows by the name of the backend.
+FIND_LINKS := $(PIP_FIND_LINKS)
+ifeq ($(GPU),1)
+  BUILD := gpu
+  INSTALL := --torch-backend=auto
+else
+  BUILD := cpu
+  INSTALL := --constraints constraints-cpu.txt --overrides overrides-cpu.txt $(if $(FIND_LINKS),,--torch-backend=cpu)
+endif
+READY := .venv/ready-$(BUILD)
+
+.PHONY: setup demo test lint clean
+setup: $(READY)
+
+$(READY): pyproject.toml constraints.txt constraints-cpu.txt overrides-cpu.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	  { echo "$(PYTHON) is too old: Python 3.11 or newer is needed; name one with make PYTHON=..."; exit 2; }
+	@test -x .venv/bin/python || $(PYTHON) -m venv .venv || \
+	  { echo "$(PYTHON) cannot make environments: install its venv package (on Debian: python3-venv)"; exit 2; }
+	.venv/bin/python -m pip install --quiet --disable-pip-version-check uv
+	UV_FIND_LINKS="$(FIND_LINKS)" .venv/bin/uv pip install --python .venv/bin/python --quiet \
+	  --constraints constraints.txt $(INSTALL) --editable ".[$(BUILD),test]"
+	@rm -f .venv/ready-* && touch $@
+
+.venv/bin/r2r: $(READY)
+
+demo: $(READY)
+	.venv/bin/r2r run jobs/configs/demo.yaml
+
+test: $(READY)
+	.venv/bin/ruff check . && .venv/bin/ruff format --check .
+	.venv/bin/python -m pytest
+
+clean:
+	rm -rf .venv runs
