@@ -9,7 +9,7 @@ Does not own what a setting does: each stage reads its own section and no other.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
@@ -60,6 +60,7 @@ class AnnotateSettings(Workers):
     attempts: int = Field(3, ge=1, description="how often a row is asked before it is rejected")
     temperature: float = Field(0.0, ge=0, description="of the first attempt; each further one adds 0.3, up to 1")
     max_tokens: int = Field(1024, ge=1, description="longest reply, in tokens")
+    reason_chars: int = Field(600, ge=1, description="longest reason or evidence of a passage, in characters")
     seed: int = Field(0, ge=0)
 
 
@@ -94,13 +95,14 @@ class RerankSettings(Workers):
     explain: int = Field(0, ge=0, le=20, description="explain this many documents from the top")
     reasoning: Reasoning = Field("both", description="which reasons an explanation holds")
     passage_tokens: int = Field(256, ge=8, description="a longer passage is cut to this many tokens")
-    explain_tokens: int = Field(160, ge=16, description="longest explanation of one document, in tokens")
+    reason_chars: int = Field(400, ge=1, description="longest reason or evidence of a passage, in characters")
 
 
 class EvaluateSettings(Section):
     measures: list[str] = Field(
         ["nDCG@10", "RR@10", "AP", "R@100"], description="measures in ir-measures' spelling, separated by spaces"
     )
+    caption: str = Field("", description="a line that stands under the table")
 
 
 class ServeSettings(Section):
@@ -128,7 +130,7 @@ class RunFile(Section):
     distill: DistillSettings
     rerank: RerankSettings = RerankSettings()
     evaluate: EvaluateSettings = EvaluateSettings()
-    runs: Annotated[dict[str, str], Field(description="further TREC runs to evaluate, by name")] = {}
+    runs: dict[str, str] = Field(default_factory=dict, description="further TREC runs to evaluate, by name")
 
 
 def validate(model: type[Section], values: dict, where: str) -> Any:
@@ -161,7 +163,9 @@ def load_run_file(path: str) -> RunFile:
     try:
         text = Path(path).read_text()
     except OSError as error:
-        raise BadInput(f"{path}: {error.strerror.lower()}; a run file such as jobs/configs/demo.yaml is needed") from None
+        raise BadInput(
+            f"{path}: {error.strerror.lower()}; a run file such as jobs/configs/demo.yaml is needed"
+        ) from None
     try:
         values = yaml.safe_load(text)
     except yaml.YAMLError as error:

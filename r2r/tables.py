@@ -148,7 +148,7 @@ def write_run(rows: Iterable[dict], file: Path, tag: str) -> None:
     with replacing(file) as aside, aside.open("w", encoding="utf-8") as out:
         for row in rows:
             for rank, (docid, score) in enumerate(zip(row["docids"], row["scores"], strict=True), start=1):
-                out.write(f"{row['qid']} Q0 {docid} {rank} {score:.6f} {tag}\n")
+                out.write(f"{row['qid']} Q0 {docid} {rank} {score:.9g} {tag}\n")
 
 
 # A weight file is told by its size and time alone: hashing 140 GB of teacher would take longer than many a job.

@@ -1,0 +1,129 @@
+"""Where corpora, queries, qrels, candidate lists and recorded annotations come from: one string says it.
+
+    beir:DIR[#SPLIT]   a folder in BEIR's layout; the split says which queries and qrels (default: test)
+    demo[#SPLIT]       the built-in collection
+    rankgpt:FILE       candidates in RankGPT's JSON
+    teacher:FILE       annotations in the JSONL of Reason-to-Rank's authors
+    PATH               qrels: a TREC file; candidates, annotations: a stage's folder
+
+Owns what these strings mean; each scheme's format is a file beside this one. Knows no stage.
+
+    read_queries("beir:scifact#test").num_rows
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from r2r.config import BadInput
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+    import ray.data
+
+    from r2r.datasets.documents import Part
+
+_DEMO = Path(__file__).parents[1] / "demo" / "collection"
+
+
+def read_corpus(spec: str, parts: int = 16) -> ray.data.Dataset:
+    """Return the documents as a stream of docid, title, text, read by Ray Data in `parts` tasks.
+
+    A line that is no document raises BadInput once the stream gets there, as the `cause` of Ray's error. Duplicate
+    docids are not looked for: the index stage does.
+    """
+    from r2r.datasets.stream import stream
+
+    return stream(corpus_parts(spec, parts))
+
+
+def corpus_parts(spec: str, parts: int) -> list[Part]:
+    """Cut a corpus into `parts` that workers read apart, always the same ones for the same corpus."""
+    from r2r.datasets import beir
+
+    scheme, source, _ = _parse(spec, "corpus", ("beir",))
+    return {"beir": beir.corpus}[scheme](source, parts)
+
+
+def read_queries(spec: str) -> pa.Table:
+    """Return the queries (qid, query), in the order of the source."""
+    from r2r.datasets import beir
+
+    scheme, source, split = _parse(spec, "queries", ("beir",))
+    return _table({"beir": beir.queries}[scheme](source, split), "queries")
+
+
+def read_qrels(spec: str) -> pa.Table:
+    """Return the judgements (qid, docid, relevance)."""
+    from r2r.datasets import beir, trec
+
+    scheme, source, split = _parse(spec, "qrels", ("beir", ""), plain="a TREC qrels file")
+    return _table(beir.qrels(source, split) if scheme == "beir" else trec.qrels(source), "qrels")
+
+
+def read_candidates(spec: str) -> pa.Table:
+    """Return the candidates, one row a query; each has at least one. Raises BadInput naming file and row."""
+    import pyarrow.compute as pc
+
+    from r2r import tables
+    from r2r.datasets import rankgpt
+
+    scheme, source, _ = _parse(spec, "candidates", ("rankgpt", ""), plain="a stage's folder")
+    if scheme == "rankgpt":
+        return _table(rankgpt.candidates(source), "candidates")
+    found = tables.read(source, "candidates")
+    sizes = [pc.list_value_length(found[column]).to_pylist() for column in ("docids", "texts", "scores")]
+    seen = set()
+    for number, (qid, *lengths) in enumerate(zip(found["qid"].to_pylist(), *sizes, strict=True), start=1):
+        where = f"{tables.path(source, 'candidates')}: row {number}, qid {qid}"
+        if len(set(lengths)) > 1:
+            raise BadInput(f"{where}: docids, texts and scores differ in length; they are aligned")
+        if not lengths[0]:
+            raise BadInput(f"{where}: has no candidates; each query needs at least one")
+        if qid in seen:
+            raise BadInput(f"{where}: comes twice; there is one row a query")
+        seen.add(qid)
+    if not seen:
+        raise BadInput(f"{tables.path(source, 'candidates')}: holds no rows; each query is one")
+    return found
+
+
+def read_annotations(spec: str) -> tuple[list[dict], list[dict]]:
+    """Return the rows of annotations, and those of rejects. Positions in `ranking` count from 1, best first."""
+    from r2r import tables
+    from r2r.datasets import teacher
+
+    scheme, source, _ = _parse(spec, "annotations", ("teacher", ""), plain="a stage's folder")
+    if scheme == "teacher":
+        return teacher.annotations(source)
+    rejects = tables.read(source, "rejects").to_pylist() if tables.path(source, "rejects").is_dir() else []
+    return tables.read(source, "annotations").to_pylist(), rejects
+
+
+def _parse(spec: str, what: str, schemes: tuple[str, ...], plain: str = "") -> tuple[str, str, str]:
+    """Return scheme, source and split of a dataset string; the scheme of a plain path is empty.
+
+    `plain` says what a plain path means for `what`; without it, a plain path is a mistake.
+    """
+    if re.fullmatch(r"demo(#.*)?", spec):
+        spec = f"beir:{_DEMO}{spec[4:]}"
+    found = re.match(r"([a-z0-9_]+):", spec)
+    scheme, rest = (found[1], spec[found.end() :]) if found else ("", spec)
+    if scheme not in schemes:
+        known = [f"{name}:" for name in schemes if name] + ["demo"] * ("beir" in schemes) + [plain] * bool(plain)
+        wrong = f"unknown scheme {scheme}:" if scheme else "a plain path"
+        raise BadInput(f"{spec}: {wrong} for {what}; known here: {', '.join(known)}")
+    source, _, split = rest.partition("#") if scheme else (rest, "", "")
+    if not source:
+        raise BadInput(f"{spec}: names no file or folder; write it after {scheme}:")
+    return scheme, source, split or "test"
+
+
+def _table(rows: list[dict], name: str) -> pa.Table:
+    import pyarrow as pa
+
+    from r2r.tables import SCHEMAS
+
+    return pa.Table.from_pylist(rows, schema=SCHEMAS[name])

@@ -1,0 +1,49 @@
+"""One small interface to a model: vLLM in this process (`engine`), or an OpenAI-compatible server (`server`).
+
+Both offer `await model.complete(prompt, ...) -> Reply`. What a prompt says and what a reply means belongs to the
+stages; `prompt` turns text into tokens that fit, `pool` sends the rows of a table through models on many workers.
+
+    model = open_model("Qwen/Qwen2.5-7B-Instruct")
+    reply = await model.complete("Which is larger, 3 or 5?", max_tokens=8)
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+
+class Reply(NamedTuple):
+    """What a model answered. `complete` is False where the reply was cut off at its longest length."""
+
+    text: str
+    complete: bool
+    prompt_tokens: int
+    completion_tokens: int
+
+
+class Refused(Exception):
+    """The model, or its server, will not take this request, however often it is asked; the message says why."""
+
+
+def is_server(model: str) -> bool:
+    return model.startswith(("http://", "https://"))
+
+
+def resolve(model: str, role: str) -> str:
+    """Return the folder or hub name behind a model's name; `demo` stands for the built-in model of that role."""
+    if model == "demo":
+        from r2r.demo.models import demo_model
+
+        return demo_model(role)
+    return model
+
+
+def open_model(model: str, engine: dict[str, Any] | None = None, adapter: str | None = None):
+    """Return a `Server` for an http(s) address, else an `Engine` that has loaded the model."""
+    if is_server(model):
+        from r2r.llm.server import Server
+
+        return Server(model)
+    from r2r.llm.engine import Engine
+
+    return Engine(model, engine or {}, adapter)

@@ -1,0 +1,12 @@
+"""Build Lucene shards from a corpus with Ray Data.
+
+    ray job submit --working-dir . -- \
+      python jobs/index.py --corpus beir:scifact --out runs/scifact/index --shards 4
+"""
+
+import sys
+
+from r2r.cli import main
+
+if __name__ == "__main__":
+    sys.exit(main(["index", *sys.argv[1:]]))

@@ -1,0 +1,11 @@
+"""Run every stage of a run file. On a cluster, give a folder that all of its machines see.
+
+ray job submit --working-dir . -- python jobs/pipeline.py jobs/configs/demo.yaml --out /mnt/shared/runs/demo
+"""
+
+import sys
+
+from r2r.cli import main
+
+if __name__ == "__main__":
+    sys.exit(main(["run", *sys.argv[1:]]))

@@ -1,0 +1,12 @@
+"""Serve the student with Ray Serve, behind POST /v1/rerank.
+
+    ray job submit --working-dir . -- \
+      python jobs/serve.py --student demo --adapter runs/scifact/distill
+"""
+
+import sys
+
+from r2r.cli import main
+
+if __name__ == "__main__":
+    sys.exit(main(["serve", *sys.argv[1:]]))

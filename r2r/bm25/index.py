@@ -1,0 +1,78 @@
+"""The index stage: a corpus, cut into shards that Ray Data workers build apart, with what a search needs to know.
+
+Owns the cutting, the resuming of a build that was killed, and the index's manifest. Does not own a shard's inside
+(`shard.py`) nor searching. OUT holds `shards/00000 …`, and in `manifest.json` the statistics over all of them.
+
+    build_index("beir:scifact", "runs/scifact/index", IndexSettings(shards=4))
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from r2r import datasets, tables
+from r2r.bm25 import duplicates, java, shard
+from r2r.bm25.workers import on_workers, progress
+from r2r.config import BadInput, IndexSettings
+from r2r.datasets.documents import Part
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+
+def build_index(corpus: str, out: str, settings: IndexSettings) -> None:
+    """Index a corpus into `settings.shards` shards under `out`; of a build that was killed, only the missing ones.
+
+    Raises BadInput for a corpus that cannot be read, an unsound document, a docid that comes twice, and no Java.
+    """
+    java.check_java()
+    parts = datasets.corpus_parts(corpus, settings.shards)
+    stage = tables.Stage("index", out, {"corpus": corpus}, settings)
+    if stage.done:
+        return
+    content = json.dumps([stage.manifest["inputs"]["corpus"]["fingerprint"], settings.shards])
+    key = hashlib.sha256(content.encode()).hexdigest()
+    folders = [stage.out / "shards" / f"{number:05}" for number in range(settings.shards)]
+    missing = [number for number, folder in enumerate(folders) if shard.counts(folder, key) is None]
+    if len(missing) == len(folders):
+        tables.clear(stage.out, "shards")
+    elif missing:
+        print(f"index: {len(folders) - len(missing)} of {len(folders)} shards are built already", flush=True)
+    if missing:
+        _build(parts, folders, missing, key, settings)
+
+    built = [shard.counts(folder, key) for folder in folders]
+    total = {
+        name: sum(counts[name] for counts in built) for name in ("documents", "empty", "repaired", "tokens", "bytes")
+    }
+    if not total["documents"]:
+        raise BadInput(f"{corpus}: holds no document; a corpus has at least one")
+    duplicates.check(parts, folders)
+    stage.finish({"documents": total.pop("documents")}, files=["shards"], shards=len(folders), **total)
+
+
+def _build(parts: list[Part], folders: list[Path], missing: list[int], key: str, settings: IndexSettings) -> None:
+    import pyarrow as pa
+
+    sizes = [parts[number].size for number in missing]
+    blocks = [pa.table({"shard": [number]}) for number in missing]
+    with progress("index", None if None in sizes else sum(sizes)) as tell:
+        # One shard ahead: a worker that is up first would else take those that another could build.
+        for _ in on_workers(blocks, _Builder, (parts, folders, key, settings.heap, tell), settings.workers, ahead=1):
+            pass
+
+
+class _Builder:
+    """A worker that builds shards, in a process with a JVM of its own."""
+
+    def __init__(self, parts: list[Part], folders: list[Path], key: str, heap: int, tell):
+        self.parts, self.folders, self.key, self.heap, self.tell = parts, folders, key, heap, tell
+
+    def __call__(self, block: pa.Table) -> dict:
+        number = block["shard"][0].as_py()
+        tell = partial(self.tell.remote, number)
+        return shard.build(self.parts[number], self.folders[number], self.key, self.heap, tell)

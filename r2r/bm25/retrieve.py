@@ -1,0 +1,113 @@
+"""The retrieve stage: the best candidates for every query, found by Ray Data workers that each search all shards.
+
+Owns spreading the queries, writing candidates as they are found, the run file, and the count of queries that match
+nothing. Does not own scores (`search.py`).
+
+    retrieve("runs/scifact/index", "beir:scifact#test", "runs/scifact/retrieve", RetrieveSettings(k=100))
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from r2r import datasets, tables
+from r2r.bm25 import java
+from r2r.bm25.workers import on_workers
+from r2r.config import BadInput, RetrieveSettings
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+# Queries in a file of candidates: with 1,000 passages each, a worker holds some 100 MB.
+_AT_MOST = 256
+
+
+def retrieve(index: str, queries: str, out: str, settings: RetrieveSettings) -> None:
+    """Write the tables candidates and rejects (queries that match no document), and run.txt, under `out`.
+
+    Raises BadInput for an index or queries that cannot be read, where no query matches any document, and no Java.
+    """
+    java.check_java()
+    statistics = _statistics(index)
+    asked = datasets.read_queries(queries)
+    stage = tables.Stage("retrieve", out, {"index": index, "queries": queries}, settings)
+    if stage.done:
+        return
+    tables.clear(stage.out, "candidates", "rejects")
+    unmatched = _search(index, statistics, asked, stage.out, settings)
+    found = asked.num_rows - len(unmatched)
+    if not found:
+        raise BadInput(f"{queries}: no query matches any document of {index}; are both in the same language?")
+    reject = {"key": "", "reason": "matches no document", "reply": "", "attempts": 1}
+    tables.write([{"qid": qid, **reject} for qid in unmatched], stage.out, "rejects")
+    tables.write_run(_candidates(stage.out), stage.out / "run.txt", "bm25")
+    rows = {"candidates": found, "rejects": len(unmatched)}
+    stage.finish(rows, files=["run.txt"], unmatched=unmatched[:20])
+
+
+def _statistics(index: str) -> tuple[int, int]:
+    """Return the documents (those with text) and tokens that the index should hold, from its manifest."""
+    try:
+        found = json.loads(Path(index, "manifest.json").read_text())
+        return found["rows"]["documents"] - found["empty"], found["tokens"]
+    except (OSError, ValueError, KeyError):
+        raise BadInput(
+            f"{index}: holds no finished index; build one with: r2r index --corpus … --out {index}"
+        ) from None
+
+
+def _search(
+    index: str, statistics: tuple[int, int], asked: pa.Table, out: Path, settings: RetrieveSettings
+) -> list[str]:
+    """Search every query, and return the qids of those that match nothing."""
+    from tqdm import tqdm
+
+    size = min(_AT_MOST, -(-asked.num_rows // (4 * settings.workers)))
+    blocks = [asked.slice(at, size) for at in range(0, asked.num_rows, size)]
+    blocks = [block.append_column("part", [[number] * block.num_rows]) for number, block in enumerate(blocks)]
+    unmatched = []
+    with tqdm(total=asked.num_rows, desc="retrieve", unit="query", mininterval=1) as bar:
+        for answer in on_workers(blocks, _Worker, (index, statistics, out, settings), settings.workers, ahead=2):
+            bar.update(answer["queries"])
+            unmatched += answer["unmatched"]
+    return unmatched
+
+
+class _Worker:
+    """A search worker, in a process with a JVM of its own."""
+
+    def __init__(self, index: str, statistics: tuple[int, int], out: Path, settings: RetrieveSettings):
+        from r2r.bm25.search import Searcher
+
+        self.searcher = Searcher(index, settings.k1, settings.b, settings.heap)
+        found = self.searcher.statistics()
+        if found != statistics:
+            held, wanted = (
+                f"{documents:,} documents and {tokens:,} tokens" for documents, tokens in (found, statistics)
+            )
+            raise BadInput(f"{index}: holds {held}, its manifest says {wanted}; build it again")
+        self.out, self.k = out, settings.k
+
+    def __call__(self, block: pa.Table) -> dict:
+        rows, unmatched = [], []
+        for row in block.to_pylist():
+            hits = self.searcher.search(row["query"], self.k)
+            if hits.docids:
+                rows.append({"qid": row["qid"], "query": row["query"], **hits._asdict()})
+            else:
+                unmatched.append(row["qid"])
+        # Named by what it holds: a part that is searched again, after its worker was lost, takes its own place.
+        if rows:
+            tables.write_part(rows, self.out, "candidates", f"part-{block['part'][0].as_py():05}")
+        return {"queries": block.num_rows, "unmatched": unmatched}
+
+
+def _candidates(out: Path) -> Iterator[dict]:
+    """Yield the candidates without their texts, in the order of the queries, a file at a time."""
+    import pyarrow.parquet as pq
+
+    for file in sorted(tables.path(out, "candidates").glob("*.parquet")):
+        yield from pq.read_table(file, columns=["qid", "docids", "scores"]).to_pylist()

@@ -1,0 +1,145 @@
+"""One shard of an index: a Lucene index of a part of the corpus, built by one worker.
+
+Owns what of a document is indexed and stored, and a shard's folder. Does not own which documents a shard gets, nor
+other shards. A shard's folder holds `lucene/`, an index that Pyserini opens too, `docids.npy`, by which duplicates are
+found, and `shard.json`, its counts. It is built aside and renamed, so a folder in place is a whole one.
+
+    build(part, Path("index/shards/00000"), key="", heap=512, tell=print)["documents"]
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import time
+from array import array
+from collections.abc import Callable
+from pathlib import Path
+
+from r2r.bm25 import java
+from r2r.config import BadInput
+from r2r.datasets.documents import Document, Part
+
+# Anserini's names, so that plain Pyserini finds what it expects.
+ID, CONTENTS = "id", "contents"
+
+# What Java's trim() takes for blank; Anserini refuses a document in which nothing else is.
+_BLANK = "".join(map(chr, range(33)))
+
+
+def contents(document: Document) -> str:
+    """Return what is searched, and handed on as the candidate's text: the title, a line break and the text."""
+    return f"{document.title}\n{document.text}" if document.title else document.text
+
+
+def counts(folder: Path, key: str) -> dict | None:
+    """Return the counts of a finished shard that was built from the same input (`key`), None where there is none."""
+    try:
+        found = json.loads((folder / "shard.json").read_text())
+    except (OSError, ValueError):
+        return None
+    return found if found["key"] == key else None
+
+
+def build(part: Part, folder: Path, key: str, heap: int, tell: Callable[[int, int], None]) -> dict:
+    """Build the shard of `part`, in place of any that is there, and return its counts.
+
+    A quarter of the heap (MiB) holds documents that are not on disk yet. `tell` hears about every second how many
+    documents were read, and how much of the source. Raises BadInput, with the place, for an unsound document.
+    """
+    autoclass = java.start(heap)
+    aside = folder.with_name(f".{folder.name}.tmp")
+    shutil.rmtree(aside, ignore_errors=True)
+    (aside / "lucene").mkdir(parents=True)
+
+    directory = open_directory(aside / "lucene")
+    config = autoclass("org.apache.lucene.index.IndexWriterConfig")(analyzer())
+    config.setRAMBufferSizeMB(float(heap // 4))
+    writer = autoclass("org.apache.lucene.index.IndexWriter")(directory, config)
+    docids = array("Q"), array("Q")
+    try:
+        found = _add(writer, part, docids, tell)
+    except BaseException:
+        writer.rollback()
+        raise
+    writer.close()
+    found |= {"key": key, "tokens": _check(directory, found["documents"] - found["empty"])}
+    found["bytes"] = sum(file.stat().st_size for file in (aside / "lucene").iterdir())
+    _save_docids(*docids, aside / "docids.npy")
+    (aside / "shard.json").write_text(json.dumps(found))
+    shutil.rmtree(folder, ignore_errors=True)
+    os.replace(aside, folder)
+    return found
+
+
+def _add(writer, part: Part, docids: tuple[array, array], tell: Callable[[int, int], None]) -> dict:
+    import jnius
+
+    arguments = jnius.autoclass("io.anserini.index.IndexCollection$Args")()
+    arguments.storeContents = True
+    generator = jnius.autoclass("io.anserini.index.generator.DefaultLuceneDocumentGenerator")(arguments)
+    source = jnius.autoclass("io.anserini.collection.JsonCollection$Document")
+    hashes, places = docids
+    found = {"documents": 0, "empty": 0, "repaired": 0}
+    told = time.monotonic()
+    for at, document in part.read():
+        found["documents"] += 1
+        found["repaired"] += document.repaired
+        hashes.append(docid_hash(document.docid))
+        places.append(at)
+        text = contents(document)
+        if text.strip().strip(_BLANK):
+            try:
+                writer.addDocument(generator.createDocument(source.fromFields(document.docid, text)))
+            except jnius.JavaException as error:
+                message = str(error).splitlines()[0]
+                raise BadInput(f"{part.place(at)}: Lucene refuses document {document.docid[:80]}: {message}") from None
+        else:
+            # No query can find it; Anserini leaves such a document out too.
+            found["empty"] += 1
+        if time.monotonic() - told > 1:
+            tell(found["documents"], at - places[0])
+            told = time.monotonic()
+    tell(found["documents"], places[-1] - places[0] if places else 0)
+    return found
+
+
+def _check(directory, documents: int) -> int:
+    """Return the number of tokens in a finished index. Raises RuntimeError where documents are missing from it."""
+    import jnius
+
+    reader = jnius.autoclass("org.apache.lucene.index.DirectoryReader").open(directory)
+    try:
+        if reader.numDocs() != documents:
+            raise RuntimeError(f"the shard holds {reader.numDocs()} documents, {documents} were added to it")
+        return max(0, reader.getSumTotalTermFreq(CONTENTS))
+    finally:
+        reader.close()
+
+
+def analyzer():
+    """Return Anserini's default analysis: English, Porter stemmer, Lucene's stop words."""
+    import jnius
+
+    return jnius.autoclass("io.anserini.analysis.DefaultEnglishAnalyzer").newDefaultInstance()
+
+
+def open_directory(folder: Path):
+    import jnius
+
+    path = jnius.autoclass("java.nio.file.Paths").get(str(folder))
+    return jnius.autoclass("org.apache.lucene.store.FSDirectory").open(path)
+
+
+def docid_hash(docid: str) -> int:
+    return int.from_bytes(hashlib.blake2b(docid.encode(), digest_size=8).digest())
+
+
+def _save_docids(hashes: array, places: array, file: Path) -> None:
+    """Save hash and place of every docid, in the order of the hashes, so that a range of them is read alone."""
+    import numpy as np
+
+    found = np.array([hashes, places], dtype=np.uint64).reshape(2, -1)
+    np.save(file, found[:, np.argsort(found[0])])

@@ -1,0 +1,191 @@
+"""The evaluate stage: TREC runs and qrels in, `metrics.json` and `report.html` out.
+
+Owns what is compared with what: all judged queries, the rows random and oracle, the warnings. Does not own the
+formulas (measures.py), the run files' order (runs.py) or the page (report.py).
+
+    evaluate("beir:scifact", {"bm25": "runs/scifact/retrieve/run.txt"}, "runs/scifact/evaluate", EvaluateSettings())
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+from r2r import datasets, tables
+from r2r.config import BadInput, EvaluateSettings
+from r2r.evaluation import explanations, report
+from r2r.evaluation.measures import Values, average, parse_measures, scorer
+from r2r.evaluation.runs import Qrels, Run, oracle, read_run, shuffled
+
+SHUFFLES = 10
+_TAKEN = {"random": "the shuffled candidates", "oracle": "the candidates by relevance"}
+
+
+def parse_runs(pairs: list[str]) -> dict[str, str]:
+    """Return name -> file for `NAME=FILE` strings, in their order.
+
+    Raises BadInput for one that is written otherwise, and for a name given twice.
+    """
+    runs: dict[str, str] = {}
+    for pair in pairs:
+        name, _, file = pair.partition("=")
+        if not name or not file:
+            raise BadInput(f"run {pair!r}: expected NAME=FILE, such as bm25=runs/demo/retrieve/run.txt")
+        if name in runs:
+            raise BadInput(f"run {pair!r}: the name {name} is given twice; give each run a name of its own")
+        runs[name] = file
+    return runs
+
+
+def evaluate(
+    qrels: str,
+    runs: dict[str, str],
+    out: str,
+    settings: EvaluateSettings,
+    candidates: str | None = None,
+    rankings: str | None = None,
+) -> None:
+    """Measure TREC run files against qrels; write `metrics.json` and `report.html` into `out` and print the table.
+
+    qrels: dataset string. runs: system name -> TREC run file (read as `read_run` says) or candidates as `rankgpt:FILE`,
+    the first being the order that the others are held against. candidates: a folder with that table, or `rankgpt:FILE`;
+    rankings: a folder with that table; they give the report its passages and its reasons.
+
+    Every figure is the mean over all judged queries; one that a run lacks counts 0. Two rows are added: `random` is the
+    mean over 10 seeded shuffles and `oracle` the order by relevance, both of the same documents, those that the first
+    run lists for each query. A warning says where another run lists documents that the first does not, since oracle is
+    no upper bound for it, and where a run lacks judged queries.
+
+    metrics.json: {"measures": [...], "queries": N, "systems": {"NAME": {"nDCG@10": 0.51, ...}, ...}}, measures under
+    the spelling they were asked for. What `explanations.check` counts stands in the manifest under `explanations`.
+
+    Raises BadInput for a run name that is taken, a missing or broken run file, an unknown measure, qrels that are empty
+    or belong to other queries, and a folder without its table.
+    """
+    _check_names(runs)
+    inputs = {"qrels": qrels}
+    # The place is part of the key: another first run makes another report.
+    inputs |= {f"run {place} {name}": file for place, (name, file) in enumerate(runs.items(), start=1)}
+    inputs |= {name: folder for name, folder in (("candidates", candidates), ("rankings", rankings)) if folder}
+    stage = tables.Stage("evaluate", out, inputs, settings)
+    if stage.done:
+        return
+
+    measures = parse_measures(settings.measures)
+    judged = _read_qrels(qrels)
+    found = {name: _read_judged(file, qrels, judged) for name, file in runs.items()}
+    warnings = _compare(found, judged)
+    for warning in warnings:
+        print(f"evaluate: warning: {warning}", file=sys.stderr, flush=True)
+
+    score = scorer(measures, judged)
+    first = next(iter(found.values()))
+    values = {name: score(run) for name, run in found.items()}
+    values["random"] = _mean([score(shuffled(first, seed)) for seed in range(SHUFFLES)])
+    values["oracle"] = score(oracle(first, judged))
+    systems = {name: average(by_measure) for name, by_measure in values.items()}
+
+    rows = datasets.read_candidates(candidates).to_pylist() if candidates else []
+    texts = {row["qid"]: dict(zip(row["docids"], row["texts"], strict=True)) for row in rows}
+    ranked = tables.read(rankings, "rankings").to_pylist() if rankings else []
+    checks = explanations.check(ranked, texts) if rankings else None
+
+    metrics = {"measures": list(measures), "queries": len(judged), "systems": systems}
+    page = report.render(
+        metrics=metrics,
+        values=values,
+        runs=found,
+        qrels=judged,
+        queries={row["qid"]: row["query"] for row in [*ranked, *rows]},
+        texts=texts,
+        reasons={row["qid"]: explanations.reasons(row) for row in ranked},
+        checks=checks,
+        warnings=warnings,
+        sources=[("qrels", qrels), *runs.items()],
+        caption=settings.caption,
+    )
+    tables.write_text(json.dumps(metrics, indent=2, ensure_ascii=False) + "\n", Path(out) / "metrics.json")
+    tables.write_text(page, Path(out) / "report.html")
+    counts = {"queries": len(judged), "systems": len(systems)}
+    more = {"explanations": checks} if checks else {}
+    stage.finish(counts, ["metrics.json", "report.html"], **more)
+    print(_plain(metrics))
+    if settings.caption:
+        print(settings.caption)
+    if checks:
+        print(report.say(checks))
+    print(f"report: {Path(out) / 'report.html'}", flush=True)
+
+
+def _check_names(runs: dict[str, str]) -> None:
+    if not runs:
+        raise BadInput("runs: none given; give at least one TREC run file as NAME=FILE")
+    for name, file in runs.items():
+        if name in _TAKEN:
+            raise BadInput(f"run {name}={file}: the name {name} stands for {_TAKEN[name]}; give the run another name")
+        if not _is_candidates(file) and not Path(file).is_file():
+            wrong = "is a folder" if Path(file).is_dir() else "no such file"
+            raise BadInput(f"{file}: {wrong}; run {name} needs a TREC run file")
+
+
+def _is_candidates(source: str) -> bool:
+    return source.startswith("rankgpt:")
+
+
+def _read_qrels(source: str) -> Qrels:
+    judged: Qrels = {}
+    for row in datasets.read_qrels(source).to_pylist():
+        judged.setdefault(row["qid"], {})[row["docid"]] = row["relevance"]
+    if not judged:
+        raise BadInput(f"{source}: holds no judgements; qrels need at least one row of qid, docid and relevance")
+    return judged
+
+
+def _read_judged(file: str, source: str, judged: Qrels) -> Run:
+    if _is_candidates(file):
+        run = {row["qid"]: row["docids"] for row in datasets.read_candidates(file).to_pylist()}
+    else:
+        run = read_run(file)
+    kept = {qid: docids for qid, docids in run.items() if qid in judged}
+    if not kept:
+        raise BadInput(
+            f"{file}: none of its queries is judged in {source}: the run has query {next(iter(run))!r}, the qrels have "
+            f"{next(iter(judged))!r}; give the qrels for the run's own queries"
+        )
+    return kept
+
+
+def _compare(runs: dict[str, Run], judged: Qrels) -> list[str]:
+    """Return a line for each run that lacks judged queries, or lists documents that the first run does not."""
+    first_name, first = next(iter(runs.items()))
+    lines = []
+    for name, run in runs.items():
+        if missing := len(judged) - len(run):
+            lines.append(f"run {name} lacks {missing} of {len(judged)} judged queries; they count 0")
+        others = sum(not set(docids) <= set(first.get(qid, ())) for qid, docids in run.items())
+        if others:
+            lines.append(
+                f"run {name} lists documents that run {first_name} does not, in {others} of {len(judged)} judged "
+                f"queries; random and oracle reorder the documents of {first_name}"
+            )
+    return lines
+
+
+def _mean(many: list[Values]) -> Values:
+    return {
+        name: {qid: sum(values[name][qid] for values in many) / len(many) for qid in by_query}
+        for name, by_query in many[0].items()
+    }
+
+
+def _plain(metrics: dict) -> str:
+    """Return the table as text, its columns aligned."""
+    names = metrics["measures"]
+    rows = [["system", *names]]
+    rows += [[system, *(f"{row[name]:.4f}" for name in names)] for system, row in metrics["systems"].items()]
+    first, *others = (max(map(len, column)) for column in zip(*rows, strict=True))
+    return "\n".join(
+        "  ".join([system.ljust(first), *(cell.rjust(width) for cell, width in zip(cells, others, strict=True))])
+        for system, *cells in rows
+    )

@@ -1,0 +1,57 @@
+"""Explanations: what can be checked of a ranking's reasons without reading them.
+
+Owns the comparison of evidence with the passage it claims to come from. Does not judge whether a reason is true or
+well put.
+
+    check(tables.read("runs/demo/rerank", "rankings").to_pylist(), {"q1": {"d1": "The passage."}})
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+
+def reasons(row: dict) -> dict[str, dict[str, str]]:
+    """Return docid -> {direct, evidence, comparison} for the explained documents of one row of a rankings table: those
+    with at least one of the three. Lists may be shorter than docids: explanations start from the top."""
+    parts = ("direct", "evidence", "comparison")
+    found = {}
+    for place, docid in enumerate(row["docids"]):
+        written = {part: row[part][place].strip() if place < len(row[part]) else "" for part in parts}
+        if any(written.values()):
+            found[docid] = written
+    return found
+
+
+def fold(text: str) -> str:
+    """Return the text with every stretch of white space made one space."""
+    return " ".join(text.split())
+
+
+def is_verbatim(evidence: str, passage: str) -> bool:
+    """Say whether evidence stands word for word in the passage; only white space may differ."""
+    return bool(fold(evidence)) and fold(evidence) in fold(passage)
+
+
+def check(rows: Iterable[dict], texts: dict[str, dict[str, str]]) -> dict[str, int | float | None]:
+    """Check the explanations of rankings rows against passages, `texts`: qid -> docid -> text.
+
+    Returns `explained`, the documents that have an explanation; `evidence_empty`, the share of them without evidence;
+    `evidence_verbatim`, the share of the evidence that stands word for word in its passage. Shares lie between 0 and
+    1, and are None where there is nothing to count; evidence whose passage is unknown is left out of the last.
+    """
+    explained = empty = checked = verbatim = 0
+    for row in rows:
+        passages = texts.get(row["qid"], {})
+        for docid, written in reasons(row).items():
+            explained += 1
+            if not written["evidence"]:
+                empty += 1
+            elif docid in passages:
+                checked += 1
+                verbatim += is_verbatim(written["evidence"], passages[docid])
+    return {
+        "explained": explained,
+        "evidence_empty": empty / explained if explained else None,
+        "evidence_verbatim": verbatim / checked if checked else None,
+    }

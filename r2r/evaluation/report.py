@@ -1,0 +1,170 @@
+"""The report: one self-contained HTML page that shows what an evaluation found.
+
+Owns which queries are shown and how a passage is cut and marked; `report.html.j2` owns the looks. Does not calculate
+measures: it gets them, for every query, from evaluate.py.
+
+    page = render(metrics=..., values=..., runs=..., ...)    # as evaluate.py calls it
+"""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+from r2r.evaluation.explanations import fold
+from r2r.evaluation.measures import Values
+from r2r.evaluation.runs import Qrels, Run
+
+SHOWN_QUERIES = 5
+SHOWN_DOCUMENTS = 5
+SNIPPET = 300  # characters of a passage
+
+
+def render(
+    *,
+    metrics: dict,
+    values: dict[str, Values],
+    runs: dict[str, Run],
+    qrels: Qrels,
+    queries: dict[str, str],
+    texts: dict[str, dict[str, str]],
+    reasons: dict[str, dict[str, dict[str, str]]],
+    checks: dict | None,
+    warnings: list[str],
+    sources: list[tuple[str, str]],
+    caption: str,
+) -> str:
+    """Return the page.
+
+    metrics: as in metrics.json. values: system -> measure -> qid -> value. runs: name -> run, the first being "before";
+    "after" is the run called student, else the second. queries: qid -> text. texts: qid -> docid -> text.
+    reasons: qid -> docid -> {direct, evidence, comparison}. checks: from `explanations.check`. sources: name and place
+    of the qrels and of each run.
+    """
+    import jinja2
+
+    first, *others = runs
+    after = "student" if "student" in others else next(iter(others), None)
+    measure = metrics["measures"][0]
+    environment = jinja2.Environment(
+        autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+    template = environment.from_string(Path(__file__).with_name("report.html.j2").read_text(encoding="utf-8"))
+    best = {name: max(round(metrics["systems"][system][name], 4) for system in runs) for name in metrics["measures"]}
+    top_grade = max(1, *(grade for grades in qrels.values() for grade in grades.values()))
+
+    def column(qid: str, name: str, other: str) -> dict:
+        written = reasons.get(qid, {}) if name == after else {}
+        orders = [runs[system].get(qid, []) for system in (name, other)]
+        documents = _documents(*orders, qrels[qid], top_grade, texts.get(qid, {}), written)
+        return {"name": name, "value": values[name][measure][qid], "documents": documents}
+
+    def query(qid: str) -> dict:
+        before, later = column(qid, first, after), column(qid, after, first)
+        gain = round(later["value"] - before["value"], 9)
+        return {"qid": qid, "query": queries.get(qid, ""), "gain": gain, "before": before, "after": later}
+
+    shown = [query(qid) for qid in pick(values[first][measure], values[after][measure])] if after else []
+    return template.render(
+        metrics=metrics,
+        real=list(runs),
+        best=best,
+        chart=_chart({system: row[measure] for system, row in metrics["systems"].items()}),
+        measure=measure,
+        first=first,
+        after=after,
+        changes={name: changes(values[first][measure], values[name][measure]) for name in others},
+        shown=shown,
+        checks=say(checks) if checks else "",
+        warnings=warnings,
+        sources=sources,
+        caption=caption,
+    )
+
+
+def say(checks: dict) -> str:
+    """Return what `explanations.check` counted as one sentence."""
+    if not checks["explained"]:
+        return "explanations: none written"
+    parts = [f"explanations: {checks['explained']:,} written", f"evidence empty in {checks['evidence_empty']:.1%}"]
+    if checks["evidence_verbatim"] is not None:
+        parts.append(f"word for word in its passage in {checks['evidence_verbatim']:.1%} of the others")
+    return ", ".join(parts)
+
+
+def changes(before: dict[str, float], after: dict[str, float]) -> dict[str, int]:
+    """Return how many queries improved, got worse and stayed equal, from values per qid."""
+    differences = [round(after[qid] - before[qid], 9) for qid in before]
+    improved, worse = sum(value > 0 for value in differences), sum(value < 0 for value in differences)
+    return {"improved": improved, "worse": worse, "equal": len(differences) - improved - worse}
+
+
+def pick(before: dict[str, float], after: dict[str, float]) -> list[str]:
+    """Return the qids to show: the biggest gains, and at least the biggest loss where there is one.
+
+    Where gains are few, further losses follow, then queries that stayed equal.
+    """
+    by_gain = sorted(before, key=lambda qid: before[qid] - after[qid])
+    gains = [qid for qid in by_gain if after[qid] > before[qid]]
+    losses = [qid for qid in reversed(by_gain) if after[qid] < before[qid]]
+    equal = [qid for qid in by_gain if after[qid] == before[qid]]
+    chosen = gains[: SHOWN_QUERIES - bool(losses)]
+    return [*chosen, *losses, *equal][:SHOWN_QUERIES]
+
+
+def _documents(
+    order: list[str],
+    other: list[str],
+    grades: dict[str, int],
+    top_grade: int,
+    texts: dict[str, str],
+    reasons: dict[str, dict[str, str]],
+) -> list[dict]:
+    """Return the first documents of one query's order, with the rank each has in the other order."""
+    documents = []
+    for rank, docid in enumerate(order[:SHOWN_DOCUMENTS], start=1):
+        grade, written = grades.get(docid), reasons.get(docid, {})
+        documents.append(
+            {
+                "rank": rank,
+                "elsewhere": other.index(docid) + 1 if docid in other else None,
+                "docid": docid,
+                "grade": grade,
+                # How strong the badge's colour is: from 0, not relevant, to 3, the highest grade of the qrels.
+                "level": math.ceil(3 * max(grade or 0, 0) / top_grade),
+                "snippet": snippet(texts.get(docid, ""), written.get("evidence", "")),
+                "reasons": written,
+            }
+        )
+    return documents
+
+
+def snippet(text: str, evidence: str) -> list[tuple[str, bool]]:
+    """Return about SNIPPET characters of a passage as (piece, is evidence), white space folded.
+
+    They are the passage's start, or the part around the evidence where that stands in it word for word; the evidence
+    itself is never cut.
+    """
+    text, evidence = fold(text), fold(evidence)
+    if not evidence or evidence not in text:
+        return [(_cut(text, SNIPPET), False)]
+    before, _, rest = text.partition(evidence)
+    if len(before) + len(evidence) > SNIPPET:
+        before = "… " + before[-60:].partition(" ")[2]
+    return [(before, False), (evidence, True), (_cut(rest, max(SNIPPET - len(before) - len(evidence), 0)), False)]
+
+
+def _cut(text: str, limit: int) -> str:
+    return text if len(text) <= limit else text[:limit].rsplit(" ", 1)[0] + " …"
+
+
+def _chart(values: dict[str, float]) -> dict:
+    """Return bars and ticks as shares of the axis, which runs from 0 to the next round number."""
+    largest = max(values.values())
+    power = 10.0 ** math.floor(math.log10(largest)) if largest > 0 else 1.0
+    factor, steps = next(pair for pair in ((1, 5), (2, 4), (5, 5), (10, 5)) if pair[0] * power >= largest)
+    top = factor * power
+    return {
+        "bars": [{"name": name, "value": value, "share": max(value, 0) / top} for name, value in values.items()],
+        "ticks": [{"label": f"{top * step / steps:.3g}", "share": step / steps} for step in range(steps + 1)],
+    }

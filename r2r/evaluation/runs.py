@@ -1,0 +1,91 @@
+"""Runs: reading TREC run files, and the two orders that every run is held against, random and oracle.
+
+Owns the order of a run (score, ties) and what counts as a broken file. Does not own measures. A run in memory is a
+dict from qid to its docids, best first; scores have done their work once the order is known.
+
+    read_run("runs/demo/retrieve/run.txt")["q1"][:10]
+"""
+
+from __future__ import annotations
+
+import math
+import random
+from pathlib import Path
+
+from r2r.config import BadInput
+
+Run = dict[str, list[str]]
+Qrels = dict[str, dict[str, int]]
+
+_LINE = "'qid Q0 docid rank score tag'"
+
+
+def read_run(file: str) -> Run:
+    """Read a TREC run file, lines of `qid Q0 docid rank score tag`, and return qid -> docids, best first.
+
+    The order is trec_eval's: by score, highest first, with scores held in 32 bits; equal scores by docid, the
+    alphabetically last first. The rank column plays no part. Blank lines are passed over.
+
+    Raises BadInput for a file that is missing, empty or not UTF-8, and with the line number for a line that has not
+    six columns, for a score that is not a number, and for a document that a query lists twice.
+    """
+    scores: dict[str, dict[str, float]] = {}
+    try:
+        with Path(file).open("rb") as lines:
+            for number, line in enumerate(lines, start=1):
+                if not line.strip():
+                    continue
+                qid, docid, score = _parse(line, f"{file}:{number}")
+                found = scores.setdefault(qid, {})
+                if docid in found:
+                    raise BadInput(
+                        f"{file}:{number}: document {docid} stands twice in query {qid}; a run lists it once a query"
+                    )
+                found[docid] = score
+    except OSError as error:
+        raise BadInput(f"{file}: {(error.strerror or str(error)).lower()}; a TREC run file is needed") from None
+    if not scores:
+        raise BadInput(f"{file}: is empty; a TREC run has lines of {_LINE}")
+    return {qid: _in_order(found) for qid, found in scores.items()}
+
+
+def _parse(line: bytes, where: str) -> tuple[str, str, float]:
+    try:
+        # Split as bytes: str.split would also cut at the no-break and ideographic spaces that a docid may hold.
+        columns = [column.decode() for column in line.split()]
+    except UnicodeDecodeError:
+        raise BadInput(f"{where}: is not UTF-8; a TREC run is a text file with lines of {_LINE}") from None
+    if len(columns) != 6:
+        raise BadInput(f"{where}: has {len(columns)} columns; a TREC run has lines of {_LINE}")
+    qid, _, docid, _, text, _ = columns
+    try:
+        score = float(text)
+    except ValueError:
+        score = math.nan
+    if math.isnan(score):
+        raise BadInput(f"{where}: score {text!r} is not a number; a TREC run has lines of {_LINE}")
+    return qid, docid, score
+
+
+def _in_order(scores: dict[str, float]) -> list[str]:
+    import numpy as np
+
+    with np.errstate(over="ignore"):
+        single = np.array(list(scores.values())).astype(np.float32).tolist()
+    return [docid for _, docid in sorted(zip(single, scores, strict=True), reverse=True)]
+
+
+def shuffled(candidates: Run, seed: int) -> Run:
+    """Return the same documents per query in a random order, which depends on the seed, the qid and the set of
+    documents only, not on the order they come in."""
+    return {
+        qid: random.Random(f"{seed} {qid}").sample(sorted(docids), len(docids)) for qid, docids in candidates.items()
+    }
+
+
+def oracle(candidates: Run, qrels: Qrels) -> Run:
+    """Return the same documents per query by relevance, highest first: the best that any reranker can do with them.
+    A document without a judgement counts as relevance 0."""
+    return {
+        qid: sorted(docids, key=lambda docid: -qrels.get(qid, {}).get(docid, 0)) for qid, docids in candidates.items()
+    }

@@ -1,0 +1,87 @@
+"""From text to tokens: chat prompts in which passages are data, and lengths that fit.
+
+Owns the chat format and the cutting of texts. Does not know what a prompt asks for.
+
+    ids = chat_ids(tokenizer, "Rank these passages: ...")
+"""
+
+from __future__ import annotations
+
+from r2r.config import BadInput
+
+# Stands for the user's message while the chat template is filled in; it must survive a template's strip().
+_PLACE = "R2R-MESSAGE-HERE"
+
+
+def load_tokenizer(model: str):
+    """Return the tokenizer of a model folder or hub name. Raises BadInput where there is none, or no chat template."""
+    from transformers import AutoTokenizer
+
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(model)
+    except (OSError, ValueError) as error:
+        first = str(error).strip().splitlines()[0]
+        raise BadInput(f"{model}: no model found here or at the hub: {first}") from None
+    if tokenizer.chat_template is None:
+        raise BadInput(f"{model}: its tokenizer has no chat template; name an instruction-tuned model")
+    return tokenizer
+
+
+def chat_ids(tokenizer, message: str, start: str = "") -> list[int]:
+    """Return the token ids of a chat with one user message, up to where the model's reply begins.
+
+    The message is encoded as ordinary text, so a passage that spells `<|im_end|>` cannot end the turn. `start` is the
+    beginning of the reply, where the caller has decided it already.
+    """
+    frame = tokenizer.apply_chat_template(
+        [{"role": "user", "content": _PLACE}], add_generation_prompt=True, tokenize=False, enable_thinking=False
+    )
+    before, _, after = frame.partition(_PLACE)
+    return (
+        tokenizer.encode(before, add_special_tokens=False)
+        + text_ids(tokenizer, message)
+        + tokenizer.encode(after, add_special_tokens=False)
+        + text_ids(tokenizer, start)
+    )
+
+
+def text_ids(tokenizer, text: str) -> list[int]:
+    """Return the token ids of a text, in which nothing is a control token."""
+    return tokenizer.encode(text, add_special_tokens=False, split_special_tokens=True) if text else []
+
+
+def fit(tokenizer, query: str, passages: list[str], budget: int) -> tuple[str, list[str], int]:
+    """Cut a query and its passages for a prompt that says the query twice and must take at most `budget` tokens.
+
+    Returns both and how many of the passages were cut. The query is cut where it would take over half of the budget.
+    """
+    (query,), _ = cut_to_fit(tokenizer, [query], budget // 4)
+    left = budget - 2 * len(text_ids(tokenizer, query))
+    passages, cut = cut_to_fit(tokenizer, passages, left)
+    return query, passages, cut
+
+
+def cut_to_fit(tokenizer, texts: list[str], budget: int) -> tuple[list[str], int]:
+    """Cut texts so that together they take at most `budget` tokens; return them and how many were cut.
+
+    Short texts keep all of theirs, and what they leave is shared evenly by the long ones.
+    """
+    encoded = [
+        tokenizer(text, add_special_tokens=False, split_special_tokens=True, return_offsets_mapping=True)
+        for text in texts
+    ]
+    lengths = [len(one["input_ids"]) for one in encoded]
+    limit, left = 0, budget
+    for place, length in enumerate(sorted(lengths)):
+        limit = left // (len(lengths) - place)
+        if length > limit:
+            break
+        left -= length
+    else:
+        return texts, 0
+    kept = []
+    for text, one, length in zip(texts, encoded, lengths, strict=True):
+        if length > limit:
+            text = text[: one["offset_mapping"][limit - 1][1]].rstrip() if limit > 0 else ""
+        kept.append(text)
+    return kept, sum(length > limit for length in lengths)

@@ -1,0 +1,92 @@
+"""A model behind an OpenAI-compatible server: its address takes the place of the model's name.
+
+Owns the HTTP calls and their retries. The address is that of the API, `http://host:8000/v1`; a model other than the
+first that the server lists is named after a `#`. The key is read from OPENAI_API_KEY and never written anywhere.
+
+    reply = await Server("http://127.0.0.1:8000/v1#qwen").complete("Hello", max_tokens=8)
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+
+from r2r.config import BadInput
+from r2r.llm import Refused, Reply
+
+_TRIES = 6
+
+
+class Server:
+    """Calls to one server. Raises BadInput where it does not answer at all."""
+
+    def __init__(self, address: str):
+        import httpx
+
+        self.address, _, model = address.partition("#")
+        key = os.environ.get("OPENAI_API_KEY")
+        headers = {"Authorization": f"Bearer {key}"} if key else {}
+        base = self.address.rstrip("/")
+        self._client = httpx.AsyncClient(headers=headers, timeout=600, limits=httpx.Limits(max_connections=None))
+        self._url = f"{base}/chat/completions"
+        if not model:
+            try:
+                listed = httpx.get(f"{base}/models", headers=headers, timeout=30).raise_for_status().json()
+                model = listed["data"][0]["id"]
+            except (httpx.HTTPError, ValueError, KeyError, IndexError) as error:
+                raise BadInput(f"{self.address}: lists no model ({error}); give the address that ends in /v1") from None
+        self.model = model
+
+    async def complete(
+        self,
+        prompt: str,
+        *,
+        max_tokens: int,
+        schema: dict | None = None,
+        temperature: float = 0.0,
+        seed: int | None = None,
+    ) -> Reply:
+        """Answer one user message; `schema` forces the reply into JSON of that schema.
+
+        A busy or failing server (429, 5xx, no answer) is asked again after a growing pause. Raises Refused on any
+        other 4xx, with the server's words, and ConnectionError when the tries are used up.
+        """
+        import httpx
+
+        body = {
+            "model": self.model,
+            "messages": [{"role": "user", "content": prompt}],
+            "max_tokens": max_tokens,
+            "temperature": temperature,
+        }
+        if seed is not None:
+            body["seed"] = seed
+        if schema:
+            body["response_format"] = {
+                "type": "json_schema",
+                "json_schema": {"name": "reply", "schema": schema, "strict": True},
+            }
+        for attempt in range(_TRIES):
+            pause = 2.0**attempt
+            try:
+                answer = await self._client.post(self._url, json=body)
+            except httpx.TransportError as error:
+                trouble = f"{type(error).__name__}: {error}"
+            else:
+                if answer.is_success:
+                    return _reply(answer.json())
+                trouble = f"{answer.status_code}: {answer.text[:500]}"
+                if answer.status_code != 429 and answer.status_code < 500:
+                    raise Refused(trouble)
+                if answer.headers.get("retry-after", "").isdigit():
+                    pause = float(answer.headers["retry-after"])
+            if attempt + 1 < _TRIES:
+                await asyncio.sleep(pause)
+        raise ConnectionError(f"{self.address}: gave up after {_TRIES} tries; the last: {trouble}")
+
+
+def _reply(answer: dict) -> Reply:
+    choice, usage = answer["choices"][0], answer.get("usage") or {}
+    text = choice["message"]["content"] or ""
+    complete = choice["finish_reason"] == "stop"
+    return Reply(text, complete, usage.get("prompt_tokens", 0), usage.get("completion_tokens", 0))

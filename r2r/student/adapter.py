@@ -1,0 +1,67 @@
+"""LoRA adapters on disk: plain PEFT folders, found, checked after saving, and checked against the model they are for.
+
+check_fits(find("runs/demo/distill"), "Qwen/Qwen2.5-7B-Instruct")
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+
+from r2r.config import BadInput
+
+
+def find(adapter: str) -> str:
+    """Return the PEFT folder that `adapter` names: itself, or `adapter/` in a distill stage's folder."""
+    for folder in (Path(adapter), Path(adapter) / "adapter"):
+        if (folder / "adapter_config.json").exists():
+            return str(folder)
+    raise BadInput(f"{adapter}: no adapter_config.json in it; give a PEFT folder, or the folder that distill wrote")
+
+
+def check_saved(folder: str | Path) -> None:
+    """Raise RuntimeError unless every tensor of a saved adapter holds numbers and training has moved lora_B."""
+    tensors = _tensors(folder)
+    if not tensors:
+        raise RuntimeError(f"{folder}: the saved adapter holds no tensor")
+    for name, tensor in tensors.items():
+        if tensor.numel() == 0 or not tensor.isfinite().all():
+            raise RuntimeError(f"{folder}: {name} is empty or not finite")
+    if not any(tensor.any() for name, tensor in tensors.items() if ".lora_B." in name):
+        raise RuntimeError(f"{folder}: lora_B is zero throughout: the adapter changes nothing")
+
+
+def check_fits(folder: str, model: str) -> None:
+    """Raise BadInput unless each of the adapter's layers is one of the model's, of the same shape.
+
+    Reads the model's configuration only, not its weights.
+    """
+    import torch
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    with torch.device("meta"):
+        layers = dict(AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(model)).named_modules())
+    made_for = json.loads((Path(folder) / "adapter_config.json").read_text()).get("base_model_name_or_path")
+    for name, tensor in _tensors(folder).items():
+        layer, _, side = re.sub(r"^base_model\.model\.", "", name).removesuffix(".weight").rpartition(".lora_")
+        if side not in ("A", "B"):
+            continue
+        weight = getattr(layers.get(layer), "weight", None)
+        if weight is None:
+            raise BadInput(f"{folder}: made for another model ({made_for}): {model} has no layer {layer}")
+        found, expected = (tensor.shape[1], weight.shape[1]) if side == "A" else (tensor.shape[0], weight.shape[0])
+        if found != expected:
+            raise BadInput(
+                f"{folder}: made for another model ({made_for}): its {layer} is {found} wide, {model} has {expected}; "
+                f"give the student that it was distilled into"
+            )
+
+
+def _tensors(folder: str | Path) -> dict:
+    from safetensors.torch import load_file
+
+    file = Path(folder) / "adapter_model.safetensors"
+    if not file.exists():
+        raise BadInput(f"{file}: missing; a PEFT folder holds the adapter's weights there")
+    return load_file(file)

@@ -1,0 +1,86 @@
+"""Annotations as training examples: tokens, the reply's place in them, and the teacher's ranks by label.
+
+Owns the shuffling of passages and the padding of batches. Does not know losses or models.
+
+    batch = collate([example(tokenizer, row, settings, seed=0)], pad=0)
+"""
+
+from __future__ import annotations
+
+import random
+from typing import NamedTuple
+
+from r2r.config import DistillSettings
+from r2r.llm.prompt import chat_ids, fit, text_ids
+from r2r.student.prompt import LABELS, fields, prompt, rename, reply
+
+# Tokens that the prompt's own wording and the chat template take, generously.
+WORDING = 300
+
+
+class Example(NamedTuple):
+    """`prompt` and `reply` are token ids; `ranks[i]` is the teacher's rank, 0 for the best, of label i."""
+
+    prompt: list[int]
+    reply: list[int]
+    ranks: list[int]
+
+
+def fits(tokenizer, row: dict, settings: DistillSettings) -> bool:
+    """Return whether a row's reply leaves the passages at least half of `max_length`."""
+    return len(example(tokenizer, row, settings, 0).reply) <= settings.max_length // 2
+
+
+def example(tokenizer, row: dict, settings: DistillSettings, seed: int) -> Example:
+    """Return an annotations row as an example, its passages in an order drawn with `seed`, cut to fit `max_length`.
+
+    Shuffled, since a student that always sees BM25's order learns to repeat it.
+    """
+    shown = list(range(len(row["docids"])))
+    random.Random(seed).shuffle(shown)
+    label_of = {position: LABELS[place] for place, position in enumerate(shown)}
+    order = [position - 1 for position in row["ranking"]]
+    numbers = {position + 1: label for position, label in label_of.items()}
+    reasons = [{name: row[name][position] for name in fields(settings.reasoning)} for position in order]
+    for reason in reasons:
+        if "comparison" in reason:
+            reason["comparison"] = rename(reason["comparison"], numbers)
+    answer = text_ids(tokenizer, reply([label_of[position] for position in order], reasons, settings.reasoning))
+    answer.append(tokenizer.eos_token_id)
+    budget = max(0, settings.max_length - len(answer) - WORDING)
+    query, passages, _ = fit(tokenizer, row["query"], [row["texts"][position] for position in shown], budget)
+    rank_of = {position: rank for rank, position in enumerate(order)}
+    ranks = [rank_of[position] for position in shown]
+    return Example(chat_ids(tokenizer, prompt(query, passages)), answer, ranks)
+
+
+def collate(examples: list[Example], pad: int) -> dict:
+    """Return a batch: input_ids, attention_mask, position_ids [B, L], targets [B, T], first [B] and ranks [B, N].
+
+    Padding stands on the left, so that the replies end together: the last T positions of the input predict `targets`,
+    and `first` is the place among them of the position that predicts a reply's first token, the label of the best.
+    """
+    import torch
+
+    length = max(len(one.prompt) + len(one.reply) - 1 for one in examples)
+    longest = max(len(one.reply) for one in examples)
+    widest = max(len(one.ranks) for one in examples)
+    ids = torch.full((len(examples), length), pad)
+    mask = torch.zeros((len(examples), length), dtype=torch.long)
+    targets = torch.full((len(examples), longest), -100)
+    ranks = torch.full((len(examples), widest), -1)
+    for place, one in enumerate(examples):
+        # The last token of the reply is only ever predicted.
+        tokens = torch.tensor(one.prompt + one.reply[:-1])
+        ids[place, length - len(tokens) :] = tokens
+        mask[place, length - len(tokens) :] = 1
+        targets[place, longest - len(one.reply) :] = torch.tensor(one.reply)
+        ranks[place, : len(one.ranks)] = torch.tensor(one.ranks)
+    return {
+        "input_ids": ids,
+        "attention_mask": mask,
+        "position_ids": (mask.cumsum(-1) - 1).clamp(min=0),
+        "targets": targets,
+        "first": torch.tensor([longest - len(one.reply) for one in examples]),
+        "ranks": ranks,
+    }

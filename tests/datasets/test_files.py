@@ -1,0 +1,59 @@
+import gzip
+import os
+
+import pytest
+
+from r2r.config import BadInput
+from r2r.datasets.files import Lines, json_object, split
+
+
+def _texts(parts):
+    return [line.rstrip(b"\r\n") for part in parts for _, line in part.read()]
+
+
+@pytest.mark.parametrize("ending", [b"\n", b"\r\n"])
+@pytest.mark.parametrize("last", [True, False])
+@pytest.mark.parametrize("parts", [1, 2, 3, 7, 50])
+def test_parts_hold_every_line_once_and_in_order(tmp_path, ending, last, parts):
+    lines = [b"line %d %s" % (number, b"x" * (number * 7 % 23)) for number in range(20)]
+    file = tmp_path / "lines"
+    file.write_bytes(ending.join(lines) + (ending if last else b""))
+    assert _texts(split(str(file), parts, bytes)) == lines
+
+
+def test_parts_of_a_gzipped_file_hold_every_line_once(tmp_path):
+    lines = [os.urandom(500).hex().encode() for _ in range(1000)]
+    file = tmp_path / "lines.gz"
+    file.write_bytes(gzip.compress(b"\n".join(lines)))
+    parts = split(str(file), 3, bytes)
+    assert sorted(_texts(parts)) == sorted(lines)
+    assert all(_texts([part]) for part in parts)
+
+
+@pytest.mark.parametrize("name", ["lines", "lines.gz"])
+def test_a_mistake_is_named_by_file_and_line_in_whichever_part(tmp_path, name):
+    content = b'{"a": 1}\n\n' * 40 + b'{"a": \n' + b'{"a": 1}\n' * 40
+    file = tmp_path / name
+    file.write_bytes(gzip.compress(content) if name.endswith("gz") else content)
+    for parts in (1, 5):
+        with pytest.raises(BadInput, match=rf"^{file}:81: is not JSON .*one JSON object$"):
+            for part in split(str(file), parts, json_object):
+                list(part.read())
+
+
+def test_byte_order_mark_blank_lines_and_remote_addresses(tmp_path):
+    file = tmp_path / "queries.jsonl"
+    file.write_bytes(b'\xef\xbb\xbf{"a": 1}\n   \n{"a": 2}')
+    for name in (str(file), f"file://{file}"):
+        assert [row for _, row in Lines(name, json_object).read()] == [{"a": 1}, {"a": 2}]
+
+
+@pytest.mark.parametrize("line", [b"[1]", b'"text"', b"nonsense", b"[" * 100_000, b'{"a": ' + b"9" * 5000 + b"}"])
+def test_a_line_that_holds_no_object(tmp_path, line):
+    with pytest.raises(ValueError, match="one JSON object"):
+        json_object(line)
+
+
+def test_no_such_file(tmp_path):
+    with pytest.raises(BadInput, match=r"nowhere: no such file"):
+        split(str(tmp_path / "nowhere"), 2, bytes)

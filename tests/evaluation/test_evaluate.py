@@ -1,0 +1,216 @@
+"""The stage as a whole: metrics.json, its rows and warnings, bad input, and published figures on real data."""
+
+import json
+import math
+import os
+from pathlib import Path
+
+import pytest
+
+from r2r import tables
+from r2r.config import BadInput, EvaluateSettings
+from r2r.evaluation.evaluate import evaluate, parse_runs
+from r2r.evaluation.runs import shuffled
+
+NDCG = EvaluateSettings(measures=["nDCG@10"])
+
+
+@pytest.fixture
+def files(tmp_path):
+    """Qrels for q1 to q3 and two runs that lack q3; returns a function from a name to its path."""
+    texts = {
+        "qrels.txt": "q1 0 a 2\nq1 0 b 0\nq2 0 a 1\nq3 0 a 1\n",
+        "bm25.txt": "q1 Q0 b 1 9 t\nq1 Q0 a 2 8 t\nq2 Q0 a 1 9 t\nq2 Q0 b 2 8 t\nelse Q0 a 1 1 t\n",
+        "student.txt": "q1 Q0 a 1 9 t\nq1 Q0 b 2 8 t\nq2 Q0 b 1 9 t\nq2 Q0 a 2 8 t\n",
+    }
+    for name, text in texts.items():
+        (tmp_path / name).write_text(text)
+    return lambda name: str(tmp_path / name)
+
+
+def run(files, settings=NDCG, runs=("bm25", "student"), out="out", **more):
+    evaluate(files("qrels.txt"), {name: files(f"{name}.txt") for name in runs}, files(out), settings, **more)
+    return json.loads(Path(files(out), "metrics.json").read_text())
+
+
+def test_metrics_are_the_mean_over_all_judged_queries(files, capsys):
+    metrics = run(files, EvaluateSettings(measures=["nDCG@10", "RR(rel=2)@10"]))
+    second = 1 / math.log2(3)
+    assert list(metrics) == ["measures", "queries", "systems"]
+    assert metrics["measures"] == ["nDCG@10", "RR(rel=2)@10"]
+    assert metrics["queries"] == 3
+    assert list(metrics["systems"]) == ["bm25", "student", "random", "oracle"]
+    assert metrics["systems"]["bm25"]["nDCG@10"] == pytest.approx((second + 1 + 0) / 3)
+    assert metrics["systems"]["student"]["nDCG@10"] == pytest.approx((1 + second + 0) / 3)
+    assert metrics["systems"]["oracle"]["nDCG@10"] == pytest.approx(2 / 3)
+    assert 2 * second / 3 <= metrics["systems"]["random"]["nDCG@10"] <= 2 / 3
+    assert metrics["systems"]["bm25"]["RR(rel=2)@10"] == pytest.approx(1 / 6)
+    out, err = capsys.readouterr()
+    assert "run bm25 lacks 1 of 3 judged queries; they count 0" in err
+    table = out.split("-> " + files("out"))[1].strip().splitlines()
+    assert table[0].split() == ["system", "nDCG@10", "RR(rel=2)@10"]
+    assert [line.split()[0] for line in table[1:5]] == ["bm25", "student", "random", "oracle"]
+    assert len({len(line) for line in table[:5]}) == 1
+    assert table[5] == f"report: {Path(files('out')) / 'report.html'}"
+
+
+def test_random_is_the_mean_of_ten_shuffles_of_the_first_run(files):
+    qids, docids = [f"q{number}" for number in range(200)], [f"d{number}" for number in range(50)]
+    Path(files("qrels.txt")).write_text("".join(f"{qid} 0 d0 1\n" for qid in qids))
+    Path(files("bm25.txt")).write_text(
+        "".join(f"{qid} Q0 {docid} 0 {-rank} t\n" for qid in qids for rank, docid in enumerate(docids))
+    )
+    Path(files("student.txt")).write_text("".join(f"{qid} Q0 d1 1 1 t\n" for qid in qids))
+    systems = run(files, EvaluateSettings(measures=["P@1", "RR"]))["systems"]
+    orders = [shuffled(dict.fromkeys(qids, docids), seed) for seed in range(10)]
+    hits = sum(order[qid][0] == "d0" for order in orders for qid in qids)
+    assert systems["random"]["P@1"] == pytest.approx(hits / 2000)
+    assert hits / 2000 == pytest.approx(1 / 50, abs=0.01)
+    assert systems["random"]["RR"] == pytest.approx(sum(1 / rank for rank in range(1, 51)) / 50, abs=0.015)
+    assert systems["oracle"] == {"P@1": 1, "RR": 1}
+
+
+def test_run_with_other_documents_is_measured_and_said(files, capsys):
+    Path(files("student.txt")).write_text("q1 Q0 a 1 9 t\nq2 Q0 z 1 9 t\nq3 Q0 a 1 1 t\n")
+    systems = run(files)["systems"]
+    assert systems["student"]["nDCG@10"] == pytest.approx(2 / 3)
+    err = capsys.readouterr().err
+    assert "run student lists documents that run bm25 does not, in 2 of 3 judged queries" in err
+    assert "run student lists documents" in Path(files("out"), "report.html").read_text()
+
+
+def test_run_with_fewer_documents_is_no_warning(files, capsys):
+    Path(files("student.txt")).write_text("q1 Q0 a 1 9 t\nq2 Q0 a 1 9 t\n")
+    run(files)
+    assert "lists documents" not in capsys.readouterr().err
+
+
+def test_finished_stage_is_not_run_again_until_something_changes(files, capsys):
+    run(files)
+    first = Path(files("out"), "report.html").stat().st_mtime_ns
+    capsys.readouterr()
+    run(files)
+    assert "done already" in capsys.readouterr().out
+    assert Path(files("out"), "report.html").stat().st_mtime_ns == first
+    assert next(iter(run(files, runs=["student", "bm25"])["systems"])) == "student"
+    assert run(files, EvaluateSettings(measures=["AP"]))["measures"] == ["AP"]
+
+
+def test_explanations_reach_the_report_and_the_manifest(files, capsys):
+    texts = ["Nothing here.", "A passage with <script>alert(1)</script> in it."]
+    query = {"qid": "q1", "query": "what?"}
+    tables.write(
+        [query | {"docids": ["b", "a"], "texts": texts, "scores": [9.0, 8.0]}], files("retrieve"), "candidates"
+    )
+    explained = {"direct": ["Answers."], "evidence": ["A passage  with"], "comparison": ["Before b."]}
+    ranking = query | {"docids": ["a", "b"], "scores": [9.0, 8.0]} | explained
+    tables.write([ranking], files("rerank"), "rankings")
+    metrics = run(files, candidates=files("retrieve"), rankings=files("rerank"), caption="A test.")
+    assert list(metrics) == ["measures", "queries", "systems"]
+    manifest = json.loads(Path(files("out"), "manifest.json").read_text())
+    assert manifest["explanations"] == {"explained": 1, "evidence_empty": 0, "evidence_verbatim": 1}
+    assert manifest["files"] == ["metrics.json", "report.html"]
+    html = Path(files("out"), "report.html").read_text()
+    assert "<mark>A passage with</mark> &lt;script&gt;alert(1)" in html and "<script" not in html
+    assert "A test." in html and "what?" in html and "Before b." in html
+    assert "explanations: 1 written" in capsys.readouterr().out
+
+
+def refused(files, says, **changed):
+    given = {"qrels": files("qrels.txt"), "runs": {"bm25": files("bm25.txt")}, "out": files("out"), "settings": NDCG}
+    with pytest.raises(BadInput) as error:
+        evaluate(**given | changed)
+    assert says in str(error.value)
+    assert "\n" not in str(error.value)
+    assert not Path(files("out"), "manifest.json").exists()
+
+
+def test_missing_run_file(files):
+    refused(files, f"{files('no.txt')}: no such file; run bm25 needs a TREC run", runs={"bm25": files("no.txt")})
+
+
+def test_folder_for_a_run_file(files):
+    refused(files, ": is a folder; run bm25 needs a TREC run file", runs={"bm25": str(Path(files("bm25.txt")).parent)})
+
+
+@pytest.mark.parametrize("name", ["random", "oracle"])
+def test_name_that_is_taken(files, name):
+    refused(files, f"the name {name} stands for the", runs={name: files("bm25.txt")})
+
+
+def test_no_run(files):
+    refused(files, "runs: none given", runs={})
+
+
+def test_malformed_line(files):
+    Path(files("bm25.txt")).write_text("q1 Q0 a 1 9 t\nq1 a 8\n")
+    refused(files, f"{files('bm25.txt')}:2: has 3 columns")
+
+
+def test_qrels_for_other_queries(files):
+    Path(files("bm25.txt")).write_text("x7 Q0 a 1 9 t\n")
+    other = f"{files('bm25.txt')}: none of its queries is judged in {files('qrels.txt')}: the run has query 'x7', "
+    refused(files, other + "the qrels have 'q1'; give the qrels for the run's own queries")
+
+
+def test_unknown_measure(files):
+    refused(files, "measures: 'nDCX@10': unknown measure", settings=EvaluateSettings(measures=["nDCX@10"]))
+
+
+def test_empty_qrels(files):
+    Path(files("qrels.txt")).write_text("")
+    refused(files, files("qrels.txt"))
+
+
+def test_folder_without_its_table(files):
+    refused(files, "holds no candidates table", candidates=files("none"))
+    refused(files, "holds no rankings table", rankings=files("none"))
+
+
+def test_run_names_on_the_command_line():
+    assert parse_runs(["bm25=a/run.txt", "x=b=c.txt"]) == {"bm25": "a/run.txt", "x": "b=c.txt"}
+    for pairs, says in [
+        (["bm25=a", "bm25=b"], "run 'bm25=b': the name bm25 is given twice; give each run a name of its own"),
+        (["a/run.txt"], "run 'a/run.txt': expected NAME=FILE"),
+        (["=a"], "expected NAME=FILE"),
+    ]:
+        with pytest.raises(BadInput) as error:
+            parse_runs(pairs)
+        assert says in str(error.value)
+
+
+@pytest.fixture
+def data():
+    if "R2R_DATA_DIR" not in os.environ:
+        pytest.skip("R2R_DATA_DIR is not set: published figures are checked on the data it names")
+    return Path(os.environ["R2R_DATA_DIR"])
+
+
+def test_published_figures_on_dl19(data, tmp_path):
+    lists = json.loads((data / "msmarco-dl19" / "bm25-top100.json").read_text())
+    rows = [
+        {
+            "qid": str(entry["hits"][0]["qid"]),
+            "docids": [hit["docid"] for hit in entry["hits"]],
+            "scores": [hit["score"] for hit in entry["hits"]],
+        }
+        for entry in lists
+    ]
+    tables.write_run(rows, tmp_path / "bm25.txt", "bm25")
+    runs = {"bm25": str(tmp_path / "bm25.txt"), "rankvicuna": str(data / "msmarco-dl19" / "rankvicuna.run.txt")}
+    names = ["nDCG@10", "AP(rel=2)", "R(rel=2)@100"]
+    evaluate(str(data / "msmarco-dl19" / "qrels.txt"), runs, str(tmp_path), EvaluateSettings(measures=names))
+    metrics = json.loads((tmp_path / "metrics.json").read_text())
+    systems = metrics["systems"]
+    assert metrics["queries"] == 43
+    assert round(systems["bm25"]["nDCG@10"], 4) == 0.5058
+    assert round(systems["rankvicuna"]["nDCG@10"], 4) == 0.6682
+    assert systems["random"]["nDCG@10"] < systems["bm25"]["nDCG@10"] < systems["oracle"]["nDCG@10"]
+    assert len({round(row["R(rel=2)@100"], 9) for row in systems.values()}) == 1
+
+
+def test_published_figure_on_bright_biology(data, tmp_path):
+    folder = data / "bright-biology"
+    evaluate(str(folder / "qrels.txt"), {"reasonir": str(folder / "reasonir_gpt4cot_top100.txt")}, str(tmp_path), NDCG)
+    metrics = json.loads((tmp_path / "metrics.json").read_text())
+    assert round(metrics["systems"]["reasonir"]["nDCG@10"], 4) == 0.4349

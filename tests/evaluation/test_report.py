@@ -1,0 +1,150 @@
+"""The page: which queries it picks, what it marks, and that all foreign text is escaped."""
+
+import re
+
+from r2r.evaluation import report
+
+
+def test_pick_shows_a_loss_beside_the_gains():
+    before = dict.fromkeys("abcdefgh", 0.5)
+    after = before | {"a": 0.6, "b": 1.0, "c": 0.7, "d": 0.8, "e": 0.9, "f": 0.1, "g": 0.4}
+    assert report.pick(before, after) == ["b", "e", "d", "c", "f"]
+    assert report.pick(before, before | {"b": 1.0, "f": 0.1, "g": 0.4}) == ["b", "f", "g", "a", "c"]
+    assert report.pick(after, after) == list("abcde")
+    assert report.pick({"a": 0.0}, {"a": 1.0}) == ["a"]
+
+
+def test_changes():
+    before = {"a": 0.3, "b": 0.3, "c": 0.1 + 0.2}
+    assert report.changes(before, {"a": 0.4, "b": 0.2, "c": 0.3}) == {"improved": 1, "worse": 1, "equal": 1}
+
+
+def test_snippet_marks_verbatim_evidence():
+    assert report.snippet("One.  Two\nthree. Four.", "Two three.") == [
+        ("One. ", False),
+        ("Two three.", True),
+        (" Four.", False),
+    ]
+
+
+def test_snippet_goes_where_the_evidence_is():
+    words = " ".join(f"word{number}" for number in range(500))
+    (before, _), (evidence, marked), (after, _) = report.snippet(words, "word300 word301")
+    assert evidence == "word300 word301" and marked
+    assert before.startswith("… word29") and before.endswith("word299 ")
+    assert after.startswith(" word302 ") and after.endswith(" …")
+    assert len(before + evidence + after) < report.SNIPPET + 10
+
+
+def test_snippet_without_evidence_is_the_start():
+    [(piece, marked)] = report.snippet("word " * 200, "not in it")
+    assert not marked and piece.startswith("word word") and piece.endswith("word …")
+    assert len(piece) <= report.SNIPPET + 2
+    assert report.snippet("x" * 1000, "")[0][0] == "x" * report.SNIPPET + " …"
+    assert report.snippet("", "") == [("", False)]
+
+
+def page(**changed):
+    measure = "nDCG@10"
+    runs = {"bm25": {"q": ["a", "b"]}, "student": {"q": ["b", "new"]}}
+    given = {
+        "metrics": {
+            "measures": [measure],
+            "queries": 1,
+            "systems": {
+                "bm25": {measure: 0.25},
+                "student": {measure: 0.5},
+                "random": {measure: 0.125},
+                "oracle": {measure: 0.75},
+            },
+        },
+        "values": {"bm25": {measure: {"q": 0.25}}, "student": {measure: {"q": 0.5}}},
+        "runs": runs,
+        "qrels": {"q": {"a": 0, "b": 2}},
+        "queries": {"q": "a question"},
+        "texts": {"q": {"a": "Passage a.", "b": "Before. The evidence. After.", "new": "Passage new."}},
+        "reasons": {"q": {"b": {"direct": "It answers.", "evidence": "The evidence.", "comparison": "Above all."}}},
+        "checks": {"explained": 1, "evidence_empty": 0.0, "evidence_verbatim": 1.0},
+        "warnings": [],
+        "sources": [("qrels", "qrels.txt")],
+        "caption": "",
+    }
+    return report.render(**given | changed)
+
+
+def test_page_shows_grades_moves_reasons_and_the_best():
+    html = page(caption="Random models.")
+    assert "<b>0.5000</b>" in html and "<b>0.2500</b>" not in html and "<b>0.7500</b>" not in html
+    assert "<mark>The evidence.</mark>" in html
+    assert 'class="move up" title="moved up">▲ from 2' in html and 'title="moved up">▲ to 1' in html
+    assert ">new<" in html and ">dropped<" in html
+    assert "relevance 2" in html and "relevance 0" in html and "not judged" in html
+    assert "It answers." in html and "Above all." in html and "Random models." in html
+    assert "nDCG@10 +0.2500" in html
+    assert re.search(r"<svg[^>]*aria-label=\"Bar chart of nDCG@10", html)
+
+
+def test_bars_start_at_0_and_share_one_axis():
+    html = page()
+    widths = [float(width) for width in re.findall(r'<rect x="0"[^>]* width="([0-9.]+)%"', html)]
+    assert widths == [20.0, 40.0, 10.0, 60.0]
+    assert re.findall(r'y="\d+" text-anchor="\w+">([0-9.]+)</text>', html)[::5] == ["0", "1"]
+
+
+def test_page_needs_nothing_from_elsewhere():
+    html = page()
+    assert not re.search(r"(src|href)=|@import|url\(|<script|https?:", html)
+
+
+def test_everything_foreign_is_escaped():
+    evil = "<script>alert('x')</script>"
+    html = page(
+        queries={"q": evil},
+        texts={"q": {"a": evil, "b": evil + " The evidence. " + evil}},
+        reasons={"q": {"b": {"direct": evil, "evidence": "The evidence.", "comparison": evil}}},
+        caption=evil,
+        warnings=[evil],
+        sources=[(evil, evil)],
+        runs={"bm25": {"q": [evil]}, "student": {"q": ["b", evil]}},
+    )
+    assert "<script" not in html
+    assert html.count("&lt;script&gt;") >= 11
+    assert "<mark>The evidence.</mark>" in html
+    assert "<mark>&lt;script&gt;" in page(
+        reasons={"q": {"b": {"direct": "", "evidence": evil, "comparison": ""}}}, texts={"q": {"b": evil}}
+    )
+
+
+def test_evidence_that_is_not_verbatim_is_said_to_be_so():
+    reasons = {"q": {"b": {"direct": "Yes.", "evidence": "Made up.", "comparison": ""}}}
+    html = page(reasons=reasons)
+    assert "Evidence, not word for word in the passage" in html and "Made up." in html and "<mark>" not in html
+    assert "not word for word" not in page(reasons=reasons, texts={}, checks=None)
+
+
+def test_loss_is_shown_as_a_loss():
+    values = {"bm25": {"nDCG@10": {"q": 0.5}}, "student": {"nDCG@10": {"q": 0.25}}}
+    assert 'class="gain down">nDCG@10 \N{MINUS SIGN}0.2500' in page(values=values)
+
+
+def test_one_run_alone_has_no_before_and_after():
+    html = page(runs={"bm25": {"q": ["a", "b"]}}, checks=None)
+    assert "Before and after" not in html and "Query by query" not in html
+
+
+def test_student_is_the_after_wherever_it_stands():
+    values = {name: {"nDCG@10": {"q": 0.5}} for name in ("bm25", "other", "student")}
+    runs = {name: {"q": ["a"]} for name in values}
+    systems = {name: {"nDCG@10": 0.5} for name in values}
+    html = page(values=values, runs=runs, metrics={"measures": ["nDCG@10"], "queries": 1, "systems": systems})
+    assert "Before and after: bm25 → student" in html
+
+
+def test_say():
+    say = report.say({"explained": 1200, "evidence_empty": 0.1, "evidence_verbatim": 0.825})
+    assert say == (
+        "explanations: 1,200 written, evidence empty in 10.0%, word for word in its passage in 82.5% of the others"
+    )
+    assert (
+        report.say({"explained": 0, "evidence_empty": None, "evidence_verbatim": None}) == "explanations: none written"
+    )
