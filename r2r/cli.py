@@ -168,14 +168,13 @@ def _json(text: str) -> dict:
 
 def start_ray() -> None:
     """Join the cluster that RAY_ADDRESS names, or this machine's, or start a Ray on this machine."""
-    # Both print pages while they start, and a person looks for the progress of the job.
-    os.environ.setdefault("VLLM_LOGGING_LEVEL", "ERROR")
     import logging
 
+    # The driver's terminal is for the job's own progress. What workers and engines print lies in Ray's log folder.
+    os.environ.setdefault("RAY_DATA_LOG_LEVEL", "WARNING")
     import ray
 
-    ray.init(logging_level=logging.WARNING, ignore_reinit_error=True)
-    logging.getLogger("ray.data").setLevel(logging.WARNING)
+    ray.init(logging_level=logging.WARNING, log_to_driver=False, ignore_reinit_error=True)
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -192,6 +191,7 @@ def main(arguments: list[str] | None = None) -> int:
     except Exception as error:
         mistake = next((one for one in _causes(error) if isinstance(one, BadInput)), None)
         if mistake is None:
+            print("r2r: failed; what the workers said lies in /tmp/ray/session_latest/logs", file=sys.stderr)
             raise
         print(f"r2r: {mistake.args[0]}", file=sys.stderr)
         return 2

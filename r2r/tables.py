@@ -212,9 +212,10 @@ class Stage:
     def _matches(self) -> bool:
         try:
             old = json.loads((self.out / "manifest.json").read_text())
-        except (OSError, ValueError):
+            # Where an input lies may change, what it holds may not.
+            same = _known(old) == _known(self.manifest)
+        except (OSError, ValueError, KeyError, TypeError):
             return False
-        same = all(old.get(part) == value for part, value in self.manifest.items())
         return same and all((self.out / file).exists() for file in old["files"])
 
     def finish(self, rows: dict[str, int], files: Iterable[str] = (), **more) -> None:
@@ -229,6 +230,11 @@ class Stage:
         write_text(json.dumps(self.manifest, indent=2, ensure_ascii=False) + "\n", self.out / "manifest.json")
         counts = ", ".join(f"{count:,} {what.replace('_', ' ')}" for what, count in {**rows, **_numbers(more)}.items())
         print(f"{self.name}: {counts} in {seconds:g} s -> {self.out}", flush=True)
+
+
+def _known(manifest: dict) -> tuple:
+    inputs = {name: one["fingerprint"] for name, one in manifest["inputs"].items()}
+    return manifest["stage"], inputs, manifest["settings"]
 
 
 def _numbers(counts: dict) -> dict:

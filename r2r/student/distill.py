@@ -13,7 +13,10 @@ import os
 import random
 import shutil
 import sysconfig
+import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import lru_cache
 from pathlib import Path
 
@@ -23,6 +26,8 @@ from r2r.llm import resolve
 from r2r.llm.prompt import load_tokenizer
 from r2r.student import adapter
 from r2r.student.prompt import fields, label_ids
+
+_PARTS = ("pairwise", "listwise", "generation")
 
 
 def distill(annotations: str, out: str, settings: DistillSettings) -> None:
@@ -35,6 +40,8 @@ def distill(annotations: str, out: str, settings: DistillSettings) -> None:
     stage = tables.Stage("distill", out, inputs, settings)
     if stage.done:
         return
+    # Paths in the settings are the user's, seen from the folder that the user is in.
+    os.environ["RAY_CHDIR_TO_TRIAL_DIR"] = "0"
     import ray
     from ray.train import FailureConfig, RunConfig, ScalingConfig
     from ray.train.torch import TorchTrainer
@@ -58,9 +65,12 @@ def distill(annotations: str, out: str, settings: DistillSettings) -> None:
         ),
         run_config=RunConfig(name="train", storage_path=str(folder), failure_config=FailureConfig(max_failures=0)),
     )
-    trainer.fit()
+    log = folder / "steps.jsonl"
+    log.unlink(missing_ok=True)
+    with _progress(log, settings.steps):
+        trainer.fit()
     shutil.rmtree(folder / "train", ignore_errors=True)
-    steps = [json.loads(line) for line in (folder / "steps.jsonl").read_text().splitlines()]
+    steps = _steps(log)
     stage.finish(
         rows={"annotations": len(rows)},
         files=["adapter", "steps.jsonl"],
@@ -69,7 +79,7 @@ def distill(annotations: str, out: str, settings: DistillSettings) -> None:
         tokens=sum(step["tokens"] for step in steps),
     )
     first, last = steps[0], steps[-1]
-    for part in ("pairwise", "listwise", "generation"):
+    for part in _PARTS:
         print(f"distill: {part} loss {first[part]:.4f} -> {last[part]:.4f}", flush=True)
 
 
@@ -101,6 +111,40 @@ def _rows(annotations: str, settings: DistillSettings) -> list[dict]:
     return sorted(rows, key=lambda row: (row["qid"], row["key"]))
 
 
+def _steps(log: Path) -> list[dict]:
+    """Return the steps that the first worker has written so far; a line that it is still writing is left for later."""
+    text = log.read_text() if log.exists() else ""
+    return [json.loads(line) for line in text.splitlines(keepends=True) if line.endswith("\n")]
+
+
+@contextmanager
+def _progress(log: Path, steps: int) -> Iterator[None]:
+    """Show the steps of a training that runs elsewhere, with its losses and tokens per second."""
+    from tqdm import tqdm
+
+    over = threading.Event()
+
+    def watch() -> None:
+        with tqdm(total=steps, desc="distill", unit="step") as bar:
+            ended = False
+            while not ended:
+                ended = over.wait(1)
+                done = _steps(log)
+                if done:
+                    last = done[-1]
+                    losses = " ".join(f"{name} {last[name]:.3f}" for name in _PARTS)
+                    bar.set_postfix_str(f"{losses}, {last['tokens'] / last['seconds']:.0f} tokens/s", refresh=False)
+                bar.update(len(done) - bar.n)
+
+    watcher = threading.Thread(target=watch)
+    watcher.start()
+    try:
+        yield
+    finally:
+        over.set()
+        watcher.join()
+
+
 def _train(config: dict) -> None:
     """The training loop of one worker."""
     settings = DistillSettings(**config["settings"])
@@ -110,7 +154,6 @@ def _train(config: dict) -> None:
     import torch
     from peft import LoraConfig, get_peft_model
     from ray import train
-    from ray.experimental import tqdm_ray
     from transformers import AutoModelForCausalLM
 
     from r2r.student.examples import collate, example, fits
@@ -141,10 +184,7 @@ def _train(config: dict) -> None:
         model_parameters=[parameter for parameter in model.parameters() if parameter.requires_grad],
         config=_deepspeed(settings),
     )
-    bar = tqdm_ray.tqdm(total=settings.steps, desc="distill", unit="step") if rank == 0 else None
     log = Path(config["out"]) / "steps.jsonl"
-    if rank == 0:
-        log.unlink(missing_ok=True)
     for step in range(settings.steps):
         started = time.time()
         # The three losses and the tokens, added up over the forward passes of all workers.
@@ -163,23 +203,18 @@ def _train(config: dict) -> None:
             totals += torch.tensor([*(part.item() for part in parts), tokens], dtype=torch.float64)
         totals = totals.to(engine.device)
         torch.distributed.all_reduce(totals)
-        pairwise, listwise, generation = (totals[:3] / (settings.accumulate * world)).tolist()
+        losses = (totals[:3] / (settings.accumulate * world)).tolist()
         if rank == 0:
             entry = {
                 "step": step + 1,
-                "pairwise": pairwise,
-                "listwise": listwise,
-                "generation": generation,
+                **dict(zip(_PARTS, losses, strict=True)),
                 "tokens": int(totals[3]),
                 "seconds": round(time.time() - started, 3),
                 "left_out": len(every) - len(rows),
             }
             with log.open("a") as lines:
                 lines.write(json.dumps(entry) + "\n")
-            bar.set_description(f"distill, losses {pairwise:.3f} {listwise:.3f} {generation:.3f}")
-            bar.update(1)
     if rank == 0:
-        bar.close()
         folder = Path(config["out"]) / "adapter"
         aside = folder.with_name(".adapter.tmp")
         shutil.rmtree(aside, ignore_errors=True)

@@ -1,4 +1,4 @@
-"""What the tests of this folder share: collections on disk, and one worker with a JVM."""
+"""What the tests of this folder share: a worker with a JVM, and collections on disk."""
 
 import json
 import sys
@@ -7,8 +7,11 @@ from pathlib import Path
 import pytest
 
 from r2r.bm25 import shard
+from r2r.bm25.retrieve import _Worker
 from r2r.bm25.search import Searcher
+from r2r.config import RetrieveSettings
 from r2r.datasets.beir import _document
+from r2r.datasets.documents import document
 from r2r.datasets.files import Lines, json_object
 
 
@@ -32,6 +35,9 @@ class Lucene:
         searcher = Searcher(index, k1, b, 512)
         return [(hits.docids, hits.scores) for hits in (searcher.search(query, k) for query in queries)]
 
+    def worker(self, index: Path, statistics: tuple[int, int]) -> None:
+        _Worker(str(index), statistics, index, RetrieveSettings())
+
     def texts(self, index: Path, query: str) -> dict[str, str]:
         hits = Searcher(index, 0.9, 0.4, 512).search(query, 10)
         return dict(zip(hits.docids, hits.texts, strict=True))
@@ -45,8 +51,6 @@ class Lucene:
 
 
 def _passage(line: bytes):
-    from r2r.datasets.documents import document
-
     row = json_object(line)
     return document(row["id"], "", row["contents"])
 
@@ -56,7 +60,7 @@ def lucene(ray_local):
     """Call `lucene(method, *arguments)`: runs in the worker."""
     from ray import cloudpickle
 
-    # The worker does not find this file as a module.
+    # Ray's workers do not find the tests as modules.
     cloudpickle.register_pickle_by_value(sys.modules[__name__])
     actor = ray_local.remote(num_cpus=1)(Lucene).remote()
     yield lambda method, *arguments: ray_local.get(getattr(actor, method).remote(*arguments))

@@ -1,17 +1,21 @@
 """The stages index and retrieve, as a user runs them."""
 
 import json
-import shutil
+from pathlib import Path
 
+import numpy as np
 import pytest
 
 from r2r import tables
+from r2r.bm25 import duplicates
 from r2r.bm25.index import build_index
 from r2r.bm25.retrieve import retrieve
 from r2r.config import BadInput, IndexSettings, RetrieveSettings
+from r2r.datasets.beir import _document
+from r2r.datasets.files import Lines
 
-INDEX = IndexSettings(shards=3, heap=256)
-RETRIEVE = RetrieveSettings(k=10, heap=256)
+INDEX = IndexSettings(shards=3, workers=1, heap=256)
+RETRIEVE = RetrieveSettings(k=10, workers=1, heap=256)
 
 DOCUMENTS = {f"d{number}": f"the boat number {number}" for number in range(20)} | {"e": "", "f": "a lighthouse"}
 QUERIES = {"q1": "boats", "q2": "lighthouse 7", "q3": "zeppelin", "q4": "of the"}
@@ -50,13 +54,16 @@ def test_from_a_corpus_to_candidates(ray_local, corpus, tmp_path, capsys):
     assert [(line[2], line[3], line[5]) for line in lines[10:]] == [("f", "1", "bm25"), ("d7", "2", "bm25")]
     assert float(lines[10][4]) == pytest.approx(rows["q2"]["scores"][0])
 
-    # Again, both have nothing to do; with another k, only retrieve does.
+    # Again, both have nothing to do.
     capsys.readouterr()
     build_index(spec, str(index), INDEX)
     retrieve(str(index), spec, str(out), RETRIEVE)
     assert capsys.readouterr().out.count("done already") == 2
-    retrieve(str(index), spec, str(out), RETRIEVE.model_copy(update={"k": 3}))
-    assert [len(row["docids"]) for row in tables.read(out, "candidates").to_pylist()] == [3, 2]
+
+    foreign = corpus({}, {"q": "zeppelin"}, name="foreign")
+    with pytest.raises(BadInput, match="no query matches any document"):
+        retrieve(str(index), foreign, str(tmp_path / "foreign"), RETRIEVE)
+    assert not (tmp_path / "foreign" / "manifest.json").exists()
 
     # A build that was killed after its second shard, while it wrote the third.
     built = {folder.name: (folder / "shard.json").stat().st_mtime_ns for folder in (index / "shards").iterdir()}
@@ -75,31 +82,61 @@ def test_from_a_corpus_to_candidates(ray_local, corpus, tmp_path, capsys):
     build_index(other, str(index), INDEX)
     assert _manifest(index)["rows"] == {"documents": 1}
 
-    # An index that has lost a shard is not searched as if it were whole.
-    build_index(spec, str(index), INDEX)
-    shutil.rmtree(index / "shards" / "00001")
+
+def test_an_index_that_is_damaged_is_not_searched(lucene, corpus, tmp_path):
+    file = corpus(DOCUMENTS).removeprefix("beir:") + "/corpus.jsonl"
+    index = tmp_path / "index"
+    counts = lucene("build", file, index, [0, 0.5, 1])
+    whole = (sum(count["documents"] - count["empty"] for count in counts), sum(count["tokens"] for count in counts))
+    assert whole == (21, 61)
+    lucene("worker", index, whole)
     with pytest.raises(
-        BadInput, match=r"index: holds .* documents and .* tokens, its manifest says 21 documents and 61"
+        BadInput, match=r"index: holds 21 documents and 61 tokens, its manifest says 22 documents and 61"
     ):
-        retrieve(str(index), spec, str(tmp_path / "lost"), RETRIEVE)
-    lucene = index / "shards" / "00000" / "lucene"
-    next(lucene.glob("segments_*")).write_bytes(b"no index")
+        lucene("worker", index, (22, 61))
+    next((index / "shards" / "00000" / "lucene").glob("segments_*")).write_bytes(b"no index")
     with pytest.raises(BadInput, match=r"00000/lucene: Lucene cannot open it: .*; build it again"):
-        retrieve(str(index), spec, str(tmp_path / "lost"), RETRIEVE)
+        lucene("worker", index, whole)
+
+
+@pytest.mark.parametrize("cuts", [[0, 1], [0, 0.3, 0.3, 0.8, 1]])
+@pytest.mark.parametrize("at_once", [1, 4_000_000])
+def test_a_docid_that_comes_twice_is_named_with_both_places(lucene, corpus, tmp_path, monkeypatch, cuts, at_once):
+    monkeypatch.setattr(duplicates, "_AT_ONCE", at_once)
+    file = Path(corpus(DOCUMENTS).removeprefix("beir:"), "corpus.jsonl")
+    parts = _parts(file, cuts)
+    lucene("build", str(file), tmp_path / "sound", cuts)
+    duplicates.check(parts, sorted((tmp_path / "sound" / "shards").iterdir()))
+    with file.open("a") as lines:
+        lines.write('{"_id": "d3", "text": "again"}\n')
+    lucene("build", str(file), tmp_path / "twice", cuts)
+    with pytest.raises(
+        BadInput, match=rf"^{file}:23: docid d3 again, first in {file}:4; each document has its own id$"
+    ):
+        duplicates.check(_parts(file, cuts), sorted((tmp_path / "twice" / "shards").iterdir()))
+
+
+def _parts(file, cuts):
+    bounds = [int(file.stat().st_size * cut) for cut in cuts]
+    return [Lines(str(file), _document, *bounds[number : number + 2]) for number in range(len(bounds) - 1)]
+
+
+def test_two_docids_that_share_a_hash_are_no_duplicates(lucene, corpus, tmp_path):
+    file = Path(corpus({"a": "x", "b": "x"}).removeprefix("beir:"), "corpus.jsonl")
+    lucene("build", str(file), tmp_path / "index", [0, 1])
+    folder = tmp_path / "index" / "shards" / "00000"
+    docids = np.load(folder / "docids.npy")
+    docids[0] = 7
+    np.save(folder / "docids.npy", docids)
+    duplicates.check(_parts(file, [0, 1]), [folder])
 
 
 def test_mistakes_in_the_corpus(ray_local, corpus, tmp_path):
     spec = corpus(DOCUMENTS)
     file = tmp_path / "collection" / "corpus.jsonl"
     with file.open("a") as lines:
-        lines.write('{"_id": "d3", "text": "again"}\n')
-    with pytest.raises(
-        BadInput, match=rf"^{file}:23: docid d3 again, first in {file}:4; each document has its own id$"
-    ):
-        build_index(spec, str(tmp_path / "index"), INDEX)
-    with file.open("a") as lines:
         lines.write('{"_id": "x", "text": "cut o\n')
-    with pytest.raises(BadInput, match=rf"^{file}:24: is not JSON"):
+    with pytest.raises(BadInput, match=rf"^{file}:23: is not JSON"):
         build_index(spec, str(tmp_path / "index"), INDEX)
     assert not (tmp_path / "index" / "manifest.json").exists()
     file.write_text("\n")
@@ -119,14 +156,6 @@ def test_mistakes_before_any_work(corpus, tmp_path, monkeypatch):
         arguments = [spec, str(tmp_path / "out"), INDEX] if stage is build_index else ["x", spec, "out", RETRIEVE]
         with pytest.raises(BadInput, match="Java 21 or newer is needed"):
             stage(*arguments)
-
-
-def test_no_query_matches(ray_local, corpus, tmp_path):
-    spec = corpus({"d": "boats"}, {"q": "zeppelin"})
-    build_index(spec, str(tmp_path / "index"), IndexSettings(shards=2, workers=1, heap=256))
-    with pytest.raises(BadInput, match="no query matches any document"):
-        retrieve(str(tmp_path / "index"), spec, str(tmp_path / "out"), RETRIEVE)
-    assert not (tmp_path / "out" / "manifest.json").exists()
 
 
 def test_scifact(ray_local, data, tmp_path):

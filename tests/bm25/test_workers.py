@@ -1,0 +1,39 @@
+import os
+import sys
+from pathlib import Path
+
+import pyarrow as pa
+import pytest
+
+from r2r.bm25.workers import on_workers
+from r2r.config import BadInput
+
+
+class Worker:
+    """Ends its process at block 1, the first time; finds block 3 a mistake, where it is told to."""
+
+    def __init__(self, folder: Path, mistake: bool):
+        self.folder, self.mistake = folder, mistake
+
+    def __call__(self, block: pa.Table) -> dict:
+        number = block["number"][0].as_py()
+        if number == 1 and not (self.folder / "died").exists():
+            (self.folder / "died").touch()
+            os._exit(1)
+        if number == 3 and self.mistake:
+            raise BadInput("block 3: is wrong; do it right")
+        return {"number": number, "rows": block.num_rows}
+
+
+def test_a_worker_that_dies_is_replaced_and_a_mistake_reaches_the_driver(ray_local, tmp_path):
+    from ray import cloudpickle
+
+    # The worker does not find this file as a module.
+    cloudpickle.register_pickle_by_value(sys.modules[__name__])
+    blocks = [pa.table({"number": [number] * 3}) for number in range(4)]
+    answers = list(on_workers(blocks, Worker, (tmp_path, False), count=1, ahead=1))
+    assert sorted(answer["number"] for answer in answers) == [0, 1, 2, 3]
+    assert {answer["rows"] for answer in answers} == {3}
+    assert (tmp_path / "died").exists()
+    with pytest.raises(BadInput, match=r"^block 3: is wrong; do it right$"):
+        list(on_workers(blocks, Worker, (tmp_path, True), count=1, ahead=1))

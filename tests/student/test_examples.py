@@ -1,0 +1,76 @@
+"""Annotations as training examples: the shuffling, the ranks by label, and batches whose replies end together."""
+
+import pytest
+
+from r2r.config import DistillSettings
+from r2r.demo.models import demo_model
+from r2r.llm.prompt import load_tokenizer
+from r2r.student.examples import collate, example, fits
+from r2r.student.prompt import LABELS, label_ids
+
+SETTINGS = DistillSettings(student="demo", max_length=1024)
+ROW = {
+    "qid": "1",
+    "query": "how long do fleas live",
+    "docids": ["d1", "d2", "d3", "d4"],
+    "texts": ["Cats purr.", "A flea lives 100 days.", "Dogs bark.", "A flea may live a year."],
+    "ranking": [2, 4, 1, 3],
+    "direct": ["no", "yes", "no", "nearly"],
+    "evidence": ["", "A flea lives 100 days.", "", "A flea may live a year."],
+    "comparison": ["Below [2].", "Above [4].", "Last, below passages 1 and 2.", "Below [2]."],
+}
+
+
+@pytest.fixture(scope="module")
+def tokenizer():
+    return load_tokenizer(demo_model("student"))
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_labels_ranks_and_reply_agree_under_any_shuffle(tokenizer, seed):
+    one = example(tokenizer, ROW, SETTINGS, seed)
+    shown = tokenizer.decode(one.prompt)
+    reply = tokenizer.decode(one.reply)
+    label_of = {text: shown[shown.index(text) + len(text) + 2] for text in ROW["texts"]}
+    order = [label_of[ROW["texts"][position - 1]] for position in ROW["ranking"]]
+    assert reply.startswith(" > ".join(order) + "\n")
+    assert [LABELS[one.ranks.index(rank)] for rank in range(4)] == order
+    assert f'"comparison":"Last, below passages [{label_of["Cats purr."]}] and [{order[0]}]."' in reply
+    assert one.reply[0] == label_ids(tokenizer, "demo")[LABELS.index(order[0])]
+    assert one.reply[-1] == tokenizer.eos_token_id
+
+
+def test_shuffles_differ_by_seed_and_not_by_chance(tokenizer):
+    ranks = [tuple(example(tokenizer, ROW, SETTINGS, seed).ranks) for seed in range(20)]
+    assert len(set(ranks)) > 5
+    assert ranks == [tuple(example(tokenizer, ROW, SETTINGS, seed).ranks) for seed in range(20)]
+
+
+def test_a_long_passage_is_cut_and_keeps_its_label(tokenizer):
+    long = ROW | {"texts": ["river " * 3000, *ROW["texts"][1:]]}
+    one = example(tokenizer, long, SETTINGS, 0)
+    assert len(one.prompt) + len(one.reply) <= SETTINGS.max_length
+    assert all(f"[{label}]" in tokenizer.decode(one.prompt) for label in "ABCD")
+
+
+def test_a_reply_that_leaves_no_room_does_not_fit(tokenizer):
+    assert fits(tokenizer, ROW, SETTINGS)
+    assert not fits(tokenizer, ROW | {"direct": ["why " * 500] * 4}, SETTINGS)
+
+
+def test_a_batch_ends_together_and_predicts_the_replies(tokenizer):
+    short = DistillSettings(student="demo", reasoning="none")
+    examples = [example(tokenizer, ROW, SETTINGS, 0), example(tokenizer, ROW, short, 1)]
+    batch = collate(examples, tokenizer.pad_token_id)
+    length, longest = batch["input_ids"].shape[1], batch["targets"].shape[1]
+    for place, one in enumerate(examples):
+        ids = batch["input_ids"][place]
+        assert batch["targets"][place][longest - len(one.reply) :].tolist() == one.reply
+        assert (batch["targets"][place][: longest - len(one.reply)] == -100).all()
+        # Position t of the last `longest` ones predicts target t, so it holds the token before it.
+        predicts = length - longest + int(batch["first"][place])
+        assert ids[predicts].item() == one.prompt[-1]
+        assert ids[predicts + 1 :].tolist() == one.reply[:-1]
+        assert batch["attention_mask"][place].sum() == len(one.prompt) + len(one.reply) - 1
+        assert batch["position_ids"][place].max() == len(one.prompt) + len(one.reply) - 2
+    assert batch["ranks"].shape == (2, 4)

@@ -1,0 +1,92 @@
+"""What the student reads and writes: labels, replies, and the names in comparisons."""
+
+import json
+
+import jsonschema
+import pytest
+
+from r2r.config import BadInput
+from r2r.demo.models import demo_model
+from r2r.llm.prompt import load_tokenizer
+from r2r.student.prompt import LABELS, label_ids, prompt, read_reasons, rename, rename_brackets, reply, schema
+
+REASONS = [
+    {"evidence": "A flea lives 100 days.", "direct": "It says how long.", "comparison": "Above [A]."},
+    {"evidence": "", "direct": "It is about dogs.", "comparison": "Below [B]."},
+]
+
+
+def test_labels_stand_behind_their_passages():
+    message = prompt("how long?", ["Dogs bark.", "Fleas live."])
+    assert "Dogs bark. [A]\n" in message and "Fleas live. [B]\n" in message
+    assert message.index("[B]") < message.rindex("how long?")
+
+
+@pytest.mark.parametrize("reasoning", ["direct", "comparison", "both"])
+def test_a_reply_is_read_as_it_was_written(reasoning):
+    first, _, rest = reply(["B", "A"], REASONS, reasoning).partition("\n")
+    assert first == "B > A"
+    read = read_reasons(rest, ["B", "A"], reasoning)
+    assert read == [{name: one[name] for name in read[0]} for one in REASONS]
+    jsonschema.validate(json.loads(rest), schema(["B", "A"], reasoning, 100))
+
+
+def test_a_reply_without_reasons_is_the_order():
+    assert reply(["B", "A"], [], "none") == "B > A"
+
+
+@pytest.mark.parametrize(
+    "text", ["", "[]", "{}", '["B", "A"]', '[{"passage":"A","evidence":"","direct":"x","comparison":"y"}]']
+)
+def test_reasons_that_are_not_for_the_labels_are_refused(text):
+    with pytest.raises(ValueError):
+        read_reasons(text, ["B"], "both")
+
+
+def test_an_empty_reason_is_refused():
+    text = reply(["B"], [REASONS[0] | {"direct": " "}], "both").partition("\n")[2]
+    with pytest.raises(ValueError, match="direct is empty"):
+        read_reasons(text, ["B"], "both")
+
+
+@pytest.mark.parametrize(
+    ("said", "renamed"),
+    [
+        ("Better than [2].", "Better than [A]."),
+        (
+            "Passages 1, 2, and 5 lack it; passage 3 does not.",
+            "Passages [C], [A], and 5 lack it; passage [B] does not.",
+        ),
+        ("more than passages 1 and 3 in 1998", "more than passages [C] and [B] in 1998"),
+        ("the 2 others", "the 2 others"),
+        ("see [9]", "see [9]"),
+    ],
+)
+def test_passage_numbers_become_labels(said, renamed):
+    assert rename(said, {1: "C", 2: "A", 3: "B"}) == renamed
+
+
+def test_labels_become_docids():
+    assert rename_brackets("Above [A] and [Z].", {"A": "D 7/x"}) == "Above [D 7/x] and [Z]."
+
+
+def test_each_label_is_one_token():
+    tokenizer = load_tokenizer(demo_model("student"))
+    found = label_ids(tokenizer, "demo")
+    assert [tokenizer.decode([number]) for number in found] == list(LABELS)
+
+
+def test_labels_in_a_real_vocabulary(data):
+    from transformers import PreTrainedTokenizerFast
+
+    qwen = PreTrainedTokenizerFast(tokenizer_file=str(data / "tokenizers/qwen2.5/tokenizer.json"))
+    assert label_ids(qwen, "qwen") == list(range(32, 52))
+
+
+def test_a_tokenizer_that_splits_a_label_is_refused():
+    class Splits:
+        def encode(self, text, add_special_tokens):
+            return [1, 2] if text.startswith("B") else [3]
+
+    with pytest.raises(BadInput, match="label B"):
+        label_ids(Splits(), "odd-model")

