@@ -1,6 +1,6 @@
 """The command line: `r2r STAGE ...`, which `jobs/STAGE.py` runs as well.
 
-Owns the flags, made from the settings in `config`, the start of Ray, and how errors are told. Does not own any work:
+Owns the flags, made from the settings in `config`, and how errors are told. Does not own any work:
 each command calls the function of its stage.
 
     main(["evaluate", "--qrels", "qrels.txt", "--run", "bm25=run.txt", "--out", "runs/compare"])
@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import sys
 import typing
 from collections.abc import Callable, Iterator
@@ -166,17 +165,6 @@ def _json(text: str) -> dict:
     return value
 
 
-def start_ray() -> None:
-    """Join the cluster that RAY_ADDRESS names, or this machine's, or start a Ray on this machine."""
-    import logging
-
-    # The driver's terminal is for the job's own progress. What workers and engines print lies in Ray's log folder.
-    os.environ.setdefault("RAY_DATA_LOG_LEVEL", "WARNING")
-    import ray
-
-    ray.init(logging_level=logging.WARNING, log_to_driver=False, ignore_reinit_error=True)
-
-
 def main(arguments: list[str] | None = None) -> int:
     """Run one command; return its exit status: 0, or 2 for a user's mistake, which is told in one line."""
     args = _parser().parse_args(arguments)
@@ -185,8 +173,6 @@ def main(arguments: list[str] | None = None) -> int:
         if args.settings:
             given = {name[8:]: value for name, value in vars(args).items() if name.startswith("setting_")}
             settings = config.validate(args.settings, given, f"r2r {args.stage}")
-        if args.stage != "evaluate":
-            start_ray()
         args.call(args, settings)
     except Exception as error:
         mistake = next((one for one in _causes(error) if isinstance(one, BadInput)), None)

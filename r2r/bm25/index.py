@@ -16,9 +16,9 @@ from typing import TYPE_CHECKING
 
 from r2r import datasets, tables
 from r2r.bm25 import duplicates, java, shard
-from r2r.bm25.workers import on_workers, progress
 from r2r.config import BadInput, IndexSettings
 from r2r.datasets.documents import Part
+from r2r.workers import on_workers, progress
 
 if TYPE_CHECKING:
     import pyarrow as pa

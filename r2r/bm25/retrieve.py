@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING
 
 from r2r import datasets, tables
 from r2r.bm25 import java
-from r2r.bm25.workers import on_workers
 from r2r.config import BadInput, RetrieveSettings
+from r2r.workers import bar, on_workers
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -63,15 +63,13 @@ def _search(
     index: str, statistics: tuple[int, int], asked: pa.Table, out: Path, settings: RetrieveSettings
 ) -> list[str]:
     """Search every query, and return the qids of those that match nothing."""
-    from tqdm import tqdm
-
     size = min(_AT_MOST, -(-asked.num_rows // (4 * settings.workers)))
     blocks = [asked.slice(at, size) for at in range(0, asked.num_rows, size)]
     blocks = [block.append_column("part", [[number] * block.num_rows]) for number, block in enumerate(blocks)]
     unmatched = []
-    with tqdm(total=asked.num_rows, desc="retrieve", unit="query", mininterval=1) as bar:
+    with bar("retrieve", asked.num_rows, "query") as shown:
         for answer in on_workers(blocks, _Worker, (index, statistics, out, settings), settings.workers, ahead=2):
-            bar.update(answer["queries"])
+            shown.update(answer["queries"])
             unmatched += answer["unmatched"]
     return unmatched
 

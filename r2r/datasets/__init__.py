@@ -1,10 +1,19 @@
 """Where corpora, queries, qrels, candidate lists and recorded annotations come from: one string says it.
 
-    beir:DIR[#SPLIT]   a folder in BEIR's layout; the split says which queries and qrels (default: test)
-    demo[#SPLIT]       the built-in collection
-    rankgpt:FILE       candidates in RankGPT's JSON
-    teacher:FILE       annotations in the JSONL of Reason-to-Rank's authors
-    PATH               qrels: a TREC file; candidates, annotations: a stage's folder
+    beir:DIR[#SPLIT]     a folder in BEIR's layout; the split says which queries and qrels (default: test)
+    msmarco:DIR[#SPLIT]  MS MARCO's passages as Microsoft publishes them; splits such as train, dev.small, dl19
+    irds:ID              anything that ir_datasets knows, such as irds:beir/fiqa/test
+    bright:TASK          a task of BRIGHT, such as bright:biology, with its exclusion lists
+    jsonl:FILE[#NAMES]   one JSON object a line; NAMES says which fields to read, such as #docid=id,text=contents,
+                         where they are not called docid, title, text (corpus), qid, query (queries), relevance (qrels)
+    parquet:PATH[#NAMES] a Parquet file or a folder of them, with NAMES likewise
+    demo[#SPLIT]         the built-in collection
+    rankgpt:FILE         candidates in RankGPT's JSON
+    teacher:FILE         annotations in the JSONL of Reason-to-Rank's authors
+    PATH                 qrels: a TREC file; candidates, annotations: a stage's folder
+
+All down to demo give a corpus, queries and qrels. DIR, FILE and PATH lie on this disk or on any file
+system that pyarrow opens (s3://, gs://, hdfs://, file://); text files may be gzipped (.gz).
 
 Owns what these strings mean; each scheme's format is a file beside this one. Knows no stage.
 
@@ -13,54 +22,51 @@ Owns what these strings mean; each scheme's format is a file beside this one. Kn
 
 from __future__ import annotations
 
+import importlib
 import re
 from pathlib import Path
+from types import ModuleType
 from typing import TYPE_CHECKING
 
 from r2r.config import BadInput
 
 if TYPE_CHECKING:
     import pyarrow as pa
-    import ray.data
 
     from r2r.datasets.documents import Part
 
 _DEMO = Path(__file__).parents[1] / "demo" / "collection"
-
-
-def read_corpus(spec: str, parts: int = 16) -> ray.data.Dataset:
-    """Return the documents as a stream of docid, title, text, read by Ray Data in `parts` tasks.
-
-    A line that is no document raises BadInput once the stream gets there, as the `cause` of Ray's error. Duplicate
-    docids are not looked for: the index stage does.
-    """
-    from r2r.datasets.stream import stream
-
-    return stream(corpus_parts(spec, parts))
+_COLLECTIONS = ("beir", "msmarco", "irds", "bright", "jsonl", "parquet")
 
 
 def corpus_parts(spec: str, parts: int) -> list[Part]:
     """Cut a corpus into `parts` that workers read apart, always the same ones for the same corpus."""
-    from r2r.datasets import beir
-
-    scheme, source, _ = _parse(spec, "corpus", ("beir",))
-    return {"beir": beir.corpus}[scheme](source, parts)
+    scheme, source, fragment = _parse(spec, "corpus", _COLLECTIONS)
+    return _collection(scheme).corpus(source, fragment, parts)
 
 
 def read_queries(spec: str) -> pa.Table:
     """Return the queries (qid, query), in the order of the source."""
-    from r2r.datasets import beir
-
-    scheme, source, split = _parse(spec, "queries", ("beir",))
-    return _table({"beir": beir.queries}[scheme](source, split), "queries")
+    scheme, source, fragment = _parse(spec, "queries", _COLLECTIONS)
+    return _table(_collection(scheme).queries(source, fragment), "queries")
 
 
 def read_qrels(spec: str) -> pa.Table:
     """Return the judgements (qid, docid, relevance)."""
-    from r2r.datasets import beir, trec
+    from r2r.datasets import trec
 
-    scheme, source, split = _parse(spec, "qrels", ("beir", ""), plain="a TREC qrels file")
-    return _table(beir.qrels(source, split) if scheme == "beir" else trec.qrels(source), "qrels")
+    scheme, source, fragment = _parse(spec, "qrels", (*_COLLECTIONS, ""), plain="a TREC qrels file")
+    return _table(_collection(scheme).qrels(source, fragment) if scheme else trec.qrels(source), "qrels")
+
+
+def read_excluded(spec: str) -> dict[str, set[str]]:
+    """Return qid -> docids that the rules of a collection take out of that query's ranking, before it is cut to k.
+
+    Only BRIGHT has such rules; for any other collection there are none.
+    """
+    scheme, source, _ = _parse(spec, "queries", _COLLECTIONS)
+    collection = _collection(scheme)
+    return collection.excluded(source) if hasattr(collection, "excluded") else {}
 
 
 def read_candidates(spec: str) -> pa.Table:
@@ -103,7 +109,7 @@ def read_annotations(spec: str) -> tuple[list[dict], list[dict]]:
 
 
 def _parse(spec: str, what: str, schemes: tuple[str, ...], plain: str = "") -> tuple[str, str, str]:
-    """Return scheme, source and split of a dataset string; the scheme of a plain path is empty.
+    """Return scheme, source and fragment of a dataset string; the scheme of a plain path is empty.
 
     `plain` says what a plain path means for `what`; without it, a plain path is a mistake.
     """
@@ -115,10 +121,15 @@ def _parse(spec: str, what: str, schemes: tuple[str, ...], plain: str = "") -> t
         known = [f"{name}:" for name in schemes if name] + ["demo"] * ("beir" in schemes) + [plain] * bool(plain)
         wrong = f"unknown scheme {scheme}:" if scheme else "a plain path"
         raise BadInput(f"{spec}: {wrong} for {what}; known here: {', '.join(known)}")
-    source, _, split = rest.partition("#") if scheme else (rest, "", "")
+    source, _, fragment = rest.partition("#") if scheme else (rest, "", "")
     if not source:
-        raise BadInput(f"{spec}: names no file or folder; write it after {scheme}:")
-    return scheme, source, split or "test"
+        raise BadInput(f"{spec}: names nothing to read; write it after {scheme}:")
+    return scheme, source, fragment
+
+
+def _collection(scheme: str) -> ModuleType:
+    """Return the file of a scheme that has corpus(source, fragment, parts), queries and qrels(source, fragment)."""
+    return importlib.import_module(f"r2r.datasets.{scheme}")
 
 
 def _table(rows: list[dict], name: str) -> pa.Table:

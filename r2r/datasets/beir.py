@@ -7,16 +7,14 @@ Owns that layout. Does not own what is done with a duplicate document: the index
 
 from __future__ import annotations
 
-from pathlib import Path
-
 from r2r.config import BadInput
 from r2r.datasets.documents import Document, Part, as_id, as_text, clean, document
-from r2r.datasets.files import Lines, json_object, parse_json, split, text_of
-from r2r.datasets.trec import judgement, unique_queries
+from r2r.datasets.files import Lines, find, json_object, names, parse_json, split, text_of, within
+from r2r.datasets.trec import judged_only, judgement, unique_queries
 
 
-def corpus(folder: str, parts: int) -> list[Part]:
-    """Return the corpus in parts. Lines are `{"_id", "title" (may be missing), "text"}`."""
+def corpus(folder: str, _: str, parts: int) -> list[Part]:
+    """Return the corpus in parts, the same for every split. Lines are `{"_id", "title" (may be missing), "text"}`."""
     return split(_find(folder, "corpus.jsonl"), parts, _document)
 
 
@@ -29,16 +27,12 @@ def _document(line: bytes) -> Document:
 
 
 def queries(folder: str, wanted: str) -> list[dict]:
-    """Return the queries judged in the split `wanted`; all of them where the folder has no qrels."""
-    file = _find(folder, "queries.jsonl")
-    found = unique_queries(Lines(file, _query))
-    if not (Path(folder) / "qrels").is_dir():
+    """Return the queries judged in the split `wanted` (default: test); all of them where the folder has no qrels."""
+    lines = Lines(_find(folder, "queries.jsonl"), _query)
+    found = unique_queries(lines, lines.file)
+    if names(within(folder, "qrels")) is None:
         return found
-    judged = {row["qid"] for row in qrels(folder, wanted)}
-    found = [row for row in found if row["qid"] in judged]
-    if not found:
-        raise BadInput(f"{file}: none of its queries is judged in the split {wanted}; the qids of both should agree")
-    return found
+    return judged_only(found, qrels(folder, wanted), f"{lines.file}: split {wanted or 'test'}")
 
 
 def _query(line: bytes) -> dict:
@@ -50,14 +44,14 @@ def _query(line: bytes) -> dict:
 
 def qrels(folder: str, wanted: str) -> list[dict]:
     """Return the judgements of a split: tab-separated lines of query-id, corpus-id, score, after a header."""
-    if not Path(folder).is_dir():
+    wanted = wanted or "test"
+    if names(folder) is None:
         raise BadInput(f"{folder}: no such folder; expected corpus.jsonl, queries.jsonl and qrels/{wanted}.tsv in it")
-    try:
-        file = _find(folder, f"qrels/{wanted}.tsv")
-    except BadInput:
-        splits = sorted({path.name.split(".")[0] for path in (Path(folder) / "qrels").glob("*.tsv*")})
-        known = f"; it has {', '.join(f'#{name}' for name in splits)}" if splits else ""
-        raise BadInput(f"{folder}: has no qrels/{wanted}.tsv for the split #{wanted}{known}") from None
+    file = find(within(folder, "qrels"), f"{wanted}.tsv")
+    if file is None:
+        splits = {name.split(".tsv")[0] for name in names(within(folder, "qrels")) or [] if ".tsv" in name}
+        known = f"; it has {', '.join(f'#{name}' for name in sorted(splits))}" if splits else ""
+        raise BadInput(f"{folder}: has no qrels/{wanted}.tsv for the split #{wanted}{known}")
     return [row for _, row in Lines(file, _judgement).read() if row]
 
 
@@ -71,9 +65,8 @@ def _judgement(line: bytes) -> dict | None:
 
 
 def _find(folder: str, name: str) -> str:
-    for path in (Path(folder) / name, Path(folder) / f"{name}.gz"):
-        if path.is_file():
-            return str(path)
-    if not Path(folder).is_dir():
+    if found := find(folder, name):
+        return found
+    if names(folder) is None:
         raise BadInput(f"{folder}: no such folder; expected corpus.jsonl, queries.jsonl and qrels/ in it")
-    raise BadInput(f"{Path(folder) / name}: no such file, nor {name}.gz; a BEIR folder has one")
+    raise BadInput(f"{within(folder, name)}: no such file, nor {name}.gz; a BEIR folder has one")

@@ -1,7 +1,7 @@
-"""Text files, read in parts: from this disk or any file system that pyarrow opens, plain or gzipped.
+"""Files of this disk or of any file system that pyarrow opens; text files in parts, plain or gzipped.
 
-Owns opening, cutting a file into parts that workers read apart, decoding, and the place (FILE:LINE) of a mistake.
-Does not own what a line holds: the schemes do, and hand in a function that parses one.
+Owns finding and opening files, cutting a text file into parts that workers read apart, decoding, and the place
+(FILE:LINE) of a mistake. Does not own what a line holds: the schemes do, and hand in a function that parses one.
 
     rows = [row for _, row in Lines("queries.jsonl", json_object).read()]
 """
@@ -76,7 +76,7 @@ class Lines:
 
 def split(file: str, parts: int, parse: Callable[[bytes], Any]) -> list[Lines]:
     """Cut a file into `parts` that together hold every line once; in a small file some may hold none."""
-    if file.endswith(".gz"):
+    if _zipped(file):
         return [Lines(file, parse, stripe=(index, parts)) for index in range(parts)]
     with open_file(file) as stream:
         size = stream.seek(0, io.SEEK_END)
@@ -86,19 +86,62 @@ def split(file: str, parts: int, parse: Callable[[bytes], Any]) -> list[Lines]:
 
 def open_file(file: str, start: int = 0) -> BinaryIO:
     """Open a file for reading bytes, unzipped where its name ends in .gz. Raises BadInput where that fails."""
-    from pyarrow import fs
-
+    system, path = _locate(file)
     try:
-        system, path = fs.FileSystem.from_uri(file) if "://" in file else (fs.LocalFileSystem(), file)
-        if file.endswith(".gz"):
+        if _zipped(file):
             return io.BufferedReader(system.open_input_stream(path, compression="gzip"), 2**20)
         stream = io.BufferedReader(system.open_input_file(path), 2**20)
     except FileNotFoundError:
         raise BadInput(f"{file}: no such file; give the path of one that exists") from None
     except (OSError, ValueError) as error:
-        raise BadInput(f"{file}: cannot be opened: {error}") from None
+        raise _unreadable(file, error) from None
     stream.seek(start)
     return stream
+
+
+def within(folder: str, name: str) -> str:
+    """Return the address of a file in a folder. Options of a remote address (`s3://bucket/data?region=...`) stay last."""
+    base, mark, options = folder.partition("?") if "://" in folder else (folder, "", "")
+    return f"{base.rstrip('/')}/{name}{mark}{options}"
+
+
+def names(folder: str) -> list[str] | None:
+    """Return the names of the files in a folder, sorted; None where there is no such folder."""
+    from pyarrow import fs
+
+    system, path = _locate(folder)
+    try:
+        if system.get_file_info(path).type != fs.FileType.Directory:
+            return None
+        found = system.get_file_info(fs.FileSelector(path))
+    except (OSError, ValueError) as error:
+        raise _unreadable(folder, error) from None
+    return sorted(info.base_name for info in found if info.type == fs.FileType.File)
+
+
+def find(folder: str, *wanted: str) -> str | None:
+    """Return the address of the first of these files that the folder holds, plain or as .gz; None for none of them."""
+    there = names(folder) or []
+    held = (name for one in wanted for name in (one, f"{one}.gz") if name in there)
+    return next((within(folder, name) for name in held), None)
+
+
+def _locate(file: str):
+    """Return the file system, and the path in it."""
+    from pyarrow import fs
+
+    try:
+        return fs.FileSystem.from_uri(file) if "://" in file else (fs.LocalFileSystem(), file)
+    except (OSError, ValueError, NotImplementedError, ImportError) as error:
+        raise _unreadable(file, error) from None
+
+
+def _unreadable(file: str, error: Exception) -> BadInput:
+    return BadInput(f"{file}: cannot be opened: {(str(error).splitlines() or [type(error).__name__])[0]}")
+
+
+def _zipped(file: str) -> bool:
+    return (file.partition("?")[0] if "://" in file else file).endswith(".gz")
 
 
 def text_of(line: bytes) -> tuple[str, bool]:

@@ -20,7 +20,8 @@ def qrels(file: str) -> list[dict]:
 
 
 def _judgement(line: bytes) -> dict:
-    columns = text_of(line)[0].split()
+    # Split as bytes: a docid may hold a no-break space, at which str.split would cut.
+    columns = [text_of(column)[0] for column in line.split()]
     if len(columns) != 4:
         raise ValueError(f"has {len(columns)} columns; expected 'qid 0 docid relevance'")
     return judgement(columns[0], columns[2], columns[3])
@@ -34,14 +35,26 @@ def judgement(qid: str, docid: str, relevance: str) -> dict:
         raise ValueError(f"relevance {relevance!r} is not a whole number") from None
 
 
-def unique_queries(lines: Lines) -> list[dict]:
-    """Return the queries of a file. Raises BadInput for none at all, and for a qid that comes twice."""
+def unique_queries(part, source: str) -> list[dict]:
+    """Return the queries that a part (of lines, rows, ...) of `source` reads.
+
+    Raises BadInput for none at all, and for a qid that comes twice.
+    """
     found: dict[str, tuple[int, dict]] = {}
-    for at, row in lines.read():
+    for at, row in part.read():
         if row["qid"] in found:
-            first = lines.place(found[row["qid"]][0])
-            raise BadInput(f"{lines.place(at)}: qid {row['qid']} again, first in {first}; each query has its own qid")
+            first = part.place(found[row["qid"]][0])
+            raise BadInput(f"{part.place(at)}: qid {row['qid']} again, first in {first}; each query has its own qid")
         found[row["qid"]] = (at, row)
     if not found:
-        raise BadInput(f"{lines.file}: holds no query; expected one a line")
+        raise BadInput(f"{source}: holds no query; at least one is needed")
     return [row for _, row in found.values()]
+
+
+def judged_only(queries: list[dict], qrels: list[dict], where: str) -> list[dict]:
+    """Return the queries that have judgements. Raises BadInput where none has."""
+    judged = {row["qid"] for row in qrels}
+    found = [row for row in queries if row["qid"] in judged]
+    if not found:
+        raise BadInput(f"{where}: none of its queries is judged; the qids of queries and qrels should agree")
+    return found

@@ -18,6 +18,7 @@ from pydantic import BaseModel, Field
 from r2r.config import RerankSettings, ServeSettings
 from r2r.llm import Refused, resolve
 from r2r.student import adapter as adapters
+from r2r.workers import start_ray
 
 MOST_DOCUMENTS = 1000
 
@@ -79,6 +80,7 @@ def serve(student: str, adapter: str | None, settings: ServeSettings) -> None:
 
     if adapter:
         adapters.check_fits(adapters.find(adapter), resolve(student, "student"))
+    start_ray()
     deployment = ray_serve.deployment(
         ray_serve.ingress(api)(Server),
         name="rerank",

@@ -13,7 +13,6 @@ import os
 import random
 import shutil
 import sysconfig
-import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -26,6 +25,7 @@ from r2r.llm import resolve
 from r2r.llm.prompt import load_tokenizer
 from r2r.student import adapter
 from r2r.student.prompt import fields, label_ids
+from r2r.workers import bar, start_ray, watching
 
 _PARTS = ("pairwise", "listwise", "generation")
 
@@ -52,6 +52,7 @@ def distill(annotations: str, out: str, settings: DistillSettings) -> None:
     label_ids(load_tokenizer(student), settings.student)
     folder = Path(out).resolve()
     shutil.rmtree(folder / "train", ignore_errors=True)
+    start_ray()
     have = ray.cluster_resources().get("CPU", 0)
     if have < settings.workers:
         print(f"distill: waits for {settings.workers} CPUs; the cluster has {have:g}", flush=True)
@@ -120,29 +121,18 @@ def _steps(log: Path) -> list[dict]:
 @contextmanager
 def _progress(log: Path, steps: int) -> Iterator[None]:
     """Show the steps of a training that runs elsewhere, with its losses and tokens per second."""
-    from tqdm import tqdm
+    with bar("distill", steps, "step") as shown:
 
-    over = threading.Event()
+        def look() -> None:
+            done = _steps(log)
+            if done:
+                last = done[-1]
+                losses = " ".join(f"{name} {last[name]:.3f}" for name in _PARTS)
+                shown.set_postfix_str(f"{losses}, {last['tokens'] / last['seconds']:,.0f} tokens/s", refresh=False)
+            shown.update(len(done) - shown.n)
 
-    def watch() -> None:
-        with tqdm(total=steps, desc="distill", unit="step") as bar:
-            ended = False
-            while not ended:
-                ended = over.wait(1)
-                done = _steps(log)
-                if done:
-                    last = done[-1]
-                    losses = " ".join(f"{name} {last[name]:.3f}" for name in _PARTS)
-                    bar.set_postfix_str(f"{losses}, {last['tokens'] / last['seconds']:.0f} tokens/s", refresh=False)
-                bar.update(len(done) - bar.n)
-
-    watcher = threading.Thread(target=watch)
-    watcher.start()
-    try:
-        yield
-    finally:
-        over.set()
-        watcher.join()
+        with watching(look):
+            yield
 
 
 def _train(config: dict) -> None:

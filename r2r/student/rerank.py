@@ -33,8 +33,7 @@ def rerank(candidates: str, student: str, adapter: str | None, out: str, setting
         adapters.check_fits(adapters.find(adapter), resolve(student, "student"))
     rows = datasets.read_candidates(candidates)
     tables.clear(out, "rankings")
-    arguments = {"student": student, "adapter": adapter, "settings": settings}
-    counts = pool.run_rows(rows, Reranker, arguments, settings, out, "rerank")
+    counts = pool.run_rows(rows, Reranker, (student, adapter, settings), settings, out, "rerank")
     # Rows lie as they were finished; people expect the run in the order of the queries.
     place = {qid: at for at, qid in enumerate(rows["qid"].to_pylist())}
     ranked = sorted(tables.read(out, "rankings").to_pylist(), key=lambda row: place[row["qid"]])

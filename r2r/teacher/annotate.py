@@ -48,7 +48,7 @@ def annotate(candidates: str | None, out: str, settings: AnnotateSettings) -> No
         return
 
     rows = datasets.read_candidates(candidates)
-    counts = pool.run_rows(rows, Annotator, {"settings": settings}, settings, out, "annotate")
+    counts = pool.run_rows(rows, Annotator, (settings,), settings, out, "annotate")
     for table in ("annotations", "rejects"):
         if not tables.path(out, table).exists():
             tables.write([], out, table)

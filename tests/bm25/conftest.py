@@ -38,10 +38,6 @@ class Lucene:
     def worker(self, index: Path, statistics: tuple[int, int]) -> None:
         _Worker(str(index), statistics, index, RetrieveSettings())
 
-    def texts(self, index: Path, query: str) -> dict[str, str]:
-        hits = Searcher(index, 0.9, 0.4, 512).search(query, 10)
-        return dict(zip(hits.docids, hits.texts, strict=True))
-
     def anserini(self, lucene: Path, queries: list[str], k: int) -> list[dict[str, float]]:
         """Return docid -> score as Pyserini's searcher has them."""
         import jnius

@@ -48,13 +48,16 @@ def free_ports(count: int) -> list[int]:
         return [one.getsockname()[1] for one in sockets]
 
 
-def start_node(env: dict[str, str], address: str, *flags: str) -> subprocess.Popen:
+def start_node(env: dict[str, str], address: str, temp: str, *flags: str) -> subprocess.Popen:
     names = ("node-manager", "object-manager", "runtime-env-agent", "dashboard-agent-listen", "metrics-export")
     ports = [f"--{name}-port={port}" for name, port in zip(names, free_ports(len(names)), strict=True)]
     # Worker ports of 0 are picked by the system; Ray's default is one range for all nodes of the machine.
     ports += ["--min-worker-port=0", "--max-worker-port=0"]
-    command = [RAY, "start", "--block", f"--node-ip-address={address}", "--object-store-memory=200000000"]
-    return subprocess.Popen([*command, *ports, *flags], env=env, start_new_session=True)
+    # A folder of its own, as on a machine of its own: two nodes that unpack a job's code into one folder take it away
+    # from under the running job.
+    own = [f"--temp-dir={temp}/{address}", "--object-store-memory=200000000"]
+    command = [RAY, "start", "--block", f"--node-ip-address={address}", *ports, *own, *flags]
+    return subprocess.Popen(command, env=env, start_new_session=True)
 
 
 def end_node(node: subprocess.Popen) -> None:
@@ -109,13 +112,13 @@ def cluster(tmp_path) -> Iterator[Cluster]:
     # Not under tmp_path: a socket's path may not be longer than 107 characters.
     temp = tempfile.mkdtemp(prefix="r2r-")
     head = [f"--port={gcs}", f"--dashboard-port={dashboard}", f"--ray-client-server-port={client}"]
-    nodes = [start_node(env, HEAD, "--head", f"--temp-dir={temp}", "--num-cpus=0", *head)]
+    nodes = [start_node(env, HEAD, temp, "--head", "--num-cpus=0", *head)]
     try:
         assert wait_for_nodes(started, 1, nodes[-1])
         for count, address in enumerate(WORKERS, start=2):
             # Ray gives a node 30 seconds to join, which a busy machine may need more than once.
             for _ in range(3):
-                nodes.append(start_node(env, address, f"--address={HEAD}:{gcs}", "--num-cpus=2"))
+                nodes.append(start_node(env, address, temp, f"--address={HEAD}:{gcs}", "--num-cpus=2"))
                 if joined := wait_for_nodes(started, count, nodes[-1]):
                     break
             assert joined
@@ -129,12 +132,13 @@ def cluster(tmp_path) -> Iterator[Cluster]:
 def test_pipeline_as_a_job_on_three_nodes(cluster, tmp_path):
     settings = yaml.safe_load((ROOT / "jobs/configs/demo.yaml").read_text())
     settings["distill"]["steps"] = 4
+    settings["rerank"]["explain"] = 1
     run_file, out = tmp_path / "run.yaml", tmp_path / "run"
     run_file.write_text(yaml.safe_dump(settings))
 
     submit = [RAY, "job", "submit", "--address", cluster.dashboard, "--working-dir", ".", "--"]
     pipeline = ["python", "jobs/pipeline.py", str(run_file), "--out", str(out)]
-    job = subprocess.run([*submit, *pipeline], cwd=ROOT, env=cluster.env, timeout=600)
+    job = subprocess.run([*submit, *pipeline], cwd=ROOT, env=cluster.env, timeout=900)
 
     assert job.returncode == 0
     assert nodes_alive(cluster) == 3

@@ -5,8 +5,8 @@ from pathlib import Path
 import pyarrow as pa
 import pytest
 
-from r2r.bm25.workers import on_workers
 from r2r.config import BadInput
+from r2r.workers import on_workers
 
 
 class Worker:

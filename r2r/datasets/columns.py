@@ -1,0 +1,64 @@
+"""Columns that a user names: `#docid=id,text=contents` says which field of a collection's own is which of ours.
+
+Owns those names, and turning a record into a document, a query or a judgement. Does not own where records come from.
+
+    document_of({"id": "d1", "contents": "x"}, columns("docid=id,text=contents", "corpus"))
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+from r2r.config import BadInput
+from r2r.datasets.documents import Document, as_id, as_text, clean, document
+from r2r.datasets.trec import judgement
+from r2r.tables import SCHEMAS
+
+
+def columns(fragment: str, table: str) -> dict[str, str]:
+    """Return our column -> theirs, for all columns of a table. Raises BadInput for a fragment that names no such.
+
+    A title that the fragment does not name may be missing from the records; every other column is needed.
+    """
+    ours = SCHEMAS[table].names
+    found = {name: name for name in ours}
+    for pair in fragment.split(",") if fragment else []:
+        name, equals, theirs = pair.partition("=")
+        if name not in ours or not theirs:
+            example = ",".join(f"{name}=FIELD" for name in ours)
+            raise BadInput(f"#{fragment}: {pair!r} names no column of {table}; expected one or more of #{example}")
+        found[name] = theirs
+    return found
+
+
+def missing(names: dict[str, str], there: Iterable[str]) -> str:
+    """Return what is wrong with records that have the fields `there`; nothing where all that is needed is there."""
+    there = list(there)
+    for name, theirs in names.items():
+        if theirs not in there and (name, theirs) != ("title", "title"):
+            known = ", ".join(there[:20]) or "none"
+            return f'has no "{theirs}"; it has {known}: say which of them is the {name}, as in #{name}=FIELD'
+    return ""
+
+
+def document_of(record: dict, names: dict[str, str], repaired: bool = False) -> Document:
+    _check(record, names)
+    return document(record[names["docid"]], record.get(names["title"]), record[names["text"]], repaired)
+
+
+def query_of(record: dict, names: dict[str, str]) -> dict:
+    _check(record, names)
+    query = as_text(record[names["query"]], names["query"])
+    return {"qid": clean(as_id(record[names["qid"]], "query"))[0], "query": clean(query)[0]}
+
+
+def judgement_of(record: dict, names: dict[str, str]) -> dict:
+    _check(record, names)
+    qid, docid = (clean(as_id(record[names[name]], what))[0] for name, what in (("qid", "query"), ("docid", "document")))
+    return judgement(qid, docid, record[names["relevance"]])
+
+
+def _check(record: dict[str, Any], names: dict[str, str]) -> None:
+    if wrong := missing(names, record):
+        raise ValueError(wrong)

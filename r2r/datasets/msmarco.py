@@ -1,0 +1,78 @@
+"""MS MARCO's passages as Microsoft publishes them: DIR/collection.tsv, DIR/queries.SPLIT.tsv, DIR/qrels.SPLIT.tsv.
+
+Owns that layout, and the names of TREC's Deep Learning files (splits dl19 and dl20). All of them may be .gz. Does not
+own what is in the texts: broken characters of the published collection stay as they are.
+
+    queries("msmarco", "dev.small")
+"""
+
+from __future__ import annotations
+
+from r2r.config import BadInput
+from r2r.datasets import trec
+from r2r.datasets.documents import Document, Part, as_id, clean, document
+from r2r.datasets.files import Lines, find, names, split, text_of, within
+
+_TRACKS = {
+    "dl19": ("msmarco-test2019-queries.tsv", "2019qrels-pass.txt"),
+    "dl20": ("msmarco-test2020-queries.tsv", "2020qrels-pass.txt"),
+}
+
+
+def corpus(folder: str, _: str, parts: int) -> list[Part]:
+    """Return the passages in parts, the same for every split. Lines are `pid<TAB>passage`."""
+    return split(_need(folder, "collection.tsv"), parts, _document)
+
+
+def _document(line: bytes) -> Document:
+    docid, text, repaired = _pair(line, "pid and passage")
+    return document(docid, "", text, repaired)
+
+
+def queries(folder: str, wanted: str) -> list[dict]:
+    """Return the queries of a split (without one: queries.tsv); where it has qrels, those that are judged."""
+    lines = Lines(_need(folder, *_names(wanted)[0]), _query)
+    found = trec.unique_queries(lines, lines.file)
+    judged = find(folder, *_names(wanted)[1])
+    return trec.judged_only(found, trec.qrels(judged), lines.file) if judged else found
+
+
+def _query(line: bytes) -> dict:
+    qid, query, _ = _pair(line, "qid and query")
+    return {"qid": clean(as_id(qid, "query"))[0], "query": clean(query)[0]}
+
+
+def qrels(folder: str, wanted: str) -> list[dict]:
+    """Return the judgements of a split (without one: qrels.tsv), lines of `qid 0 pid relevance`."""
+    return trec.qrels(_need(folder, *_names(wanted)[1]))
+
+
+def _names(wanted: str) -> tuple[list[str], list[str]]:
+    """Return the names that the files with the queries and with the qrels of a split may have."""
+    if wanted in _TRACKS:
+        asked, judged = _TRACKS[wanted]
+        return [asked], [judged]
+    middle = f".{wanted}" if wanted else ""
+    return [f"queries{middle}.tsv"], [f"qrels{middle}.tsv", f"qrels{middle}.txt"]
+
+
+def _need(folder: str, *wanted: str) -> str:
+    if found := find(folder, *wanted):
+        return found
+    there = names(folder)
+    if there is None:
+        raise BadInput(f"{folder}: no such folder; expected collection.tsv, queries.SPLIT.tsv and qrels.SPLIT.tsv in it")
+    kind = wanted[0].split(".")[0]
+    splits = {name.removeprefix(f"{kind}.").split(".tsv")[0] for name in there if name.startswith(f"{kind}.")}
+    known = [name for name in sorted(splits) if name != "tsv"]
+    known += [name for name, files in _TRACKS.items() if find(folder, *files)]
+    hint = f"; it has {', '.join(f'#{name}' for name in known)}" if known and wanted[0] != "collection.tsv" else ""
+    raise BadInput(f"{within(folder, wanted[0])}: no such file, nor {wanted[0]}.gz{hint}")
+
+
+def _pair(line: bytes, wanted: str) -> tuple[str, str, bool]:
+    text, repaired = text_of(line)
+    columns = text.rstrip("\r\n").split("\t")
+    if len(columns) != 2:
+        raise ValueError(f"has {len(columns)} columns; expected {wanted}, separated by a tab")
+    return columns[0], columns[1], repaired

@@ -1,0 +1,183 @@
+"""Work on Ray Data's workers: blocks of rows in, one small answer a batch out, and its progress on the driver.
+
+Owns the start of Ray, the pool of actors, a user's mistake on its way from a worker to the driver, and the progress
+bars. Does not own the work.
+
+    for answer in on_workers(blocks, Worker, (index, settings), count=2, ahead=2): ...
+"""
+
+from __future__ import annotations
+
+import inspect
+import json
+import logging
+import os
+import sys
+import threading
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+from r2r.config import BadInput
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+# Ray Data's own number for asynchronous actors.
+BATCHES_IN_FLIGHT = 4
+
+
+def start_ray() -> None:
+    """Join the cluster that RAY_ADDRESS names, or this machine's, or start a Ray here; once is enough."""
+    # The terminal is for the job's own progress. What workers and engines print lies in Ray's log folder.
+    os.environ.setdefault("RAY_DATA_LOG_LEVEL", "ERROR")
+    os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
+    import ray
+
+    if not ray.is_initialized():
+        ray.init(logging_level=logging.WARNING, log_to_driver=False)
+
+
+def on_workers(
+    blocks: list[pa.Table],
+    worker: type,
+    arguments: tuple,
+    count: int,
+    ahead: int,
+    *,
+    batch: int | None = None,
+    cpus: float = 1,
+    gpus: float = 0,
+) -> Iterator[dict]:
+    """Yield the answer to every batch, as they come; an answer is a dict that JSON can hold.
+
+    `worker(*arguments)` is made once in each of `count` actors of so many CPUs and GPUs, and called with a batch: a
+    block, or `batch` rows of one. An actor has up to `ahead` blocks handed to it. Where the worker's call is
+    asynchronous, BATCHES_IN_FLIGHT batches of a block are under way at the same time. Raises BadInput where a worker
+    does; a worker that dies is replaced three times.
+    """
+    start_ray()
+    import ray
+
+    # Set before the dataset is made, which keeps a copy.
+    ray.data.DataContext.get_current().enable_progress_bars = False
+    with warnings.catch_warnings():
+        # Ray Data's default is to replace a worker without end, also for a block that ends its process each time. The
+        # arguments that bound it are announced to go, without one that takes their place.
+        warnings.filterwarnings("ignore", "`ray_remote_args` is deprecated")
+        answers = ray.data.from_arrow(blocks).map_batches(
+            _AsyncActor if inspect.iscoroutinefunction(worker.__call__) else _Actor,
+            fn_constructor_args=[worker, arguments],
+            batch_size=batch,
+            batch_format="pyarrow",
+            compute=ray.data.ActorPoolStrategy(size=min(count, len(blocks)), max_tasks_in_flight_per_actor=ahead),
+            num_cpus=cpus,
+            num_gpus=gpus,
+            max_restarts=3,
+            max_task_retries=3,
+        )
+    for row in answers.iter_rows():
+        if row["mistake"]:
+            raise BadInput(row["mistake"])
+        yield json.loads(row["answer"])
+
+
+class _Actor:
+    def __init__(self, worker: Callable, arguments: tuple):
+        # The worker is made at the first block: Ray Data makes an actor that fails here anew, time and again.
+        self.make, self.made = (worker, arguments), None
+
+    def worker(self) -> Callable:
+        if self.made is None:
+            worker, arguments = self.make
+            self.made = worker(*arguments)
+        return self.made
+
+    def __call__(self, batch: pa.Table) -> dict:
+        try:
+            return _answer(self.worker()(batch))
+        except BadInput as error:
+            return _mistake(error)
+
+
+class _AsyncActor(_Actor):
+    async def __call__(self, batch: pa.Table) -> dict:
+        try:
+            return _answer(await self.worker()(batch))
+        except BadInput as error:
+            return _mistake(error)
+
+
+def _answer(answer: dict) -> dict:
+    return {"answer": [json.dumps(answer)], "mistake": [""]}
+
+
+def _mistake(error: BadInput) -> dict:
+    # As a row, since Ray Data drops the type and the cause of what is raised in a worker.
+    return {"answer": [""], "mistake": [str(error)]}
+
+
+def bar(title: str, total: int | None, unit: str, **more):
+    """Return a progress bar with rate and ETA: a line that moves on a terminal, one line a half minute in a log."""
+    from tqdm import tqdm
+
+    return tqdm(total=total, desc=title, unit=unit, mininterval=1 if sys.stderr.isatty() else 30, **more)
+
+
+@contextmanager
+def watching(look: Callable[[], None]) -> Iterator[None]:
+    """Call `look` about every second while the block runs, and once more at its end, where it ends well."""
+    over = threading.Event()
+
+    def watch() -> None:
+        while not over.wait(1):
+            look()
+
+    watcher = threading.Thread(target=watch, daemon=True)
+    watcher.start()
+    try:
+        yield
+    finally:
+        over.set()
+        watcher.join()
+    look()
+
+
+class _Board:
+    """What each worker told last: documents, and bytes or rows of the source."""
+
+    def __init__(self):
+        self.told: dict[int, tuple[int, int]] = {}
+
+    def tell(self, who: int, documents: int, done: int) -> None:
+        self.told[who] = (documents, done)
+
+    def sums(self) -> tuple[int, int]:
+        return sum(documents for documents, _ in self.told.values()), sum(done for _, done in self.told.values())
+
+
+@contextmanager
+def progress(title: str, total: int | None) -> Iterator:
+    """Show a bar of `total` bytes (None: unknown, then without an ETA) with the documents done beside it.
+
+    Yields a remote method; `tell.remote(who, documents, done)` replaces what `who` told before.
+    """
+    start_ray()
+    import ray
+
+    board = ray.remote(num_cpus=0)(_Board).remote()
+    with bar(title, total, "B", unit_scale=True) as shown:
+
+        def look() -> None:
+            documents, done = ray.get(board.sums.remote())
+            shown.set_postfix_str(f"{documents:,} documents", refresh=False)
+            shown.update(done - shown.n)
+
+        try:
+            with watching(look):
+                yield board.tell
+            if total is not None:
+                shown.update(total - shown.n)
+        finally:
+            ray.kill(board)
