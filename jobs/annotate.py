@@ -1,7 +1,7 @@
 """Ask a teacher for order and reasons, on vLLM actors under Ray Data.
 
     ray job submit --working-dir . -- \
-      python jobs/annotate.py --candidates runs/scifact/retrieve --teacher demo --out runs/scifact/annotate
+      python jobs/annotate.py --candidates /mnt/run/retrieve --teacher demo --out /mnt/run/annotate
 """
 
 import sys

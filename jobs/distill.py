@@ -1,7 +1,7 @@
 """Train a LoRA adapter with Ray Train and DeepSpeed.
 
     ray job submit --working-dir . -- \
-      python jobs/distill.py --annotations runs/scifact/annotate --student demo --steps 20 --out runs/scifact/distill
+      python jobs/distill.py --annotations /mnt/run/annotate --student demo --steps 20 --out /mnt/run/distill
 """
 
 import sys

@@ -1,7 +1,7 @@
 """Measure TREC runs and write the report.
 
     ray job submit --working-dir . -- \
-      python jobs/evaluate.py --qrels beir:scifact --run bm25=runs/scifact/retrieve/run.txt --out runs/scifact/evaluate
+      python jobs/evaluate.py --qrels beir:/mnt/data --run bm25=/mnt/run/retrieve/run.txt --out /mnt/run/evaluate
 """
 
 import sys

@@ -1,7 +1,7 @@
 """Build Lucene shards from a corpus with Ray Data.
 
     ray job submit --working-dir . -- \
-      python jobs/index.py --corpus beir:scifact --out runs/scifact/index --shards 4
+      python jobs/index.py --corpus beir:/mnt/data --out /mnt/run/index --shards 4
 """
 
 import sys

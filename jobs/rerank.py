@@ -1,8 +1,8 @@
 r"""Rerank candidates with the student, and explain the first of them.
 
     ray job submit --working-dir . -- \
-      python jobs/rerank.py --candidates runs/scifact/retrieve --student demo --adapter runs/scifact/distill \
-        --out runs/scifact/rerank --explain 3
+      python jobs/rerank.py --candidates /mnt/run/retrieve --student demo --adapter /mnt/run/distill \
+      --out /mnt/run/rerank --explain 3
 """
 
 import sys

@@ -1,7 +1,7 @@
 """Search the shards with BM25: candidates and a TREC run.
 
     ray job submit --working-dir . -- \
-      python jobs/retrieve.py --index runs/scifact/index --queries beir:scifact --k 100 --out runs/scifact/retrieve
+      python jobs/retrieve.py --index /mnt/run/index --queries beir:/mnt/data --k 100 --out /mnt/run/retrieve
 """
 
 import sys

@@ -1,7 +1,7 @@
 """Serve the student with Ray Serve, behind POST /v1/rerank.
 
     ray job submit --working-dir . -- \
-      python jobs/serve.py --student demo --adapter runs/scifact/distill
+      python jobs/serve.py --student demo --adapter /mnt/run/distill
 """
 
 import sys

@@ -13,6 +13,7 @@ import hashlib
 import importlib.metadata
 import json
 import os
+import re
 import shutil
 import time
 from collections.abc import Iterable, Iterator
@@ -143,12 +144,17 @@ def write_text(text: str, file: Path) -> None:
         aside.write_text(text, encoding="utf-8")
 
 
+def run_id(identifier: str) -> str:
+    """Return a qid or docid as a run file holds it: white space, which separates its columns, written as in URLs."""
+    return re.sub(r"[ \t\n\r\v\f]", lambda found: f"%{ord(found[0]):02X}", identifier)
+
+
 def write_run(rows: Iterable[dict], file: Path, tag: str) -> None:
     """Write rows with qid, docids and scores as a TREC run: `qid Q0 docid rank score tag`, ranks from 1."""
     with replacing(file) as aside, aside.open("w", encoding="utf-8") as out:
         for row in rows:
             for rank, (docid, score) in enumerate(zip(row["docids"], row["scores"], strict=True), start=1):
-                out.write(f"{row['qid']} Q0 {docid} {rank} {score:.9g} {tag}\n")
+                out.write(f"{run_id(row['qid'])} Q0 {run_id(docid)} {rank} {score:.9g} {tag}\n")
 
 
 # A weight file is told by its size and time alone: hashing 140 GB of teacher would take longer than many a job.
@@ -195,6 +201,8 @@ class Stage:
 
     def __init__(self, name: str, out: str | Path, inputs: dict[str, str], settings: Section):
         self.name, self.out = name, Path(out)
+        if _submitted() and not self.out.is_absolute():
+            raise BadInput(f"out: {out}: a submitted job's own folder goes with it; give the path of a shared folder")
         self.manifest = {
             "stage": name,
             "inputs": {key: {"source": source, "fingerprint": fingerprint(source)} for key, source in inputs.items()},
@@ -230,6 +238,11 @@ class Stage:
         write_text(json.dumps(self.manifest, indent=2, ensure_ascii=False) + "\n", self.out / "manifest.json")
         counts = ", ".join(f"{count:,} {what.replace('_', ' ')}" for what, count in {**rows, **_numbers(more)}.items())
         print(f"{self.name}: {counts} in {seconds:g} s -> {self.out}", flush=True)
+
+
+def _submitted() -> bool:
+    """Return whether this process is the driver that `ray job submit` started."""
+    return "RAY_JOB_CONFIG_JSON_ENV_VAR" in os.environ
 
 
 def _known(manifest: dict) -> tuple:

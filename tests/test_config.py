@@ -29,7 +29,7 @@ def test_a_run_file_gives_typed_settings_with_defaults(tmp_path):
     assert (run.distill.pairwise, run.distill.listwise, run.distill.generation) == (0.4, 0.4, 0.2)
 
 
-@pytest.mark.parametrize("name", ["demo", "msmarco", "beir"])
+@pytest.mark.parametrize("name", ["demo", "msmarco", "beir", "bright"])
 def test_the_run_files_of_the_project_are_sound(name):
     assert load_run_file(f"jobs/configs/{name}.yaml").out == f"runs/{name}"
 

@@ -69,6 +69,16 @@ def test_a_run_file_has_ranks_from_1_and_scores_that_stay_apart(tmp_path):
     assert float(first[4]) > float(second[4])
 
 
+def test_white_space_in_ids_does_not_break_a_run_file(tmp_path):
+    row = ROW | {"qid": "1 a", "docids": ["a b/c", "tab\tand\nline"]}
+    tables.write_run([row], tmp_path / "run.txt", "tag")
+    lines = [line.split() for line in (tmp_path / "run.txt").read_text().splitlines()]
+    assert [line[0] for line in lines] == ["1%20a"] * 2 and [line[2] for line in lines] == [
+        "a%20b/c",
+        "tab%09and%0Aline",
+    ]
+
+
 @pytest.fixture
 def finished(tmp_path):
     """A corpus file, and a function that opens a stage over it."""
@@ -91,6 +101,14 @@ def test_a_finished_stage_is_done(finished, tmp_path, capsys):
     manifest = json.loads((tmp_path / "out" / "manifest.json").read_text())
     assert manifest["rows"] == {"documents": 1} and manifest["tokens"] == 7
     assert manifest["settings"]["shards"] == 4 and "ray" in manifest["versions"] and manifest["seconds"] >= 0
+
+
+def test_a_submitted_job_may_not_write_into_its_own_folder(monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("RAY_JOB_CONFIG_JSON_ENV_VAR", "{}")
+    with pytest.raises(BadInput, match="out: runs/x: a submitted job"):
+        tables.Stage("index", "runs/x", {}, IndexSettings())
+    assert not tables.Stage("index", tmp_path / "x", {}, IndexSettings()).done
 
 
 def test_another_setting_undoes_it(finished, tmp_path):

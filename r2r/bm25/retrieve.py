@@ -1,7 +1,8 @@
 """The retrieve stage: the best candidates for every query, found by Ray Data workers that each search all shards.
 
-Owns spreading the queries, writing candidates as they are found, the run file, and the count of queries that match
-nothing. Does not own scores (`search.py`).
+Owns spreading the queries, taking out what a collection's rules exclude before the ranking is cut to k, writing
+candidates as they are found, the run file, and the count of queries that match nothing. Does not own scores
+(`search.py`).
 
     retrieve("runs/scifact/index", "beir:scifact#test", "runs/scifact/retrieve", RetrieveSettings(k=100))
 """
@@ -32,12 +33,12 @@ def retrieve(index: str, queries: str, out: str, settings: RetrieveSettings) -> 
     """
     java.check_java()
     statistics = _statistics(index)
-    asked = datasets.read_queries(queries)
+    asked = _with_excluded(datasets.read_queries(queries), datasets.read_excluded(queries))
     stage = tables.Stage("retrieve", out, {"index": index, "queries": queries}, settings)
     if stage.done:
         return
     tables.clear(stage.out, "candidates", "rejects")
-    unmatched = _search(index, statistics, asked, stage.out, settings)
+    unmatched, excluded = _search(index, statistics, asked, stage.out, settings)
     found = asked.num_rows - len(unmatched)
     if not found:
         raise BadInput(f"{queries}: no query matches any document of {index}; are both in the same language?")
@@ -45,7 +46,15 @@ def retrieve(index: str, queries: str, out: str, settings: RetrieveSettings) -> 
     tables.write([{"qid": qid, **reject} for qid in unmatched], stage.out, "rejects")
     tables.write_run(_candidates(stage.out), stage.out / "run.txt", "bm25")
     rows = {"candidates": found, "rejects": len(unmatched)}
-    stage.finish(rows, files=["run.txt"], unmatched=unmatched[:20])
+    stage.finish(rows, files=["run.txt"], excluded=excluded, unmatched=unmatched[:20])
+
+
+def _with_excluded(asked: pa.Table, excluded: dict[str, set[str]]) -> pa.Table:
+    """Return the queries, each with the docids that are no part of its ranking."""
+    import pyarrow as pa
+
+    column = [sorted(excluded.get(qid, ())) for qid in asked["qid"].to_pylist()]
+    return asked.append_column("excluded", pa.array(column, pa.list_(pa.string())))
 
 
 def _statistics(index: str) -> tuple[int, int]:
@@ -61,17 +70,18 @@ def _statistics(index: str) -> tuple[int, int]:
 
 def _search(
     index: str, statistics: tuple[int, int], asked: pa.Table, out: Path, settings: RetrieveSettings
-) -> list[str]:
-    """Search every query, and return the qids of those that match nothing."""
+) -> tuple[list[str], int]:
+    """Search every query; return the qids of those that match nothing, and how many documents were taken out."""
     size = min(_AT_MOST, -(-asked.num_rows // (4 * settings.workers)))
     blocks = [asked.slice(at, size) for at in range(0, asked.num_rows, size)]
     blocks = [block.append_column("part", [[number] * block.num_rows]) for number, block in enumerate(blocks)]
-    unmatched = []
+    unmatched, excluded = [], 0
     with bar("retrieve", asked.num_rows, "query") as shown:
         for answer in on_workers(blocks, _Worker, (index, statistics, out, settings), settings.workers, ahead=2):
             shown.update(answer["queries"])
             unmatched += answer["unmatched"]
-    return unmatched
+            excluded += answer["excluded"]
+    return unmatched, excluded
 
 
 class _Worker:
@@ -90,17 +100,21 @@ class _Worker:
         self.out, self.k = out, settings.k
 
     def __call__(self, block: pa.Table) -> dict:
-        rows, unmatched = [], []
+        rows, unmatched, excluded = [], [], 0
         for row in block.to_pylist():
-            hits = self.searcher.search(row["query"], self.k)
-            if hits.docids:
-                rows.append({"qid": row["qid"], "query": row["query"], **hits._asdict()})
+            barred = set(row["excluded"])
+            hits = self.searcher.search(row["query"], self.k + len(barred))._asdict()
+            kept = [at for at, docid in enumerate(hits["docids"]) if docid not in barred]
+            excluded += len(hits["docids"]) - len(kept)
+            if kept:
+                cut = {column: [values[at] for at in kept[: self.k]] for column, values in hits.items()}
+                rows.append({"qid": row["qid"], "query": row["query"], **cut})
             else:
                 unmatched.append(row["qid"])
         # Named by what it holds: a part that is searched again, after its worker was lost, takes its own place.
         if rows:
             tables.write_part(rows, self.out, "candidates", f"part-{block['part'][0].as_py():05}")
-        return {"queries": block.num_rows, "unmatched": unmatched}
+        return {"queries": block.num_rows, "unmatched": unmatched, "excluded": excluded}
 
 
 def _candidates(out: Path) -> Iterator[dict]:

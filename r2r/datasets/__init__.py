@@ -12,8 +12,8 @@
     teacher:FILE         annotations in the JSONL of Reason-to-Rank's authors
     PATH                 qrels: a TREC file; candidates, annotations: a stage's folder
 
-All down to demo give a corpus, queries and qrels. DIR, FILE and PATH lie on this disk or on any file
-system that pyarrow opens (s3://, gs://, hdfs://, file://); text files may be gzipped (.gz).
+All down to demo give a corpus, queries and qrels. DIR, FILE and PATH lie on this disk or on any file system that
+pyarrow opens (s3://, gs://, hdfs://, file://); text files may be gzipped (.gz).
 
 Owns what these strings mean; each scheme's format is a file beside this one. Knows no stage.
 

@@ -24,7 +24,7 @@ def columns(fragment: str, table: str) -> dict[str, str]:
     ours = SCHEMAS[table].names
     found = {name: name for name in ours}
     for pair in fragment.split(",") if fragment else []:
-        name, equals, theirs = pair.partition("=")
+        name, _, theirs = pair.partition("=")
         if name not in ours or not theirs:
             example = ",".join(f"{name}=FIELD" for name in ours)
             raise BadInput(f"#{fragment}: {pair!r} names no column of {table}; expected one or more of #{example}")
@@ -55,8 +55,8 @@ def query_of(record: dict, names: dict[str, str]) -> dict:
 
 def judgement_of(record: dict, names: dict[str, str]) -> dict:
     _check(record, names)
-    qid, docid = (clean(as_id(record[names[name]], what))[0] for name, what in (("qid", "query"), ("docid", "document")))
-    return judgement(qid, docid, record[names["relevance"]])
+    qid, docid = as_id(record[names["qid"]], "query"), as_id(record[names["docid"]], "document")
+    return judgement(clean(qid)[0], clean(docid)[0], record[names["relevance"]])
 
 
 def _check(record: dict[str, Any], names: dict[str, str]) -> None:

@@ -100,7 +100,7 @@ def open_file(file: str, start: int = 0) -> BinaryIO:
 
 
 def within(folder: str, name: str) -> str:
-    """Return the address of a file in a folder. Options of a remote address (`s3://bucket/data?region=...`) stay last."""
+    """Return the address of a file in a folder; the options of `s3://bucket/data?region=...` stay last."""
     base, mark, options = folder.partition("?") if "://" in folder else (folder, "", "")
     return f"{base.rstrip('/')}/{name}{mark}{options}"
 

@@ -61,7 +61,9 @@ def _need(folder: str, *wanted: str) -> str:
         return found
     there = names(folder)
     if there is None:
-        raise BadInput(f"{folder}: no such folder; expected collection.tsv, queries.SPLIT.tsv and qrels.SPLIT.tsv in it")
+        raise BadInput(
+            f"{folder}: no such folder; expected collection.tsv, queries.SPLIT.tsv and qrels.SPLIT.tsv in it"
+        )
     kind = wanted[0].split(".")[0]
     splits = {name.removeprefix(f"{kind}.").split(".tsv")[0] for name in there if name.startswith(f"{kind}.")}
     known = [name for name in sorted(splits) if name != "tsv"]

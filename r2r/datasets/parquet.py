@@ -80,7 +80,7 @@ class Rows:
         return sum(stop - start for _, start, stop, _ in self.pieces)
 
     def read(self) -> Iterator[tuple[int, Any]]:
-        """Yield each row, parsed, with its number over all files. Raises BadInput, with the place, for an unsound one."""
+        """Yield each row, parsed, with its number over all files. Raises BadInput, with the place, where that fails."""
         for file, start, stop, first in self.pieces:
             for at, (record, repaired) in enumerate(_records(file, start, stop, self.names), start=first):
                 try:
@@ -136,7 +136,7 @@ def _records(file: str, start: int, stop: int, names: dict[str, str]) -> Iterato
     import pyarrow as pa
 
     parquet = _open(file)
-    wanted = [name for name in names.values() if name in parquet.schema_arrow.names]
+    wanted = sorted(set(names.values()))
     row = 0
     for group in range(parquet.num_row_groups):
         size = parquet.metadata.row_group(group).num_rows
@@ -151,9 +151,8 @@ def _records(file: str, start: int, stop: int, names: dict[str, str]) -> Iterato
                 kept = batch.slice(max(0, start - at), max(0, stop - max(start, at)))
                 at += batch.num_rows
                 for values in zip(*map(_values, kept.columns), strict=True):
-                    yield {name: value for name, (value, _) in zip(wanted, values, strict=True)}, any(
-                        repaired for _, repaired in values
-                    )
+                    record = {name: value for name, (value, _) in zip(kept.schema.names, values, strict=True)}
+                    yield record, any(repaired for _, repaired in values)
         row += size
 
 

@@ -27,10 +27,11 @@ def _judgement(line: bytes) -> dict:
     return judgement(columns[0], columns[2], columns[3])
 
 
-def judgement(qid: str, docid: str, relevance: str) -> dict:
+def judgement(qid: str, docid: str, relevance: str | int | float) -> dict:
     """Return a row of qrels. Raises ValueError for a relevance that is no whole number."""
+    whole = isinstance(relevance, float) and relevance.is_integer()
     try:
-        return {"qid": qid, "docid": docid, "relevance": int(relevance)}
+        return {"qid": qid, "docid": docid, "relevance": int(relevance) if whole else int(str(relevance))}
     except ValueError:
         raise ValueError(f"relevance {relevance!r} is not a whole number") from None
 

@@ -86,9 +86,9 @@ def evaluate(
     values["oracle"] = score(oracle(first, judged))
     systems = {name: average(by_measure) for name, by_measure in values.items()}
 
-    rows = datasets.read_candidates(candidates).to_pylist() if candidates else []
+    rows = _as_in_runs(datasets.read_candidates(candidates).to_pylist()) if candidates else []
     texts = {row["qid"]: dict(zip(row["docids"], row["texts"], strict=True)) for row in rows}
-    ranked = tables.read(rankings, "rankings").to_pylist() if rankings else []
+    ranked = _as_in_runs(tables.read(rankings, "rankings").to_pylist()) if rankings else []
     checks = explanations.check(ranked, texts) if rankings else None
 
     metrics = {"measures": list(measures), "queries": len(judged), "systems": systems}
@@ -133,10 +133,18 @@ def _is_candidates(source: str) -> bool:
     return source.startswith("rankgpt:")
 
 
+def _as_in_runs(rows: list[dict]) -> list[dict]:
+    """Return rows of candidates or rankings with their ids as run files hold them."""
+    return [
+        row | {"qid": tables.run_id(row["qid"]), "docids": [tables.run_id(docid) for docid in row["docids"]]}
+        for row in rows
+    ]
+
+
 def _read_qrels(source: str) -> Qrels:
     judged: Qrels = {}
     for row in datasets.read_qrels(source).to_pylist():
-        judged.setdefault(row["qid"], {})[row["docid"]] = row["relevance"]
+        judged.setdefault(tables.run_id(row["qid"]), {})[tables.run_id(row["docid"])] = row["relevance"]
     if not judged:
         raise BadInput(f"{source}: holds no judgements; qrels need at least one row of qid, docid and relevance")
     return judged
@@ -144,7 +152,7 @@ def _read_qrels(source: str) -> Qrels:
 
 def _read_judged(file: str, source: str, judged: Qrels) -> Run:
     if _is_candidates(file):
-        run = {row["qid"]: row["docids"] for row in datasets.read_candidates(file).to_pylist()}
+        run = {row["qid"]: row["docids"] for row in _as_in_runs(datasets.read_candidates(file).to_pylist())}
     else:
         run = read_run(file)
     kept = {qid: docids for qid, docids in run.items() if qid in judged}

@@ -3,7 +3,7 @@ import gzip
 import pytest
 
 from r2r.config import BadInput
-from r2r.datasets import corpus_parts, read_corpus, read_qrels, read_queries
+from r2r.datasets import corpus_parts, read_excluded, read_qrels, read_queries
 
 
 @pytest.fixture
@@ -98,7 +98,7 @@ def test_an_unsound_judgement_is_named_by_its_line(folder, line, message):
 
 def test_queries_and_qrels_that_do_not_belong_together(folder):
     (folder / "qrels" / "test.tsv").write_text("query-id\tcorpus-id\tscore\nother\td1\t1\n")
-    with pytest.raises(BadInput, match="none of its queries is judged in the split test"):
+    with pytest.raises(BadInput, match=r"queries.jsonl: split test: none of its queries is judged"):
         read_queries(f"beir:{folder}")
 
 
@@ -110,10 +110,20 @@ def test_missing_folder_and_files(folder):
         corpus_parts(f"beir:{folder}", 1)
 
 
-def test_a_corpus_is_a_stream_of_ray_data(folder, ray_local):
-    rows = read_corpus(f"beir:{folder}", parts=2).take_all()
-    assert sorted(rows, key=lambda row: row["docid"])[0] == {"docid": "3", "title": "", "text": ""}
-    assert len(rows) == 3
+def test_a_folder_on_any_file_system_and_gzipped(folder):
+    queries = folder / "queries.jsonl"
+    (folder / "queries.jsonl.gz").write_bytes(gzip.compress(queries.read_bytes()))
+    queries.unlink()
+    spec = f"beir:file://{folder}"
+    assert _documents(f"file://{folder}", parts=2) == _documents(folder)
+    assert read_queries(f"{spec}#train").to_pylist() == [{"qid": "q1", "query": "who"}]
+    assert read_qrels(spec).to_pylist() == [{"qid": "q2", "docid": "d1", "relevance": 1}]
+    assert read_excluded(spec) == {}
+    with pytest.raises(BadInput, match=r"has no qrels/dev.tsv for the split #dev; it has #test, #train"):
+        read_qrels(f"{spec}#dev")
+    for address in ("file:///nowhere", "nosuch://bucket/folder"):
+        with pytest.raises(BadInput, match=rf"^{address}: (no such folder|cannot be opened)"):
+            read_queries(f"beir:{address}")
 
 
 def test_scifact(data):

@@ -4,7 +4,7 @@ import os
 import pytest
 
 from r2r.config import BadInput
-from r2r.datasets.files import Lines, json_object, split
+from r2r.datasets.files import Lines, find, json_object, names, split, within
 
 
 def _texts(parts):
@@ -57,3 +57,15 @@ def test_a_line_that_holds_no_object(tmp_path, line):
 def test_no_such_file(tmp_path):
     with pytest.raises(BadInput, match=r"nowhere: no such file"):
         split(str(tmp_path / "nowhere"), 2, bytes)
+
+
+def test_files_of_a_folder_here_or_behind_an_address(tmp_path):
+    (tmp_path / "a.tsv.gz").write_bytes(b"")
+    (tmp_path / "b.tsv").write_bytes(b"")
+    (tmp_path / "c").mkdir()
+    for folder in (str(tmp_path), f"file://{tmp_path}", f"{tmp_path}/"):
+        assert names(folder) == ["a.tsv.gz", "b.tsv"]
+        assert find(folder, "a.tsv", "b.tsv") == within(folder, "a.tsv.gz")
+        assert find(folder, "c.tsv") is None
+    assert names(str(tmp_path / "b.tsv")) is names(str(tmp_path / "nowhere")) is None
+    assert within("s3://bucket/data/?region=x", "a.tsv") == "s3://bucket/data/a.tsv?region=x"

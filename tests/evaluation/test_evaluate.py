@@ -105,7 +105,12 @@ def test_explanations_reach_the_report_and_the_manifest(files, capsys):
     explained = {"direct": ["Answers."], "evidence": ["A passage  with"], "comparison": ["Before b."]}
     ranking = query | {"docids": ["a", "b"], "scores": [9.0, 8.0]} | explained
     tables.write([ranking], files("rerank"), "rankings")
-    metrics = run(files, candidates=files("retrieve"), rankings=files("rerank"), caption="A test.")
+    metrics = run(
+        files,
+        candidates=files("retrieve"),
+        rankings=files("rerank"),
+        settings=NDCG.model_copy(update={"caption": "A test."}),
+    )
     assert list(metrics) == ["measures", "queries", "systems"]
     manifest = json.loads(Path(files("out"), "manifest.json").read_text())
     assert manifest["explanations"] == {"explained": 1, "evidence_empty": 0, "evidence_verbatim": 1}
@@ -214,3 +219,14 @@ def test_published_figure_on_bright_biology(data, tmp_path):
     evaluate(str(folder / "qrels.txt"), {"reasonir": str(folder / "reasonir_gpt4cot_top100.txt")}, str(tmp_path), NDCG)
     metrics = json.loads((tmp_path / "metrics.json").read_text())
     assert round(metrics["systems"]["reasonir"]["nDCG@10"], 4) == 0.4349
+
+
+def test_ids_with_white_space_meet_in_runs_and_qrels(tmp_path):
+    (tmp_path / "qrels").mkdir()
+    (tmp_path / "qrels" / "test.tsv").write_text("query-id\tcorpus-id\tscore\nq 1\tdoc a\t1\nq 1\tdoc b\t0\n")
+    row = {"qid": "q 1", "query": "q", "docids": ["doc b", "doc a"], "texts": ["x", "y"], "scores": [2.0, 1.0]}
+    tables.write([row], tmp_path, "candidates")
+    tables.write_run([row], tmp_path / "run.txt", "t")
+    evaluate(f"beir:{tmp_path}", {"bm25": str(tmp_path / "run.txt")}, str(tmp_path / "out"), NDCG, str(tmp_path))
+    metrics = json.loads((tmp_path / "out" / "metrics.json").read_text())
+    assert metrics["systems"]["bm25"]["nDCG@10"] == pytest.approx(1 / math.log2(3))

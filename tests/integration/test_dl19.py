@@ -28,7 +28,7 @@ distill:
   student: demo
   steps: 20
   workers: 2
-  batch: 2
+  batch: 4
   learning_rate: 0.01
 rerank:
   passage_tokens: 64
