@@ -43,6 +43,7 @@ class IndexSettings(Section):
     shards: int = Field(4, ge=1, description="Lucene indexes that the corpus is split into")
     workers: int = Field(2, ge=1, description="shards that are built at the same time, one JVM each")
     heap: int = Field(1024, ge=64, description="largest Java heap of a worker, in MiB")
+    merge: bool = Field(False, description="also write OUT/merged, all shards in one Lucene index, for plain Pyserini")
 
 
 class RetrieveSettings(Section):
@@ -179,8 +180,11 @@ def load_run_file(path: str) -> RunFile:
     given = (run.corpus is not None and run.queries is not None, run.candidates is not None)
     if given not in ((True, False), (False, True)):
         raise BadInput(f"{path}: corpus, queries, candidates: give corpus and queries, or candidates alone")
-    if run.train_queries is None and not run.annotate.teacher.startswith("teacher:"):
+    recorded = run.annotate.teacher.startswith("teacher:")
+    if run.train_queries is None and not recorded:
         raise BadInput(f"{path}: train_queries: missing; the teacher annotates them (only teacher:FILE needs none)")
+    if run.train_queries is not None and recorded:
+        raise BadInput(f"{path}: train_queries: {run.annotate.teacher} brings its own queries; leave train_queries out")
     if run.train_queries is not None and run.corpus is None:
         raise BadInput(f"{path}: train_queries: needs a corpus to retrieve from")
     return run

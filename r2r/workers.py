@@ -39,6 +39,16 @@ def start_ray() -> None:
         ray.init(logging_level=logging.WARNING, log_to_driver=False)
 
 
+def enter(folder: str) -> None:
+    """Make the driver's current folder this worker's, so that relative paths mean the same to both.
+
+    A Ray that was started elsewhere has workers elsewhere. Where this machine does not have the folder, as in a
+    submitted job, the worker stays where Ray has put it.
+    """
+    if os.path.isdir(folder):
+        os.chdir(folder)
+
+
 def on_workers(
     blocks: list[pa.Table],
     worker: type,
@@ -68,7 +78,7 @@ def on_workers(
         warnings.filterwarnings("ignore", "`ray_remote_args` is deprecated")
         answers = ray.data.from_arrow(blocks).map_batches(
             _AsyncActor if inspect.iscoroutinefunction(worker.__call__) else _Actor,
-            fn_constructor_args=[worker, arguments],
+            fn_constructor_args=[worker, arguments, os.getcwd()],
             batch_size=batch,
             batch_format="pyarrow",
             compute=ray.data.ActorPoolStrategy(size=min(count, len(blocks)), max_tasks_in_flight_per_actor=ahead),
@@ -84,7 +94,8 @@ def on_workers(
 
 
 class _Actor:
-    def __init__(self, worker: Callable, arguments: tuple):
+    def __init__(self, worker: Callable, arguments: tuple, folder: str):
+        enter(folder)
         # The worker is made at the first block: Ray Data makes an actor that fails here anew, time and again.
         self.make, self.made = (worker, arguments), None
 

@@ -44,6 +44,7 @@ def test_the_run_files_of_the_project_are_sound(name):
         ("rerank: {window: 21}", "run.yaml: rerank.window: 21: input should be less than or equal to 20"),
         ("candidates: rankgpt:x.json", "corpus, queries, candidates: give corpus and queries, or candidates alone"),
         ("train_queries:", "run.yaml: train_queries: missing"),
+        ("annotate: {teacher: 'teacher:x.jsonl'}", "run.yaml: train_queries: teacher:x.jsonl brings its own queries"),
         ("index: [", "run.yaml: line"),
     ],
 )

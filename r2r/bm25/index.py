@@ -1,7 +1,8 @@
 """The index stage: a corpus, cut into shards that Ray Data workers build apart, with what a search needs to know.
 
 Owns the cutting, the resuming of a build that was killed, and the index's manifest. Does not own a shard's inside
-(`shard.py`) nor searching. OUT holds `shards/00000 …`, and in `manifest.json` the statistics over all of them.
+(`shard.py`) nor searching. OUT holds `shards/00000 …`, and in `manifest.json` the statistics over all of them; with
+`merge`, also `merged/`, one Lucene index of all documents for plain Pyserini.
 
     build_index("beir:scifact", "runs/scifact/index", IndexSettings(shards=4))
 """
@@ -16,9 +17,10 @@ from typing import TYPE_CHECKING
 
 from r2r import datasets, tables
 from r2r.bm25 import duplicates, java, shard
+from r2r.bm25.merge import merge
 from r2r.config import BadInput, IndexSettings
 from r2r.datasets.documents import Part
-from r2r.workers import on_workers, progress
+from r2r.workers import on_workers, progress, start_ray
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -42,6 +44,7 @@ def build_index(corpus: str, out: str, settings: IndexSettings) -> None:
         tables.clear(stage.out, "shards")
     elif missing:
         print(f"index: {len(folders) - len(missing)} of {len(folders)} shards are built already", flush=True)
+    tables.clear(stage.out, "merged")
     if missing:
         _build(parts, folders, missing, key, settings)
 
@@ -52,7 +55,11 @@ def build_index(corpus: str, out: str, settings: IndexSettings) -> None:
     if not total["documents"]:
         raise BadInput(f"{corpus}: holds no document; a corpus has at least one")
     duplicates.check(parts, folders)
-    stage.finish({"documents": total.pop("documents")}, files=["shards"], shards=len(folders), **total)
+    if settings.merge:
+        print(f"index: merging {len(folders)} shards", flush=True)
+        _merge(folders, stage.out / "merged", settings.heap)
+    files = ["shards", "merged"] if settings.merge else ["shards"]
+    stage.finish({"documents": total.pop("documents")}, files=files, shards=len(folders), **total)
 
 
 def _build(parts: list[Part], folders: list[Path], missing: list[int], key: str, settings: IndexSettings) -> None:
@@ -64,6 +71,14 @@ def _build(parts: list[Part], folders: list[Path], missing: list[int], key: str,
         # One shard ahead: a worker that is up first would else take those that another could build.
         for _ in on_workers(blocks, _Builder, (parts, folders, key, settings.heap, tell), settings.workers, ahead=1):
             pass
+
+
+def _merge(shards: list[Path], folder: Path, heap: int) -> None:
+    start_ray()
+    import ray
+
+    # In a worker: the driver has no JVM.
+    ray.get(ray.remote(num_cpus=1, max_calls=1)(merge).remote(shards, folder, heap))
 
 
 class _Builder:

@@ -38,7 +38,7 @@ def retrieve(index: str, queries: str, out: str, settings: RetrieveSettings) -> 
     if stage.done:
         return
     tables.clear(stage.out, "candidates", "rejects")
-    unmatched, excluded = _search(index, statistics, asked, stage.out, settings)
+    unmatched, documents, excluded = _search(index, statistics, asked, stage.out, settings)
     found = asked.num_rows - len(unmatched)
     if not found:
         raise BadInput(f"{queries}: no query matches any document of {index}; are both in the same language?")
@@ -46,7 +46,9 @@ def retrieve(index: str, queries: str, out: str, settings: RetrieveSettings) -> 
     tables.write([{"qid": qid, **reject} for qid in unmatched], stage.out, "rejects")
     tables.write_run(_candidates(stage.out), stage.out / "run.txt", "bm25")
     rows = {"candidates": found, "rejects": len(unmatched)}
-    stage.finish(rows, files=["run.txt"], excluded=excluded, unmatched=unmatched[:20])
+    size = sum(file.stat().st_size for file in tables.path(stage.out, "candidates").iterdir())
+    counts = {"documents": documents, "excluded": excluded, "bytes": size}
+    stage.finish(rows, files=["run.txt"], **counts, unmatched=unmatched[:20])
 
 
 def _with_excluded(asked: pa.Table, excluded: dict[str, set[str]]) -> pa.Table:
@@ -70,18 +72,19 @@ def _statistics(index: str) -> tuple[int, int]:
 
 def _search(
     index: str, statistics: tuple[int, int], asked: pa.Table, out: Path, settings: RetrieveSettings
-) -> tuple[list[str], int]:
-    """Search every query; return the qids of those that match nothing, and how many documents were taken out."""
+) -> tuple[list[str], int, int]:
+    """Search every query; return the qids that match nothing, and how many documents were found and taken out."""
     size = min(_AT_MOST, -(-asked.num_rows // (4 * settings.workers)))
     blocks = [asked.slice(at, size) for at in range(0, asked.num_rows, size)]
     blocks = [block.append_column("part", [[number] * block.num_rows]) for number, block in enumerate(blocks)]
-    unmatched, excluded = [], 0
+    unmatched, documents, excluded = [], 0, 0
     with bar("retrieve", asked.num_rows, "query") as shown:
         for answer in on_workers(blocks, _Worker, (index, statistics, out, settings), settings.workers, ahead=2):
             shown.update(answer["queries"])
             unmatched += answer["unmatched"]
+            documents += answer["documents"]
             excluded += answer["excluded"]
-    return unmatched, excluded
+    return unmatched, documents, excluded
 
 
 class _Worker:
@@ -114,7 +117,8 @@ class _Worker:
         # Named by what it holds: a part that is searched again, after its worker was lost, takes its own place.
         if rows:
             tables.write_part(rows, self.out, "candidates", f"part-{block['part'][0].as_py():05}")
-        return {"queries": block.num_rows, "unmatched": unmatched, "excluded": excluded}
+        documents = sum(len(row["docids"]) for row in rows)
+        return {"queries": block.num_rows, "unmatched": unmatched, "documents": documents, "excluded": excluded}
 
 
 def _candidates(out: Path) -> Iterator[dict]:

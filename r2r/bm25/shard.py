@@ -65,7 +65,11 @@ def build(part: Part, folder: Path, key: str, heap: int, tell: Callable[[int, in
         writer.rollback()
         raise
     writer.close()
-    found |= {"key": key, "tokens": _check(directory, found["documents"] - found["empty"])}
+    documents, tokens = statistics(directory)
+    if documents != found["documents"] - found["empty"]:
+        added = found["documents"] - found["empty"]
+        raise RuntimeError(f"{folder}: holds {documents} documents, {added} were added to it")
+    found |= {"key": key, "tokens": tokens}
     found["bytes"] = sum(file.stat().st_size for file in (aside / "lucene").iterdir())
     _save_docids(*docids, aside / "docids.npy")
     (aside / "shard.json").write_text(json.dumps(found))
@@ -106,15 +110,13 @@ def _add(writer, part: Part, docids: tuple[array, array], tell: Callable[[int, i
     return found
 
 
-def _check(directory, documents: int) -> int:
-    """Return the number of tokens in a finished index. Raises RuntimeError where documents are missing from it."""
+def statistics(directory) -> tuple[int, int]:
+    """Return the number of documents, and of tokens, in a finished Lucene index."""
     import jnius
 
     reader = jnius.autoclass("org.apache.lucene.index.DirectoryReader").open(directory)
     try:
-        if reader.numDocs() != documents:
-            raise RuntimeError(f"the shard holds {reader.numDocs()} documents, {documents} were added to it")
-        return max(0, reader.getSumTotalTermFreq(CONTENTS))
+        return reader.numDocs(), max(0, reader.getSumTotalTermFreq(CONTENTS))
     finally:
         reader.close()
 

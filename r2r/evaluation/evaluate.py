@@ -70,6 +70,7 @@ def evaluate(
     inputs |= {name: folder for name, folder in (("candidates", candidates), ("rankings", rankings)) if folder}
     stage = tables.Stage("evaluate", out, inputs, settings)
     if stage.done:
+        _tell(Path(out), settings)
         return
 
     measures = parse_measures(settings.measures)
@@ -110,12 +111,16 @@ def evaluate(
     counts = {"queries": len(judged), "systems": len(systems)}
     more = {"explanations": checks} if checks else {}
     stage.finish(counts, ["metrics.json", "report.html"], **more)
-    print(_plain(metrics))
-    if settings.caption:
-        print(settings.caption)
     if checks:
         print(report.say(checks))
-    print(f"report: {Path(out) / 'report.html'}", flush=True)
+    _tell(Path(out), settings)
+
+
+def _tell(out: Path, settings: EvaluateSettings) -> None:
+    print(_plain(json.loads((out / "metrics.json").read_text(encoding="utf-8"))))
+    if settings.caption:
+        print(settings.caption)
+    print(f"report: {out / 'report.html'}", flush=True)
 
 
 def _check_names(runs: dict[str, str]) -> None:

@@ -7,10 +7,16 @@ Owns the chat format and the cutting of texts. Does not know what a prompt asks 
 
 from __future__ import annotations
 
+import sys
+from collections.abc import Callable
+
 from r2r.config import BadInput
 
 # Stands for the user's message while the chat template is filled in; it must survive a template's strip().
 _PLACE = "R2R-MESSAGE-HERE"
+_ALL = sys.maxsize
+# Tokens that a text may take more among other text than alone.
+_SEAM = 2
 
 
 def load_tokenizer(model: str):
@@ -50,19 +56,25 @@ def text_ids(tokenizer, text: str) -> list[int]:
     return tokenizer.encode(text, add_special_tokens=False, split_special_tokens=True) if text else []
 
 
-def fit(tokenizer, query: str, passages: list[str], budget: int) -> tuple[str, list[str], int]:
-    """Cut a query and its passages for a prompt that says the query twice and must take at most `budget` tokens.
+def fit(
+    tokenizer, render: Callable[[str, list[str]], str], query: str, passages: list[str], budget: int, most: int = _ALL
+) -> tuple[str, int]:
+    """Return `render(query, passages)`, texts cut so that its chat takes at most `budget` tokens, and how many passages
+    were cut.
 
-    Returns both and how many of the passages were cut. The query is cut where it would take over half of the budget.
+    `render` says the query twice, and each passage once. A passage gets at most `most` tokens, and the query is cut
+    where it would take over half of what the wording leaves.
     """
-    (query,), _ = cut_to_fit(tokenizer, [query], budget // 4)
-    left = budget - 2 * len(text_ids(tokenizer, query))
-    passages, cut = cut_to_fit(tokenizer, passages, left)
-    return query, passages, cut
+    wording = len(chat_ids(tokenizer, render("", [""] * len(passages)))) + _SEAM * (len(passages) + 2)
+    room = max(0, budget - wording)
+    (query,), _ = cut_to_fit(tokenizer, [query], room // 4)
+    passages, cut = cut_to_fit(tokenizer, passages, room - 2 * len(text_ids(tokenizer, query)), most)
+    return render(query, passages), cut
 
 
-def cut_to_fit(tokenizer, texts: list[str], budget: int) -> tuple[list[str], int]:
-    """Cut texts so that together they take at most `budget` tokens; return them and how many were cut.
+def cut_to_fit(tokenizer, texts: list[str], budget: int, most: int = _ALL) -> tuple[list[str], int]:
+    """Cut texts so that together they take at most `budget` tokens, and each at most `most`; return them and how many
+    were cut.
 
     Short texts keep all of theirs, and what they leave is shared evenly by the long ones.
     """
@@ -71,14 +83,13 @@ def cut_to_fit(tokenizer, texts: list[str], budget: int) -> tuple[list[str], int
         for text in texts
     ]
     lengths = [len(one["input_ids"]) for one in encoded]
-    limit, left = 0, budget
+    limit, left = most, budget
     for place, length in enumerate(sorted(lengths)):
-        limit = left // (len(lengths) - place)
-        if length > limit:
+        share = left // (len(lengths) - place)
+        if length > share:
+            limit = min(most, share)
             break
         left -= length
-    else:
-        return texts, 0
     kept = []
     for text, one, length in zip(texts, encoded, lengths, strict=True):
         if length > limit:

@@ -9,6 +9,7 @@ Owns the request, the answer and the deployment on Ray Serve. How passages are r
 from __future__ import annotations
 
 import asyncio
+import os
 import uuid
 from typing import Any
 
@@ -16,9 +17,9 @@ from fastapi import FastAPI, HTTPException
 from pydantic import BaseModel, Field
 
 from r2r.config import RerankSettings, ServeSettings
-from r2r.llm import Refused, resolve
-from r2r.student import adapter as adapters
-from r2r.workers import start_ray
+from r2r.llm import Refused
+from r2r.student.rank import Ranker, check
+from r2r.workers import enter, start_ray
 
 MOST_DOCUMENTS = 1000
 
@@ -42,9 +43,8 @@ class Request(BaseModel):
 class Server:
     """One replica: a student in its engine."""
 
-    def __init__(self, student: str, adapter: str | None, settings: ServeSettings):
-        from r2r.student.rank import Ranker
-
+    def __init__(self, student: str, adapter: str | None, settings: ServeSettings, folder: str):
+        enter(folder)
         self.name = student
         self.ranker = Ranker(student, adapter, RerankSettings(engine=settings.engine))
 
@@ -78,8 +78,7 @@ def serve(student: str, adapter: str | None, settings: ServeSettings) -> None:
     """Serve until interrupted. Raises BadInput where the adapter was made for another model."""
     from ray import serve as ray_serve
 
-    if adapter:
-        adapters.check_fits(adapters.find(adapter), resolve(student, "student"))
+    check(student, adapter)
     start_ray()
     deployment = ray_serve.deployment(
         ray_serve.ingress(api)(Server),
@@ -89,7 +88,7 @@ def serve(student: str, adapter: str | None, settings: ServeSettings) -> None:
         max_ongoing_requests=128,
     )
     ray_serve.start(http_options={"host": settings.host, "port": settings.port})
-    ray_serve.run(deployment.bind(student, adapter, settings), name="rerank", route_prefix="/")
+    ray_serve.run(deployment.bind(student, adapter, settings, os.getcwd()), name="rerank", route_prefix="/")
     print(f"serve: {student} answers POST http://{settings.host}:{settings.port}/v1/rerank; Ctrl-C ends it", flush=True)
     try:
         asyncio.run(asyncio.Event().wait())

@@ -25,7 +25,7 @@ from r2r.llm import resolve
 from r2r.llm.prompt import load_tokenizer
 from r2r.student import adapter
 from r2r.student.prompt import fields, label_ids
-from r2r.workers import bar, start_ray, watching
+from r2r.workers import bar, enter, start_ray, watching
 
 _PARTS = ("pairwise", "listwise", "generation")
 
@@ -40,8 +40,6 @@ def distill(annotations: str, out: str, settings: DistillSettings) -> None:
     stage = tables.Stage("distill", out, inputs, settings)
     if stage.done:
         return
-    # Paths in the settings are the user's, seen from the folder that the user is in.
-    os.environ["RAY_CHDIR_TO_TRIAL_DIR"] = "0"
     import ray
     from ray.train import FailureConfig, RunConfig, ScalingConfig
     from ray.train.torch import TorchTrainer
@@ -58,7 +56,12 @@ def distill(annotations: str, out: str, settings: DistillSettings) -> None:
         print(f"distill: waits for {settings.workers} CPUs; the cluster has {have:g}", flush=True)
     trainer = TorchTrainer(
         _train,
-        train_loop_config={"settings": settings.model_dump(), "annotations": annotations, "out": str(folder)},
+        train_loop_config={
+            "settings": settings.model_dump(),
+            "annotations": annotations,
+            "out": str(folder),
+            "here": os.getcwd(),
+        },
         scaling_config=ScalingConfig(
             num_workers=settings.workers,
             use_gpu=settings.gpus > 0,
@@ -138,6 +141,7 @@ def _progress(log: Path, steps: int) -> Iterator[None]:
 def _train(config: dict) -> None:
     """The training loop of one worker."""
     settings = DistillSettings(**config["settings"])
+    enter(config["here"])
     if not settings.gpus:
         os.environ["DS_ACCELERATOR"] = "cpu"
     import deepspeed

@@ -14,9 +14,6 @@ from r2r.config import DistillSettings
 from r2r.llm.prompt import chat_ids, fit, text_ids
 from r2r.student.prompt import LABELS, fields, prompt, rename, reply
 
-# Tokens that the prompt's own wording and the chat template take, generously.
-WORDING = 300
-
 
 class Example(NamedTuple):
     """`prompt` and `reply` are token ids; `ranks[i]` is the teacher's rank, 0 for the best, of label i."""
@@ -47,11 +44,11 @@ def example(tokenizer, row: dict, settings: DistillSettings, seed: int) -> Examp
             reason["comparison"] = rename(reason["comparison"], numbers)
     answer = text_ids(tokenizer, reply([label_of[position] for position in order], reasons, settings.reasoning))
     answer.append(tokenizer.eos_token_id)
-    budget = max(0, settings.max_length - len(answer) - WORDING)
-    query, passages, _ = fit(tokenizer, row["query"], [row["texts"][position] for position in shown], budget)
+    passages = [row["texts"][position] for position in shown]
+    message, _ = fit(tokenizer, prompt, row["query"], passages, settings.max_length - len(answer))
     rank_of = {position: rank for rank, position in enumerate(order)}
     ranks = [rank_of[position] for position in shown]
-    return Example(chat_ids(tokenizer, prompt(query, passages)), answer, ranks)
+    return Example(chat_ids(tokenizer, message), answer, ranks)
 
 
 def collate(examples: list[Example], pad: int) -> dict:

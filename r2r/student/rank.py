@@ -14,12 +14,10 @@ from typing import NamedTuple
 
 from r2r.config import RerankSettings
 from r2r.llm import open_model, resolve
-from r2r.llm.prompt import chat_ids, cut_to_fit, fit
+from r2r.llm.prompt import chat_ids, fit, load_tokenizer
 from r2r.student import adapter as adapters
 from r2r.student.prompt import LABELS, fields, label_ids, order_line, prompt, read_reasons, rename_brackets, schema
 
-# Tokens that the prompt's own wording and the chat template take, generously.
-_WORDING = 300
 # Tokens that a character of a reason takes at the most, and those of the JSON around it.
 _TOKENS_PER_CHAR, _AROUND = 0.5, 10
 
@@ -69,6 +67,14 @@ def scores(n: int) -> list[float]:
     the rank holds for the whole list. Scores of different queries cannot be compared.
     """
     return [1 / rank for rank in range(1, n + 1)]
+
+
+def check(student: str, adapter: str | None) -> None:
+    """Raise BadInput for a student that cannot rank, or an adapter made for another model, without loading either."""
+    model = resolve(student, "student")
+    label_ids(load_tokenizer(model), student)
+    if adapter:
+        adapters.check_fits(adapters.find(adapter), model)
 
 
 class Ranker:
@@ -127,7 +133,7 @@ class Ranker:
         return dict(zip(wanted, found, strict=True))
 
     def _message(self, query: str, passages: list[str], reply: int, counts: Counter) -> str:
-        short = [cut_to_fit(self.tokenizer, [text], self.settings.passage_tokens)[0][0] for text in passages]
-        query, fitting, _ = fit(self.tokenizer, query, short, self.model.max_length - reply - _WORDING)
-        counts["cut_passages"] += sum(a != b for a, b in zip(passages, fitting, strict=True))
-        return prompt(query, fitting)
+        budget, most = self.model.max_length - reply, self.settings.passage_tokens
+        message, cut = fit(self.tokenizer, prompt, query, passages, budget, most)
+        counts["cut_passages"] += cut
+        return message

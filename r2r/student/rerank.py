@@ -11,10 +11,9 @@ from pathlib import Path
 
 from r2r import datasets, tables
 from r2r.config import BadInput, RerankSettings
-from r2r.llm import pool, resolve
-from r2r.student import adapter as adapters
+from r2r.llm import pool
 from r2r.student.prompt import rename_brackets
-from r2r.student.rank import Ranker, scores
+from r2r.student.rank import Ranker, check, scores
 
 
 def rerank(candidates: str, student: str, adapter: str | None, out: str, settings: RerankSettings) -> None:
@@ -29,8 +28,7 @@ def rerank(candidates: str, student: str, adapter: str | None, out: str, setting
         return
     if settings.stride > settings.window:
         raise BadInput(f"stride: {settings.stride}: more than the window of {settings.window}, so passages are skipped")
-    if adapter:
-        adapters.check_fits(adapters.find(adapter), resolve(student, "student"))
+    check(student, adapter)
     rows = datasets.read_candidates(candidates)
     tables.clear(out, "rankings")
     counts = pool.run_rows(rows, Reranker, (student, adapter, settings), settings, out, "rerank")

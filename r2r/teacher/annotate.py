@@ -11,6 +11,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections import Counter
+from functools import partial
 
 from r2r import datasets, tables
 from r2r.config import AnnotateSettings, BadInput
@@ -19,8 +20,7 @@ from r2r.llm.prompt import chat_ids, fit, load_tokenizer
 from r2r.teacher import parse
 from r2r.teacher import prompt as asking
 
-# Tokens that the prompt's own wording and the chat template take, generously.
-_WORDING = 400
+# What each further attempt adds to the temperature.
 _HOTTER = 0.3
 
 
@@ -97,13 +97,14 @@ class Annotator:
         settings = self.settings
         docids, texts = row["docids"][: settings.passages], row["texts"][: settings.passages]
         known = key(row["query"], docids, texts, self.teacher, settings)
-        query, shown, cut = row["query"], texts, 0
-        if not is_server(settings.teacher):
-            # A server cuts nothing and counts for itself: what is too long for it, it refuses, and that is recorded.
-            budget = self.model.max_length - settings.max_tokens - _WORDING
-            query, shown, cut = fit(self.model.tokenizer, query, texts, budget)
-        message = asking.prompt(query, shown, settings.reasoning)
-        schema = asking.schema(len(shown), settings.reasoning, settings.reason_chars)
+        render = partial(asking.prompt, reasoning=settings.reasoning)
+        if is_server(settings.teacher):
+            # Its tokenizer is not at hand: what is too long for it, it refuses, and that is recorded.
+            message, cut = render(row["query"], texts), 0
+        else:
+            budget = self.model.max_length - settings.max_tokens
+            message, cut = fit(self.model.tokenizer, render, row["query"], texts, budget)
+        schema = asking.schema(len(texts), settings.reasoning, settings.reason_chars)
 
         tokens: Counter = Counter(cut_passages=cut)
         text, reason, attempt = "", "", 0
@@ -121,7 +122,7 @@ class Annotator:
                 break
             tokens.update(prompt_tokens=reply.prompt_tokens, completion_tokens=reply.completion_tokens)
             text = reply.text
-            parsed = parse.parse_reply(text, len(shown), settings.reasoning)
+            parsed = parse.parse_reply(text, len(texts), settings.reasoning)
             if parsed.status == "ok":
                 tokens["asked_again"] = attempt - 1
                 annotation = {

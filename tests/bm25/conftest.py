@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from r2r.bm25 import shard
+from r2r.bm25.merge import merge
 from r2r.bm25.retrieve import _Worker
 from r2r.bm25.search import Searcher
 from r2r.config import RetrieveSettings
@@ -29,6 +30,10 @@ class Lucene:
             shard.build(part, index / "shards" / f"{number:05}", "", 512, lambda *told: None)
             for number, part in enumerate(parts)
         ]
+
+    def merge(self, index: Path, out: Path) -> None:
+        """Merge the shards of an index into one that has a single shard."""
+        merge(sorted((index / "shards").iterdir()), out / "shards" / "00000" / "lucene", 512)
 
     def search(self, index: Path, queries: list[str], k: int, k1: float = 0.9, b: float = 0.4) -> list[tuple]:
         """Return docids and scores, best first, of each query."""

@@ -65,6 +65,16 @@ def test_scores_are_those_of_pyserini(lucene, scifact):
             assert math.isclose(score, expected.get(docid, score), rel_tol=1e-4)
 
 
+def test_merged_shards_score_the_same(lucene, scifact, tmp_path):
+    folder, queries = scifact
+    lucene("merge", folder / "7", tmp_path)
+    assert lucene("search", tmp_path, queries, 100) == lucene("search", folder / "7", queries, 100)
+    # As Pyserini's searcher opens it.
+    merged = tmp_path / "shards" / "00000" / "lucene"
+    single = folder / "1" / "shards" / "00000" / "lucene"
+    assert lucene("anserini", merged, queries[:50], 100) == lucene("anserini", single, queries[:50], 100)
+
+
 def _bm25(query: list[str], documents: dict[str, list[str]], k1: float, b: float) -> dict[str, float]:
     """BM25 by its formula, with real lengths."""
     average = sum(map(len, documents.values())) / len(documents)
@@ -109,6 +119,25 @@ def test_equal_scores_are_ordered_by_docid_also_where_the_list_is_cut(lucene, co
         ((found, scores),) = lucene("search", tmp_path / "index", ["same words"], k)
         assert found == sorted(docids, reverse=True)[:k]
         assert len(set(scores)) == 1
+
+
+def test_very_many_equal_scores(lucene, corpus, tmp_path):
+    """Cut anywhere, a list is the beginning of the whole one: few different scores, spread over all shards."""
+    draw = random.Random(2)
+    docids = [str(number) for number in range(400)]
+    draw.shuffle(docids)
+    texts = ["boat", "boat harbour", "boat harbour mast", "mast"]
+    folder = corpus({docid: draw.choice(texts) for docid in docids}).removeprefix("beir:")
+    lucene("build", f"{folder}/corpus.jsonl", tmp_path / "index", [0, 0.1, 0.5, 1])
+    queries = ["boat", "harbour", "mast boat", "boat boat harbour"]
+    whole = lucene("search", tmp_path / "index", queries, 400)
+    for docids, scores in whole:
+        pairs = list(zip(scores, docids, strict=True))
+        assert pairs == sorted(pairs, reverse=True)
+        assert len(set(scores)) <= len(texts)
+    for k in range(1, 400, 13):
+        cut = [(docids[:k], scores[:k]) for docids, scores in whole]
+        assert lucene("search", tmp_path / "index", queries, k) == cut
 
 
 def test_long_queries(lucene, corpus, tmp_path):

@@ -70,8 +70,9 @@ def test_from_a_corpus_to_candidates(ray_local, corpus, tmp_path, capsys):
     (index / "manifest.json").unlink()
     (index / "shards" / "00002").rename(index / "shards" / ".00002.tmp")
     (index / "shards" / ".00002.tmp" / "shard.json").write_text("{")
-    build_index(spec, str(index), INDEX)
+    build_index(spec, str(index), INDEX.model_copy(update={"merge": True}))
     assert "2 of 3 shards are built already" in capsys.readouterr().out
+    assert list((index / "merged").glob("segments_*"))
     again = {folder.name: (folder / "shard.json").stat().st_mtime_ns for folder in (index / "shards").iterdir()}
     assert {name for name in built if built[name] == again[name]} == {"00000", "00001"}
     assert set(again) == set(built)
@@ -81,6 +82,7 @@ def test_from_a_corpus_to_candidates(ray_local, corpus, tmp_path, capsys):
     other = corpus({"x": "one boat"}, name="other")
     build_index(other, str(index), INDEX)
     assert _manifest(index)["rows"] == {"documents": 1}
+    assert not (index / "merged").exists()
 
 
 def test_an_index_that_is_damaged_is_not_searched(lucene, corpus, tmp_path):

@@ -1,10 +1,14 @@
 """Prompts as tokens: passages cannot become control tokens, and what is cut fits."""
 
+from functools import partial
+
 import pytest
 
 from r2r.config import BadInput
 from r2r.demo.models import demo_model
 from r2r.llm.prompt import chat_ids, cut_to_fit, fit, load_tokenizer, text_ids
+from r2r.student.prompt import prompt as student_prompt
+from r2r.teacher.prompt import prompt as teacher_prompt
 
 CONTROL = ["<|im_end|>", "<|im_start|>", "<|endoftext|>"]
 
@@ -54,10 +58,19 @@ def test_no_room_leaves_no_text(tokenizer):
     assert cut_to_fit(tokenizer, ["one two", "three"], 0) == (["", ""], 2)
 
 
-def test_a_query_longer_than_the_prompt_is_cut(tokenizer):
-    query, passages, cut = fit(tokenizer, "river " * 5000, ["a mountain"] * 3, 400)
-    assert 2 * len(text_ids(tokenizer, query)) + sum(len(text_ids(tokenizer, one)) for one in passages) <= 400
-    assert passages == ["a mountain"] * 3 and cut == 0
+def test_no_text_is_longer_than_its_own_limit(tokenizer):
+    kept, cut = cut_to_fit(tokenizer, ["river " * 100, "a sea"], 1000, most=10)
+    assert kept[1] == "a sea" and len(text_ids(tokenizer, kept[0])) <= 10 and cut == 1
+
+
+@pytest.mark.parametrize("render", [student_prompt, partial(teacher_prompt, reasoning="both")])
+@pytest.mark.parametrize("query", ["how long", "river " * 5000])
+@pytest.mark.parametrize("passages", [["a mountain"] * 3, ["mountain " * 3000, "\n\n<|im_end|> ! 7" * 900] * 10])
+def test_a_prompt_fits_whatever_it_holds(tokenizer, render, query, passages):
+    message, cut = fit(tokenizer, render, query, passages, 1500)
+    assert len(chat_ids(tokenizer, message)) <= 1500
+    assert cut == (20 if len(passages) == 20 else 0)
+    assert message.count("how long" if query == "how long" else "river river river") >= 2
 
 
 def test_a_model_that_is_nowhere_is_named(tmp_path):

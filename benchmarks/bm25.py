@@ -1,0 +1,417 @@
+"""BM25 side by side with what a user would pick instead: Pyserini, and bm25s.
+
+    R2R_DATA_DIR=DIR python benchmarks/bm25.py --work DIR [--passages 10000 100000 1000000] [--threads 2]
+
+Measures, in one run and over the same files, the index build, the search of one index and of four shards, and the
+growth with the collection; with `--load N`, also one retrieve job of N queries and the memory of its driver. Prints
+the tables of `README.md` beside this file, which says what the figures mean, and writes them to WORK/results.json.
+
+The collections are msmarco-pool, where R2R_DATA_DIR names it, and generated ones of each size in `--passages`: some
+60 words each, of 500,000 words whose frequencies follow Zipf's law, always the same ones. bm25s is no dependency of
+this project: give it an environment of its own (uv venv ENV; uv pip install --python ENV bm25s) and name that one's
+interpreter, --bm25s ENV/bin/python.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import multiprocessing
+import os
+import random
+import shutil
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor
+from pathlib import Path
+
+K, K1, B, SHARDS = 100, 0.9, 0.4, 4
+HEAP = 1024  # MiB, for each worker of ours; Pyserini's one process gets as much for each of its threads
+MS_MARCO = 8_841_823  # passages
+JOBS = Path(__file__).resolve().parents[1] / "jobs"
+
+
+# The collections, one JSON object a line, in the format of Anserini's JsonCollection.
+
+
+def generate(file: Path, passages: int) -> None:
+    """Write a collection. A smaller one is the beginning of a larger one."""
+    import numpy as np
+
+    words = np.array([f"w{number}" for number in range(500_000)], dtype=object)
+    # Shifted, since the most frequent words of a text are stop words, which no index holds.
+    sums = np.cumsum(1 / (np.arange(len(words)) + 50))
+    draw = np.random.default_rng(0)
+    with file.open("w") as out:
+        for start in range(0, passages, 10_000):
+            lengths = draw.integers(20, 101, 10_000)
+            drawn = words[np.searchsorted(sums, draw.random(lengths.sum()) * sums[-1])]
+            for number, text in enumerate(np.split(drawn, np.cumsum(lengths)[:-1])[: passages - start], start):
+                out.write(f'{{"id": "{number}", "contents": "{" ".join(text)}"}}\n')
+
+
+def cut(file: Path, folder: Path, parts: int) -> None:
+    """Write the lines of a file to as many files: a thread of Pyserini's indexer works on a file of its own."""
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    lines = file.read_bytes().splitlines(keepends=True)
+    for part in range(parts):
+        bounds = len(lines) * part // parts, len(lines) * (part + 1) // parts
+        (folder / f"{part}.jsonl").write_bytes(b"".join(lines[slice(*bounds)]))
+
+
+def sample_queries(file: Path, count: int) -> list[str]:
+    """Return queries of 2 to 6 words, each query's from one passage."""
+    draw = random.Random(0)
+    with file.open("rb") as stream:
+        size = stream.seek(0, os.SEEK_END)
+        found = []
+        while len(found) < count:
+            stream.seek(draw.randrange(size))
+            stream.readline()
+            if line := stream.readline():
+                words = json.loads(line)["contents"].split()
+                found.append(" ".join(draw.sample(words, min(len(words), draw.randint(2, 6)))))
+    return found
+
+
+# What runs in the processes that are measured. Each keeps what it opened, so that start-up is apart.
+
+_opened: dict = {}
+
+
+def start_ours() -> None:
+    from r2r.bm25 import java
+
+    java.start(HEAP)
+
+
+def build_ours(file: str, part: int, parts: int, folder: Path) -> None:
+    from r2r import datasets
+    from r2r.bm25 import shard
+
+    shard.build(datasets.corpus_parts(_corpus(file), parts)[part], folder, "", HEAP, lambda *told: None)
+
+
+def open_ours(index: Path) -> None:
+    from r2r.bm25.search import Searcher
+
+    _opened["ours"] = Searcher(index, K1, B, HEAP)
+
+
+def search_ours(queries: list[str]) -> int:
+    """Return how many hits there are; each has docid, score and text in Python."""
+    return sum(len(_opened["ours"].search(query, K).docids) for query in queries)
+
+
+def start_pyserini(threads: int) -> Callable:
+    """Start a JVM with Java's own choice of options but the heap, as Pyserini does."""
+    import jnius_config
+
+    from r2r.bm25 import java
+
+    if not jnius_config.vm_running:
+        os.environ["JAVA_HOME"] = java.check_java()
+        jnius_config.add_classpath(java._anserini())
+        jnius_config.add_options(f"-Xmx{HEAP * threads}m")
+        # The indexer's log would stand between the tables.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+    import jnius
+
+    return jnius.autoclass
+
+
+def build_pyserini(folder: str, index: str, threads: int) -> None:
+    """What `python -m pyserini.index.lucene` calls, storing the texts as ours does, with ours' buffers."""
+    options = f"-collection JsonCollection -threads {threads} -memoryBuffer {HEAP // 4 * threads} -storeContents"
+    start_pyserini(threads)("io.anserini.index.IndexCollection").main(
+        [*options.split(), "-input", folder, "-index", index]
+    )
+
+
+def open_pyserini(index: str, threads: int) -> None:
+    """What Pyserini's LuceneSearcher wraps; importing that one takes a key of OpenAI's, and loads torch."""
+    searcher = start_pyserini(threads)("io.anserini.search.SimpleSearcher")(index)
+    searcher.set_bm25(K1, B)
+    _opened["pyserini"] = searcher, threads
+
+
+def search_pyserini(queries: list[str], texts: bool) -> int:
+    """What LuceneSearcher.batch_search does, to the dict that it returns; then, with `texts`, what ours returns."""
+    import jnius
+
+    searcher, threads = _opened["pyserini"]
+    asked, qids = (jnius.autoclass("java.util.ArrayList")() for _ in range(2))
+    for number, query in enumerate(queries):
+        asked.add(query)
+        qids.add(str(number))
+    results = searcher.batch_search(asked, qids, K, threads)
+    found = {result.getKey(): result.getValue() for result in results.entrySet().toArray()}
+    if texts:
+        for hits in found.values():
+            [(hit.docid, hit.score, hit.lucene_document.get("contents")) for hit in hits]
+    return sum(map(len, found.values()))
+
+
+def run_bm25s(file: str, queries: str, threads: int) -> None:
+    """Print the seconds of index and search; runs in the environment of bm25s."""
+    import bm25s
+
+    with open(file) as lines:
+        texts = [json.loads(line)["contents"] for line in lines]
+    asked = json.loads(Path(queries).read_text())
+    start = time.perf_counter()
+    index = bm25s.BM25(k1=K1, b=B)
+    index.index(bm25s.tokenize(texts, show_progress=False), show_progress=False)
+    built = time.perf_counter() - start
+    start = time.perf_counter()
+    tokens = bm25s.tokenize(asked, show_progress=False, return_ids=False)
+    index.retrieve(tokens, k=min(K, len(texts)), show_progress=False, n_threads=threads)
+    print(json.dumps([built, time.perf_counter() - start]))
+
+
+# The measuring.
+
+
+class Processes:
+    """So many processes; `run` calls a function in each, with its own arguments, and returns the seconds of all."""
+
+    def __init__(self, count: int):
+        spawn = multiprocessing.get_context("spawn")
+        self.pools = [ProcessPoolExecutor(1, mp_context=spawn) for _ in range(count)]
+
+    def run(self, call: Callable, *arguments: tuple) -> float:
+        start = time.perf_counter()
+        waiting = [pool.submit(call, *own) for pool, own in zip(self.pools, arguments, strict=True)]
+        for one in waiting:
+            one.result()
+        return time.perf_counter() - start
+
+    def close(self) -> None:
+        for pool in self.pools:
+            pool.shutdown()
+
+
+def measure(name: str, file: Path, work: Path, settings: argparse.Namespace) -> dict:
+    """Return the figures of one collection: seconds of builds, queries per second of searches."""
+    threads = settings.threads
+    queries = sample_queries(file, settings.queries)
+    with file.open("rb") as lines:
+        found = {"collection": name, "passages": sum(1 for _ in lines), "load_before": os.getloadavg()[0]}
+    shutil.rmtree(work, ignore_errors=True)
+    work.mkdir(parents=True)
+    found |= _builds(file, work, threads)
+    found |= _searches(work, queries, threads, settings.rounds)
+    if settings.bm25s:
+        (work / "queries.json").write_text(json.dumps(queries))
+        command = [settings.bm25s, __file__, "bm25s", str(file), str(work / "queries.json"), str(threads)]
+        built, searched = json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
+        found |= {"build_bm25s": built, "search_bm25s": len(queries) / searched}
+    found["load_after"] = os.getloadavg()[0]
+    return found
+
+
+def _builds(file: Path, work: Path, threads: int) -> dict:
+    cut(file, work / "cut", threads)
+    theirs = Processes(1)
+    started_theirs = theirs.run(start_pyserini, (threads,))
+    built_theirs = theirs.run(build_pyserini, (str(work / "cut"), str(work / "pyserini"), threads))
+    theirs.close()
+
+    ours = Processes(threads)
+    started_ours = ours.run(start_ours, *[()] * threads)
+    parts = [(str(file), part, threads, work / "built" / f"{part:05}") for part in range(threads)]
+    (work / "built").mkdir()
+    built_ours = ours.run(build_ours, *parts)
+    ours.close()
+
+    start = time.perf_counter()
+    _job("index", work / "shards", threads, "--corpus", _corpus(file), "--shards", str(SHARDS))
+    # Both search the index that Pyserini built.
+    (work / "one" / "shards" / "00000").mkdir(parents=True)
+    (work / "one" / "shards" / "00000" / "lucene").symlink_to(work / "pyserini")
+    return {
+        "start_pyserini": started_theirs,
+        "start_ours": started_ours,
+        "build_pyserini": built_theirs,
+        "build_ours": built_ours,
+        "job_index": time.perf_counter() - start,
+    }
+
+
+def _searches(work: Path, queries: list[str], threads: int, rounds: int) -> dict:
+    shares = [(queries[number::threads],) for number in range(threads)]
+    one, four, theirs = Processes(threads), Processes(threads), Processes(1)
+    one.run(open_ours, *[(work / "one",)] * threads)
+    four.run(open_ours, *[(work / "shards",)] * threads)
+    theirs.run(open_pyserini, (str(work / "pyserini"), threads))
+    runs = {
+        "search_pyserini": lambda: theirs.run(search_pyserini, (queries, False)),
+        "search_ours": lambda: one.run(search_ours, *shares),
+        "search_ours_shards": lambda: four.run(search_ours, *shares),
+        "search_pyserini_texts": lambda: theirs.run(search_pyserini, (queries, True)),
+    }
+    seconds: dict[str, list[float]] = {name: [] for name in runs}
+    # The first round is for Java's compiler. Taken in turns, so that a disturbance meets all of them.
+    for number in range(rounds + 1):
+        for name, call in runs.items():
+            taken = call()
+            if number:
+                seconds[name].append(taken)
+    for processes in (one, four, theirs):
+        processes.close()
+    return {name: len(queries) / statistics.median(taken) for name, taken in seconds.items()}
+
+
+def measure_load(file: Path, work: Path, count: int, threads: int) -> dict:
+    """Run one retrieve job of `count` queries, and watch the memory of its driver, the process that a user starts."""
+    shutil.rmtree(work, ignore_errors=True)
+    work.mkdir(parents=True)
+    with (work / "queries.jsonl").open("w") as out:
+        for number, query in enumerate(sample_queries(file, count)):
+            out.write(json.dumps({"qid": str(number), "query": query}) + "\n")
+    _job("index", work / "index", threads, "--corpus", _corpus(file), "--shards", str(SHARDS))
+    command = _command(
+        *("retrieve", work / "out", threads, "--index", str(work / "index")),
+        *("--queries", f"jsonl:{work / 'queries.jsonl'}", "--k", str(K)),
+    )
+    memory, start = [], time.perf_counter()
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL) as job:
+        while job.poll() is None:
+            memory.append((round(time.perf_counter() - start), _resident(job.pid)))
+            time.sleep(min(10, 1 + len(memory)))
+    if job.returncode:
+        raise RuntimeError(f"the job failed with exit status {job.returncode}")
+    return {"queries": count, "seconds": time.perf_counter() - start, "memory": [one for one in memory if one[1]]}
+
+
+def _resident(process: int) -> int:
+    """Return the MiB of memory that a process holds; 0 once it has ended."""
+    try:
+        status = Path(f"/proc/{process}/status").read_text()
+    except OSError:
+        return 0
+    return next((int(line.split()[1]) // 1024 for line in status.splitlines() if line.startswith("VmRSS")), 0)
+
+
+def _corpus(file: Path | str) -> str:
+    return f"jsonl:{file}#docid=id,text=contents"
+
+
+def _command(stage: str, out: Path, threads: int, *more: str) -> list[str]:
+    script = str(JOBS / f"{stage}.py")
+    return [sys.executable, script, "--out", str(out), "--workers", str(threads), "--heap", str(HEAP), *more]
+
+
+def _job(stage: str, out: Path, threads: int, *more: str) -> None:
+    subprocess.run(_command(stage, out, threads, *more), check=True, stdout=subprocess.DEVNULL)
+
+
+# The tables.
+
+
+def report(results: list[dict], load: dict | None, threads: int) -> Iterator[str]:
+    """Yield the lines of the tables, in Markdown."""
+    columns = {
+        "passages": "passages",
+        "Pyserini": "search_pyserini",
+        "and texts": "search_pyserini_texts",
+        "ours, texts": "search_ours",
+        f"ours, {SHARDS} shards": "search_ours_shards",
+        "bm25s": "search_bm25s",
+    }
+    ratios = {
+        "ours / Pyserini": ("search_ours", "search_pyserini"),
+        "ours / and texts": ("search_ours", "search_pyserini_texts"),
+        f"{SHARDS} shards / one": ("search_ours_shards", "search_ours"),
+    }
+    yield from ["", "Queries per second:", ""]
+    yield from _table(results, columns, ratios)
+    columns = {
+        "passages": "passages",
+        "Pyserini": "build_pyserini",
+        "ours": "build_ours",
+        "bm25s": "build_bm25s",
+        "the index job": "job_index",
+        "start Pyserini": "start_pyserini",
+        "start ours": "start_ours",
+    }
+    yield from ["", "Seconds of the build:", ""]
+    yield from _table(results, columns, {"Pyserini / ours": ("build_pyserini", "build_ours")})
+    yield ""
+    loads = [f"{one['load_before']:.1f} to {one['load_after']:.1f}" for one in results]
+    yield f"Load average before and after each collection: {', '.join(loads)}."
+    generated = [one for one in results if one["collection"].startswith("generated")]
+    if len(generated) > 1:
+        yield from ["", *_extrapolation(*generated[-2:], threads)]
+    if load:
+        seen = load["memory"][:: max(1, len(load["memory"]) // 12)]
+        yield ""
+        yield f"One retrieve job of {load['queries']:,} queries, k={K}, {load['seconds']:.0f} s; the driver's memory:"
+        yield ", ".join(f"{megabytes} MiB at {second} s" for second, megabytes in seen) + "."
+
+
+def _extrapolation(smaller: dict, larger: dict, threads: int) -> Iterator[str]:
+    """Yield what the growth between two collections means for MS MARCO: an extrapolation, nothing that was measured."""
+    build = larger["build_ours"] * MS_MARCO / larger["passages"]
+    growth = math.log(smaller["search_ours_shards"] / larger["search_ours_shards"])
+    power = growth / math.log(larger["passages"] / smaller["passages"])
+    search = larger["search_ours_shards"] * (larger["passages"] / MS_MARCO) ** power
+    yield f"Extrapolated, not measured: from {smaller['passages']:,} to {larger['passages']:,} passages the time of a "
+    yield f"query grows as their number to the power of {power:.2f}. For {MS_MARCO:,} passages that makes"
+    for cores in (threads, 64):
+        yield (
+            f"- on {cores} cores: {search * cores / threads:,.0f} queries per second (k={K}, with texts), "
+            f"{build * threads / cores / 60:,.1f} minutes to build"
+        )
+
+
+def _table(results: list[dict], columns: dict[str, str], ratios: dict[str, tuple[str, str]]) -> Iterator[str]:
+    titles = ["collection", *columns, *ratios]
+    yield f"| {' | '.join(titles)} |"
+    yield f"|{' --- |' * len(titles)}"
+    for one in results:
+        cells = [one.get(name) for name in columns.values()]
+        shown = [one["collection"], *(f"{cell:,.3g}" if cell and cell < 100 else f"{cell or 0:,.0f}" for cell in cells)]
+        shown += [f"{one[above] / one[below]:.2f}" for above, below in ratios.values()]
+        yield f"| {' | '.join(shown)} |"
+
+
+def main(arguments: list[str]) -> None:
+    if arguments[:1] == ["bm25s"]:
+        return run_bm25s(arguments[1], arguments[2], int(arguments[3]))
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--work", required=True, type=lambda name: Path(name).resolve(), help="folder to write to")
+    parser.add_argument("--passages", type=int, nargs="*", default=[10_000, 100_000, 1_000_000])
+    parser.add_argument("--queries", type=int, default=2_000, help="of each search that is timed")
+    parser.add_argument("--rounds", type=int, default=3, help="the median of which counts")
+    parser.add_argument("--threads", type=int, default=2, help="of Pyserini and bm25s; workers of ours")
+    parser.add_argument("--load", type=int, default=0, help="queries of one retrieve job whose memory is watched")
+    parser.add_argument("--bm25s", metavar="PYTHON", help="interpreter of an environment that has bm25s")
+    settings = parser.parse_args(arguments)
+    settings.work.mkdir(parents=True, exist_ok=True)
+
+    collections = {}
+    if "R2R_DATA_DIR" in os.environ:
+        collections["msmarco-pool"] = Path(os.environ["R2R_DATA_DIR"], "msmarco-pool", "corpus.jsonl").resolve()
+    for passages in settings.passages:
+        file = settings.work / f"generated-{passages}.jsonl"
+        generate(file, passages)
+        collections[f"generated {passages}"] = file
+    results = []
+    for name, file in collections.items():
+        results.append(measure(name, file, settings.work / name.replace(" ", "-"), settings))
+        print(json.dumps(results[-1]), file=sys.stderr, flush=True)
+    load = None
+    if settings.load:
+        load = measure_load(next(iter(collections.values())), settings.work / "load", settings.load, settings.threads)
+    (settings.work / "results.json").write_text(json.dumps({"collections": results, "load": load}, indent=2) + "\n")
+    print("\n".join(report(results, load, settings.threads)))
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

@@ -1,0 +1,120 @@
+"""Calls to an OpenAI-compatible server: what is sent, what is tried again, and what is refused."""
+
+import asyncio
+import json
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+import pytest
+
+from r2r.config import BadInput
+from r2r.llm import Refused, server
+
+DONE = {
+    "choices": [{"message": {"content": "[2] > [1]"}, "finish_reason": "stop"}],
+    "usage": {"prompt_tokens": 7, "completion_tokens": 3},
+}
+
+
+@pytest.fixture
+def serving(monkeypatch):
+    """Start a server that gives one answer after the other, `(status, headers, body)`; the last one stays.
+
+    Returns its address and the list of requests that it has got.
+    """
+    monkeypatch.setenv("OPENAI_API_KEY", "a-secret")
+    started = []
+
+    def start(*answers):
+        waiting, got = list(answers), []
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_GET(self):
+                self.answer(200, {}, {"data": [{"id": "the-model"}]})
+
+            def do_POST(self):
+                body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+                got.append((self.path, self.headers["Authorization"], body))
+                self.answer(*(waiting.pop(0) if len(waiting) > 1 else waiting[0]))
+
+            def answer(self, status, headers, body):
+                self.send_response(status)
+                for name, value in headers.items():
+                    self.send_header(name, value)
+                self.end_headers()
+                self.wfile.write(json.dumps(body).encode())
+
+            def log_message(self, *args):
+                pass
+
+        http = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        threading.Thread(target=http.serve_forever, daemon=True).start()
+        started.append(http)
+        return f"http://127.0.0.1:{http.server_port}/v1", got
+
+    yield start
+    for http in started:
+        http.shutdown()
+        http.server_close()
+
+
+def ask(address, **more):
+    return asyncio.run(server.Server(address).complete("Rank.", max_tokens=9, **more))
+
+
+def test_a_reply_and_what_was_sent_for_it(serving):
+    address, got = serving((200, {}, DONE))
+    reply = ask(address, schema={"type": "object"}, seed=3)
+    assert reply == ("[2] > [1]", True, 7, 3)
+    ((path, key, body),) = got
+    assert path == "/v1/chat/completions" and key == "Bearer a-secret"
+    assert body["model"] == "the-model" and body["seed"] == 3 and body["max_tokens"] == 9
+    assert body["messages"] == [{"role": "user", "content": "Rank."}]
+    assert body["response_format"]["json_schema"]["schema"] == {"type": "object"}
+
+
+def test_a_model_is_named_behind_the_address(serving):
+    address, got = serving((200, {}, DONE))
+    ask(f"{address}#another")
+    assert got[0][2]["model"] == "another"
+
+
+def test_a_busy_or_failing_server_is_asked_again_when_it_says(serving, monkeypatch):
+    pauses = []
+
+    async def sleep(seconds):
+        pauses.append(seconds)
+
+    monkeypatch.setattr(server.asyncio, "sleep", sleep)
+    address, got = serving((429, {"Retry-After": "7"}, {}), (503, {}, {}), (200, {}, DONE))
+    assert ask(address).text == "[2] > [1]"
+    assert len(got) == 3 and pauses == [7, 2]
+
+
+def test_a_server_that_keeps_failing_is_given_up(serving, monkeypatch):
+    async def sleep(seconds):
+        pass
+
+    monkeypatch.setattr(server.asyncio, "sleep", sleep)
+    address, got = serving((500, {}, {"error": "out of memory"}))
+    with pytest.raises(ConnectionError, match="out of memory"):
+        ask(address)
+    assert len(got) == 6
+
+
+def test_a_refusal_is_final_and_has_the_servers_words(serving):
+    address, got = serving((400, {}, {"error": {"message": "prompt is too long"}}))
+    with pytest.raises(Refused, match="prompt is too long"):
+        ask(address)
+    assert len(got) == 1
+
+
+def test_a_reply_that_was_cut_off_is_not_complete(serving):
+    cut = {**DONE, "choices": [{"message": {"content": "[2"}, "finish_reason": "length"}]}
+    address, _ = serving((200, {}, cut))
+    assert not ask(address).complete
+
+
+def test_an_address_where_nobody_answers_is_named():
+    with pytest.raises(BadInput, match=r"http://127\.0\.0\.1:1/v1: lists no model"):
+        server.Server("http://127.0.0.1:1/v1")
