@@ -37,3 +37,17 @@ def test_a_worker_that_dies_is_replaced_and_a_mistake_reaches_the_driver(ray_loc
     assert (tmp_path / "died").exists()
     with pytest.raises(BadInput, match=r"^block 3: is wrong; do it right$"):
         list(on_workers(blocks, Worker, (tmp_path, True), count=1, ahead=1))
+
+
+class Here:
+    def __call__(self, block: pa.Table) -> dict:
+        return {"folder": os.getcwd()}
+
+
+def test_relative_paths_mean_the_same_to_a_worker_of_a_ray_that_was_started_elsewhere(ray_local, tmp_path, monkeypatch):
+    from ray import cloudpickle
+
+    cloudpickle.register_pickle_by_value(sys.modules[__name__])
+    monkeypatch.chdir(tmp_path)
+    answers = on_workers([pa.table({"number": [1]})], Here, (), count=1, ahead=1)
+    assert list(answers) == [{"folder": str(tmp_path)}]

@@ -15,6 +15,7 @@ from functools import partial
 
 from r2r import datasets, tables
 from r2r.config import AnnotateSettings, BadInput
+from r2r.datasets.documents import clean
 from r2r.llm import Refused, is_server, open_model, pool, resolve
 from r2r.llm.prompt import chat_ids, fit, load_tokenizer
 from r2r.teacher import parse
@@ -55,7 +56,7 @@ def annotate(candidates: str | None, out: str, settings: AnnotateSettings) -> No
     reasons = Counter(reject["reason"] for reject in tables.read(out, "rejects").to_pylist())
     for reason, count in reasons.most_common(5):
         print(f"annotate: rejected {count}: {reason}", flush=True)
-    names = ("prompt_tokens", "completion_tokens", "cut_passages", "asked_again")
+    names = ("prompt_tokens", "completion_tokens", "cut_passages", "asked_again", "repaired")
     stage.finish(
         rows={table: counts[table] for table in ("annotations", "rejects")},
         **{name: counts[name] for name in names},
@@ -123,8 +124,9 @@ class Annotator:
             tokens.update(prompt_tokens=reply.prompt_tokens, completion_tokens=reply.completion_tokens)
             text = reply.text
             parsed = parse.parse_reply(text, len(texts), settings.reasoning)
-            if parsed.status == "ok":
+            if parsed.status != "failed":
                 tokens["asked_again"] = attempt - 1
+                tokens["repaired"] = int(parsed.status == "repaired")
                 annotation = {
                     "qid": row["qid"],
                     "query": row["query"],
@@ -143,5 +145,5 @@ class Annotator:
                 return "annotations", annotation, tokens
             reason = parsed.reason if reply.complete else f"reply longer than {settings.max_tokens} tokens"
         tokens["asked_again"] = attempt - 1
-        reject = {"qid": row["qid"], "key": known, "reason": reason, "reply": text, "attempts": attempt}
+        reject = {"qid": row["qid"], "key": known, "reason": reason, "reply": clean(text)[0], "attempts": attempt}
         return "rejects", reject, tokens
