@@ -60,6 +60,11 @@ def beir(tmp_path):
         ),
         (["rerank", "--candidates", "x", "--student", "demo", "--out", "OUT", "--stride", "21"], "stride: 21"),
         (["rerank", "--candidates", "x", "--student", "demo", "--out", "OUT", "--engine", "{x"], "is not JSON"),
+        (
+            ["rerank", "--candidates", "x", "--student", "demo", "--out", "OUT", "--window", "5", "--explain", "6"]
+            + ["--stride", "5"],
+            "explain: 6: more than the window of 5",
+        ),
         (["evaluate", "--qrels", "demo", "--run", "bm25=none", "--out", "OUT"], "none: no such file"),
         (["evaluate", "--qrels", "demo", "--run", "none", "--out", "OUT"], "expected NAME=FILE"),
         (["serve", "--student", "demo", "--adapter", "none"], "none: no adapter_config.json"),

@@ -20,7 +20,7 @@ def rerank(candidates: str, student: str, adapter: str | None, out: str, setting
     """Write the table `rankings` and `run.txt` into `out`.
 
     `candidates` is a stage folder or `rankgpt:FILE`; without an adapter the student ranks as it is (zero-shot).
-    Raises BadInput where the adapter was made for another model, or the windows leave passages out.
+    Raises BadInput where the adapter was made for another model, and for windows that leave passages out.
     """
     inputs = {"candidates": candidates, "student": student} | ({"adapter": adapter} if adapter else {})
     stage = tables.Stage("rerank", out, inputs, settings)
@@ -28,6 +28,8 @@ def rerank(candidates: str, student: str, adapter: str | None, out: str, setting
         return
     if settings.stride > settings.window:
         raise BadInput(f"stride: {settings.stride}: more than the window of {settings.window}, so passages are skipped")
+    if settings.explain > settings.window:
+        raise BadInput(f"explain: {settings.explain}: more than the window of {settings.window} that is explained from")
     check(student, adapter)
     rows = datasets.read_candidates(candidates)
     tables.clear(out, "rankings")
