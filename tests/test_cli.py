@@ -10,6 +10,8 @@ from r2r import cli, config, tables
 from r2r.config import BadInput
 from r2r.demo.models import demo_model
 
+_RANK = ["--candidates", "x", "--student", "demo", "--out", "OUT"]
+
 
 @pytest.fixture
 def mistake(capsys):
@@ -58,11 +60,10 @@ def beir(tmp_path):
             ["rerank", "--candidates", "none", "--student", "demo", "--out", "OUT", "--adapter", "none"],
             "adapter_config",
         ),
-        (["rerank", "--candidates", "x", "--student", "demo", "--out", "OUT", "--stride", "21"], "stride: 21"),
-        (["rerank", "--candidates", "x", "--student", "demo", "--out", "OUT", "--engine", "{x"], "is not JSON"),
+        (["rerank", *_RANK, "--stride", "21"], "stride: 21"),
+        (["rerank", *_RANK, "--engine", "{x"], "is not JSON"),
         (
-            ["rerank", "--candidates", "x", "--student", "demo", "--out", "OUT", "--window", "5", "--explain", "6"]
-            + ["--stride", "5"],
+            ["rerank", *_RANK, "--window", "5", "--stride", "5", "--explain", "6"],
             "explain: 6: more than the window of 5",
         ),
         (["evaluate", "--qrels", "demo", "--run", "bm25=none", "--out", "OUT"], "none: no such file"),
