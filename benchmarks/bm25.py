@@ -31,6 +31,7 @@ from pathlib import Path
 
 K, K1, B, SHARDS = 100, 0.9, 0.4, 4
 HEAP = 1024  # MiB, for each worker of ours; Pyserini's one process gets as much for each of its threads
+WARM_UP = 3  # rounds
 MS_MARCO = 8_841_823  # passages
 JOBS = Path(__file__).resolve().parents[1] / "jobs"
 
@@ -90,11 +91,14 @@ def start_ours() -> None:
     java.start(HEAP)
 
 
-def build_ours(file: str, part: int, parts: int, folder: Path) -> None:
+def build_ours(file: Path, shards: list[int], folder: Path) -> None:
+    """What a worker of the index job does with the shards that it gets."""
     from r2r import datasets
     from r2r.bm25 import shard
 
-    shard.build(datasets.corpus_parts(_corpus(file), parts)[part], folder, "", HEAP, lambda *told: None)
+    parts = datasets.corpus_parts(_corpus(file), SHARDS)
+    for number in shards:
+        shard.build(parts[number], folder / f"{number:05}", "", HEAP, lambda *told: None)
 
 
 def open_ours(index: Path) -> None:
@@ -118,8 +122,6 @@ def start_pyserini(threads: int) -> Callable:
         os.environ["JAVA_HOME"] = java.check_java()
         jnius_config.add_classpath(java._anserini())
         jnius_config.add_options(f"-Xmx{HEAP * threads}m")
-        # The indexer's log would stand between the tables.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
     import jnius
 
     return jnius.autoclass
@@ -178,22 +180,36 @@ def run_bm25s(file: str, queries: str, threads: int) -> None:
 
 
 class Processes:
-    """So many processes; `run` calls a function in each, with its own arguments, and returns the seconds of all."""
+    """So many processes; `run` calls a function in each, with its own arguments.
+
+    It returns the seconds until the last is done, and those that all of them had a CPU. The second figure shows what
+    the work costs also where something else runs on the machine.
+    """
 
     def __init__(self, count: int):
         spawn = multiprocessing.get_context("spawn")
-        self.pools = [ProcessPoolExecutor(1, mp_context=spawn) for _ in range(count)]
+        self.pools = [ProcessPoolExecutor(1, mp_context=spawn, initializer=_quiet) for _ in range(count)]
 
-    def run(self, call: Callable, *arguments: tuple) -> float:
+    def run(self, call: Callable, *arguments: tuple) -> tuple[float, float]:
         start = time.perf_counter()
-        waiting = [pool.submit(call, *own) for pool, own in zip(self.pools, arguments, strict=True)]
-        for one in waiting:
-            one.result()
-        return time.perf_counter() - start
+        waiting = [pool.submit(_cpu_of, call, own) for pool, own in zip(self.pools, arguments, strict=True)]
+        cpu = sum(one.result() for one in waiting)
+        return time.perf_counter() - start, cpu
 
     def close(self) -> None:
         for pool in self.pools:
             pool.shutdown()
+
+
+def _quiet() -> None:
+    # Anserini's log goes where the tables go.
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+
+
+def _cpu_of(call: Callable, arguments: tuple) -> float:
+    before = time.process_time()
+    call(*arguments)
+    return time.process_time() - before
 
 
 def measure(name: str, file: Path, work: Path, settings: argparse.Namespace) -> dict:
@@ -224,22 +240,21 @@ def _builds(file: Path, work: Path, threads: int) -> dict:
 
     ours = Processes(threads)
     started_ours = ours.run(start_ours, *[()] * threads)
-    parts = [(str(file), part, threads, work / "built" / f"{part:05}") for part in range(threads)]
-    (work / "built").mkdir()
-    built_ours = ours.run(build_ours, *parts)
+    shares = [list(range(number, SHARDS, threads)) for number in range(threads)]
+    (work / "shards" / "shards").mkdir(parents=True)
+    built_ours = ours.run(build_ours, *[(file, share, work / "shards" / "shards") for share in shares])
     ours.close()
 
-    start = time.perf_counter()
-    _job("index", work / "shards", threads, "--corpus", _corpus(file), "--shards", str(SHARDS))
-    # Both search the index that Pyserini built.
+    # As one index, both search the one that Pyserini built.
     (work / "one" / "shards" / "00000").mkdir(parents=True)
     (work / "one" / "shards" / "00000" / "lucene").symlink_to(work / "pyserini")
     return {
-        "start_pyserini": started_theirs,
-        "start_ours": started_ours,
-        "build_pyserini": built_theirs,
-        "build_ours": built_ours,
-        "job_index": time.perf_counter() - start,
+        "start_pyserini": started_theirs[0],
+        "start_ours": started_ours[0],
+        "build_pyserini": built_theirs[0],
+        "build_ours": built_ours[0],
+        "cpu_build_pyserini": built_theirs[1],
+        "cpu_build_ours": built_ours[1],
     }
 
 
@@ -255,16 +270,20 @@ def _searches(work: Path, queries: list[str], threads: int, rounds: int) -> dict
         "search_ours_shards": lambda: four.run(search_ours, *shares),
         "search_pyserini_texts": lambda: theirs.run(search_pyserini, (queries, True)),
     }
-    seconds: dict[str, list[float]] = {name: [] for name in runs}
-    # The first round is for Java's compiler. Taken in turns, so that a disturbance meets all of them.
-    for number in range(rounds + 1):
+    measured: dict[str, list[tuple[float, float]]] = {name: [] for name in runs}
+    # The first rounds are for Java's compiler. Taken in turns, so that a disturbance meets all of them.
+    for number in range(-WARM_UP, rounds):
         for name, call in runs.items():
             taken = call()
-            if number:
-                seconds[name].append(taken)
+            if number >= 0:
+                measured[name].append(taken)
     for processes in (one, four, theirs):
         processes.close()
-    return {name: len(queries) / statistics.median(taken) for name, taken in seconds.items()}
+    found = {}
+    for name, taken in measured.items():
+        seconds, cpu = (statistics.median(column) for column in zip(*taken, strict=True))
+        found |= {name: len(queries) / seconds, f"cpu_{name}": cpu / len(queries)}
+    return found
 
 
 def measure_load(file: Path, work: Path, count: int, threads: int) -> dict:
@@ -274,7 +293,8 @@ def measure_load(file: Path, work: Path, count: int, threads: int) -> dict:
     with (work / "queries.jsonl").open("w") as out:
         for number, query in enumerate(sample_queries(file, count)):
             out.write(json.dumps({"qid": str(number), "query": query}) + "\n")
-    _job("index", work / "index", threads, "--corpus", _corpus(file), "--shards", str(SHARDS))
+    index = _command("index", work / "index", threads, "--corpus", _corpus(file), "--shards", str(SHARDS))
+    subprocess.run(index, check=True, stdout=subprocess.DEVNULL)
     command = _command(
         *("retrieve", work / "out", threads, "--index", str(work / "index")),
         *("--queries", f"jsonl:{work / 'queries.jsonl'}", "--k", str(K)),
@@ -307,10 +327,6 @@ def _command(stage: str, out: Path, threads: int, *more: str) -> list[str]:
     return [sys.executable, script, "--out", str(out), "--workers", str(threads), "--heap", str(HEAP), *more]
 
 
-def _job(stage: str, out: Path, threads: int, *more: str) -> None:
-    subprocess.run(_command(stage, out, threads, *more), check=True, stdout=subprocess.DEVNULL)
-
-
 # The tables.
 
 
@@ -328,6 +344,9 @@ def report(results: list[dict], load: dict | None, threads: int) -> Iterator[str
         "ours / Pyserini": ("search_ours", "search_pyserini"),
         "ours / and texts": ("search_ours", "search_pyserini_texts"),
         f"{SHARDS} shards / one": ("search_ours_shards", "search_ours"),
+        "by CPU:": ("cpu_search_pyserini", "cpu_search_ours"),
+        "and texts": ("cpu_search_pyserini_texts", "cpu_search_ours"),
+        f"{SHARDS} shards": ("cpu_search_ours", "cpu_search_ours_shards"),
     }
     yield from ["", "Queries per second:", ""]
     yield from _table(results, columns, ratios)
@@ -336,12 +355,15 @@ def report(results: list[dict], load: dict | None, threads: int) -> Iterator[str
         "Pyserini": "build_pyserini",
         "ours": "build_ours",
         "bm25s": "build_bm25s",
-        "the index job": "job_index",
         "start Pyserini": "start_pyserini",
         "start ours": "start_ours",
     }
     yield from ["", "Seconds of the build:", ""]
-    yield from _table(results, columns, {"Pyserini / ours": ("build_pyserini", "build_ours")})
+    ratios = {
+        "Pyserini / ours": ("build_pyserini", "build_ours"),
+        "by CPU": ("cpu_build_pyserini", "cpu_build_ours"),
+    }
+    yield from _table(results, columns, ratios)
     yield ""
     loads = [f"{one['load_before']:.1f} to {one['load_after']:.1f}" for one in results]
     yield f"Load average before and after each collection: {', '.join(loads)}."
@@ -356,17 +378,20 @@ def report(results: list[dict], load: dict | None, threads: int) -> Iterator[str
 
 
 def _extrapolation(smaller: dict, larger: dict, threads: int) -> Iterator[str]:
-    """Yield what the growth between two collections means for MS MARCO: an extrapolation, nothing that was measured."""
-    build = larger["build_ours"] * MS_MARCO / larger["passages"]
-    growth = math.log(smaller["search_ours_shards"] / larger["search_ours_shards"])
+    """Yield what the growth between two collections means for MS MARCO: an extrapolation, nothing that was measured.
+
+    From the seconds of CPU, and as if cores were all that limits.
+    """
+    growth = math.log(larger["cpu_search_ours_shards"] / smaller["cpu_search_ours_shards"])
     power = growth / math.log(larger["passages"] / smaller["passages"])
-    search = larger["search_ours_shards"] * (larger["passages"] / MS_MARCO) ** power
-    yield f"Extrapolated, not measured: from {smaller['passages']:,} to {larger['passages']:,} passages the time of a "
-    yield f"query grows as their number to the power of {power:.2f}. For {MS_MARCO:,} passages that makes"
+    search = larger["cpu_search_ours_shards"] * (MS_MARCO / larger["passages"]) ** power
+    build = larger["cpu_build_ours"] * MS_MARCO / larger["passages"]
+    yield f"Extrapolated, not measured: from {smaller['passages']:,} to {larger['passages']:,} passages the CPU's time"
+    yield f"for a query grows as their number to the power of {power:.2f}. At best, {MS_MARCO:,} passages make"
     for cores in (threads, 64):
         yield (
-            f"- on {cores} cores: {search * cores / threads:,.0f} queries per second (k={K}, with texts), "
-            f"{build * threads / cores / 60:,.1f} minutes to build"
+            f"- on {cores} cores: {cores / search:,.0f} queries per second (k={K}, with texts), "
+            f"{build / cores / 60:,.1f} minutes to build"
         )
 
 
@@ -376,9 +401,15 @@ def _table(results: list[dict], columns: dict[str, str], ratios: dict[str, tuple
     yield f"|{' --- |' * len(titles)}"
     for one in results:
         cells = [one.get(name) for name in columns.values()]
-        shown = [one["collection"], *(f"{cell:,.3g}" if cell and cell < 100 else f"{cell or 0:,.0f}" for cell in cells)]
+        shown = [one["collection"], *map(_figure, cells)]
         shown += [f"{one[above] / one[below]:.2f}" for above, below in ratios.values()]
         yield f"| {' | '.join(shown)} |"
+
+
+def _figure(value: float | None) -> str:
+    if value is None:
+        return "-"
+    return f"{value:,.3g}" if value < 100 else f"{value:,.0f}"
 
 
 def main(arguments: list[str]) -> None:

@@ -2,6 +2,8 @@
 
     ray job submit --working-dir . -- \
       python jobs/index.py --corpus beir:/mnt/data --out /mnt/run/index --shards 4
+
+With --merge, /mnt/run/index/merged is one Lucene index of the whole corpus, which plain Pyserini opens.
 """
 
 import sys

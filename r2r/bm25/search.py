@@ -1,10 +1,11 @@
 """Exact BM25 over the shards of an index, in one worker.
 
-Owns the query, the scores, the order of equal scores, and fetching ids and texts. Does not own how queries are spread
-over workers. All shards are searched as one reader, Lucene's MultiReader, so every score is computed from the
-statistics of the whole corpus: a term's document frequency is summed over the shards when it is looked up, which a
-search does in any case, and N and the average length come with the index. Scores are therefore those of a single
-index to the last bit, not only nearly: were shards scored apart and merged, rounding would break ties at random.
+Owns the query, the scores, and the order of equal scores. Does not own how queries are spread over workers, nor how
+hits come out of Java (`hits.py`). All shards are searched as one reader, Lucene's MultiReader, so every score is
+computed from the statistics of the whole corpus: a term's document frequency is summed over the shards when it is
+looked up, which a search does in any case, and N and the average length come with the index. Scores are therefore
+those of a single index to the last bit, not only nearly: were shards scored apart and merged, rounding would break
+ties at random.
 
     Searcher("runs/demo/index", k1=0.9, b=0.4, heap=512).search("who mends the boats", k=10)
 """
@@ -15,6 +16,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from r2r.bm25 import java
+from r2r.bm25.hits import reader
 from r2r.bm25.shard import CONTENTS, ID, analyzer, open_directory
 from r2r.config import BadInput
 
@@ -45,7 +47,7 @@ class Searcher:
         field = autoclass("org.apache.lucene.search.SortField")
         by_docid = field(ID, autoclass("org.apache.lucene.search.SortField$Type").STRING_VAL, True)
         self._order = autoclass("org.apache.lucene.search.Sort")(field.FIELD_SCORE, by_docid)
-        self._visitor = autoclass("org.apache.lucene.document.DocumentStoredFieldVisitor")
+        self._read = reader(self._searcher)
 
     def statistics(self) -> tuple[int, int]:
         """Return the number of documents and of tokens over all shards."""
@@ -60,19 +62,13 @@ class Searcher:
         trec_eval's order, so that a run file is read back in the order of the candidates.
         """
         terms = self._queries.buildQuery(CONTENTS, self._analyzer, query)
-        # Lucene's own order of equal scores is of no matter within the list, only where it is cut. There a search in
-        # the full order takes three times as long, and is seldom needed.
-        found = self._searcher.search(terms, k + 1).scoreDocs
-        if len(found) > k and found[k - 1].score == found[k].score:
-            found = self._searcher.search(terms, k, self._order, True).scoreDocs
-        del found[k:]
-        visitor, stored = self._visitor(), self._searcher.storedFields()
-        for hit in found:
-            stored.document(hit.doc, visitor)
-        documents = visitor.getDocument()
-        docids, texts = documents.getValues(ID), documents.getValues(CONTENTS)
+        # In the order of equal scores a search takes three times as long, and only where the list is cut does it matter
+        # which of them Lucene finds: one hit more shows whether it does.
+        docids, texts, scores = self._read(self._searcher.search(terms, k + 1))
+        if len(scores) > k and scores[k - 1] == scores[k]:
+            docids, texts, scores = self._read(self._searcher.search(terms, k, self._order, True))
         # Code points sort as Lucene's UTF-8 does.
-        best_first = sorted(zip([hit.score for hit in found], docids, texts, strict=True), reverse=True)
+        best_first = sorted(zip(scores[:k], docids, texts, strict=False), reverse=True)
         return Hits(*([hit[column] for hit in best_first] for column in (1, 2, 0)))
 
 

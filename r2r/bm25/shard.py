@@ -28,6 +28,9 @@ ID, CONTENTS = "id", "contents"
 # What Java's trim() takes for blank; Anserini refuses a document in which nothing else is.
 _BLANK = "".join(map(chr, range(33)))
 
+# Characters that go to Java at a time: a call for every document would take as long as the indexing of a short one.
+_BATCH = 2**18
+
 
 def contents(document: Document) -> str:
     """Return what is searched, and handed on as the candidate's text: the title, a line break and the text."""
@@ -54,18 +57,18 @@ def build(part: Part, folder: Path, key: str, heap: int, tell: Callable[[int, in
     shutil.rmtree(aside, ignore_errors=True)
     (aside / "lucene").mkdir(parents=True)
 
-    directory = open_directory(aside / "lucene")
-    config = autoclass("org.apache.lucene.index.IndexWriterConfig")(analyzer())
-    config.setRAMBufferSizeMB(float(heap // 4))
-    writer = autoclass("org.apache.lucene.index.IndexWriter")(directory, config)
+    arguments = autoclass("io.anserini.index.IndexCollection$Args")()
+    arguments.index = str(aside / "lucene")
+    arguments.memoryBuffer = heap // 4
+    arguments.storeContents = True
+    arguments.threads = 1
+    indexer = autoclass("io.anserini.index.SimpleIndexer")(arguments)
     docids = array("Q"), array("Q")
     try:
-        found = _add(writer, part, docids, tell)
-    except BaseException:
-        writer.rollback()
-        raise
-    writer.close()
-    documents, tokens = statistics(directory)
+        found = _add(indexer, part, docids, tell)
+    finally:
+        indexer.close()
+    documents, tokens = statistics(open_directory(aside / "lucene"))
     if documents != found["documents"] - found["empty"]:
         added = found["documents"] - found["empty"]
         raise RuntimeError(f"{folder}: holds {documents} documents, {added} were added to it")
@@ -78,16 +81,10 @@ def build(part: Part, folder: Path, key: str, heap: int, tell: Callable[[int, in
     return found
 
 
-def _add(writer, part: Part, docids: tuple[array, array], tell: Callable[[int, int], None]) -> dict:
-    import jnius
-
-    arguments = jnius.autoclass("io.anserini.index.IndexCollection$Args")()
-    arguments.storeContents = True
-    generator = jnius.autoclass("io.anserini.index.generator.DefaultLuceneDocumentGenerator")(arguments)
-    source = jnius.autoclass("io.anserini.collection.JsonCollection$Document")
+def _add(indexer, part: Part, docids: tuple[array, array], tell: Callable[[int, int], None]) -> dict:
     hashes, places = docids
     found = {"documents": 0, "empty": 0, "repaired": 0}
-    told = time.monotonic()
+    batch, size, told = [], 0, time.monotonic()
     for at, document in part.read():
         found["documents"] += 1
         found["repaired"] += document.repaired
@@ -95,19 +92,30 @@ def _add(writer, part: Part, docids: tuple[array, array], tell: Callable[[int, i
         places.append(at)
         text = contents(document)
         if text.strip().strip(_BLANK):
-            try:
-                writer.addDocument(generator.createDocument(source.fromFields(document.docid, text)))
-            except jnius.JavaException as error:
-                message = str(error).splitlines()[0]
-                raise BadInput(f"{part.place(at)}: Lucene refuses document {document.docid[:80]}: {message}") from None
+            batch.append((at, document.docid, json.dumps({ID: document.docid, CONTENTS: text})))
+            size += len(batch[-1][2])
         else:
             # No query can find it; Anserini leaves such a document out too.
             found["empty"] += 1
+        if size > _BATCH:
+            _add_batch(indexer, part, batch)
+            batch, size = [], 0
         if time.monotonic() - told > 1:
             tell(found["documents"], at - places[0])
             told = time.monotonic()
+    _add_batch(indexer, part, batch)
     tell(found["documents"], places[-1] - places[0] if places else 0)
     return found
+
+
+def _add_batch(indexer, part: Part, batch: list[tuple[int, str, str]]) -> None:
+    """Index documents (position, docid, JSON). Raises BadInput for one that Lucene refuses."""
+    if indexer.addRawDocuments([raw for _, _, raw in batch]) == len(batch):
+        return
+    # It says how many it took, not which. The index is given up in any case, so they can be told by trying.
+    at, docid = next((at, docid) for at, docid, raw in batch if indexer.addRawDocuments([raw]) != 1)
+    right = "an id of at most 32,766 bytes and a text of at most 20 million characters are needed"
+    raise BadInput(f"{part.place(at)}: Lucene refuses document {docid[:80]}; {right}")
 
 
 def statistics(directory) -> tuple[int, int]:
