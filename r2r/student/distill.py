@@ -25,6 +25,7 @@ from r2r.llm import resolve
 from r2r.llm.prompt import load_tokenizer
 from r2r.student import adapter
 from r2r.student.prompt import fields, label_ids
+from r2r.student.rank import check
 from r2r.workers import bar, enter, start_ray, watching
 
 _PARTS = ("pairwise", "listwise", "generation")
@@ -46,8 +47,7 @@ def distill(annotations: str, out: str, settings: DistillSettings) -> None:
 
     _check_compiler(settings)
     rows = _rows(annotations, settings)
-    student = resolve(settings.student, "student")
-    label_ids(load_tokenizer(student), settings.student)
+    check(settings.student, None)
     folder = Path(out).resolve()
     shutil.rmtree(folder / "train", ignore_errors=True)
     start_ray()

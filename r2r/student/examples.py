@@ -25,7 +25,7 @@ class Example(NamedTuple):
 
 def fits(tokenizer, row: dict, settings: DistillSettings) -> bool:
     """Return whether a row's reply leaves the passages at least half of `max_length`."""
-    return len(example(tokenizer, row, settings, 0).reply) <= settings.max_length // 2
+    return len(_reply(tokenizer, row, settings, _shown(row, 0))) <= settings.max_length // 2
 
 
 def example(tokenizer, row: dict, settings: DistillSettings, seed: int) -> Example:
@@ -33,8 +33,24 @@ def example(tokenizer, row: dict, settings: DistillSettings, seed: int) -> Examp
 
     Shuffled, since a student that always sees BM25's order learns to repeat it.
     """
+    shown = _shown(row, seed)
+    answer = _reply(tokenizer, row, settings, shown)
+    passages = [row["texts"][position] for position in shown]
+    message, _ = fit(tokenizer, prompt, row["query"], passages, settings.max_length - len(answer))
+    rank_of = {position - 1: rank for rank, position in enumerate(row["ranking"])}
+    ranks = [rank_of[position] for position in shown]
+    return Example(chat_ids(tokenizer, message), answer, ranks)
+
+
+def _shown(row: dict, seed: int) -> list[int]:
+    """Return the places of a row's passages, from 0, in the order in which the student sees them."""
     shown = list(range(len(row["docids"])))
     random.Random(seed).shuffle(shown)
+    return shown
+
+
+def _reply(tokenizer, row: dict, settings: DistillSettings, shown: list[int]) -> list[int]:
+    """Return the tokens of the reply to learn, up to and with the end of the turn."""
     label_of = {position: LABELS[place] for place, position in enumerate(shown)}
     order = [position - 1 for position in row["ranking"]]
     numbers = {position + 1: label for position, label in label_of.items()}
@@ -43,12 +59,7 @@ def example(tokenizer, row: dict, settings: DistillSettings, seed: int) -> Examp
         if "comparison" in reason:
             reason["comparison"] = rename(reason["comparison"], numbers)
     answer = text_ids(tokenizer, reply([label_of[position] for position in order], reasons, settings.reasoning))
-    answer.append(tokenizer.eos_token_id)
-    passages = [row["texts"][position] for position in shown]
-    message, _ = fit(tokenizer, prompt, row["query"], passages, settings.max_length - len(answer))
-    rank_of = {position: rank for rank, position in enumerate(order)}
-    ranks = [rank_of[position] for position in shown]
-    return Example(chat_ids(tokenizer, message), answer, ranks)
+    return [*answer, tokenizer.eos_token_id]
 
 
 def collate(examples: list[Example], pad: int) -> dict:

@@ -49,7 +49,8 @@ def annotate(candidates: str | None, out: str, settings: AnnotateSettings) -> No
         return
 
     rows = datasets.read_candidates(candidates)
-    counts = pool.run_rows(rows, Annotator, (settings,), settings, out, "annotate")
+    teacher = stage.manifest["inputs"]["teacher"]["fingerprint"]
+    counts = pool.run_rows(rows, Annotator, (settings, teacher), settings, out, "annotate")
     for table in ("annotations", "rejects"):
         if not tables.path(out, table).exists():
             tables.write([], out, table)
@@ -87,11 +88,10 @@ def key(query: str, docids: list[str], texts: list[str], teacher: str, settings:
 
 
 class Annotator:
-    """Asks one teacher about one candidates row at a time, up to `attempts` times."""
+    """Asks one teacher, known by its fingerprint, about one candidates row at a time, up to `attempts` times."""
 
-    def __init__(self, settings: AnnotateSettings):
-        self.settings = settings
-        self.teacher = tables.fingerprint(settings.teacher)
+    def __init__(self, settings: AnnotateSettings, teacher: str):
+        self.settings, self.teacher = settings, teacher
         self.model = open_model(resolve(settings.teacher, "teacher"), settings.engine)
 
     async def __call__(self, row: dict) -> tuple[str, dict, dict]:
