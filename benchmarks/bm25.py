@@ -85,20 +85,22 @@ def sample_queries(file: Path, count: int) -> list[str]:
 _opened: dict = {}
 
 
-def start_ours() -> None:
-    from r2r.bm25 import java
-
-    java.start(HEAP)
-
-
-def build_ours(file: Path, shards: list[int], folder: Path) -> None:
-    """What a worker of the index job does with the shards that it gets."""
+def start_ours(file: Path, threads: int) -> None:
+    """What a worker of the index job does at its start."""
     from r2r import datasets
+    from r2r.bm25 import java
+    from r2r.bm25.index import is_brief
+
+    _opened["parts"] = datasets.corpus_parts(_corpus(file), SHARDS)
+    java.start(HEAP, is_brief(_opened["parts"], threads))
+
+
+def build_ours(shards: list[int], folder: Path) -> None:
+    """What a worker of the index job does with the shards that it gets."""
     from r2r.bm25 import shard
 
-    parts = datasets.corpus_parts(_corpus(file), SHARDS)
     for number in shards:
-        shard.build(parts[number], folder / f"{number:05}", "", HEAP, lambda *told: None)
+        shard.build(_opened["parts"][number], folder / f"{number:05}", "", HEAP, lambda *told: None)
 
 
 def open_ours(index: Path) -> None:
@@ -239,10 +241,10 @@ def _builds(file: Path, work: Path, threads: int) -> dict:
     theirs.close()
 
     ours = Processes(threads)
-    started_ours = ours.run(start_ours, *[()] * threads)
+    started_ours = ours.run(start_ours, *[(file, threads)] * threads)
     shares = [list(range(number, SHARDS, threads)) for number in range(threads)]
     (work / "shards" / "shards").mkdir(parents=True)
-    built_ours = ours.run(build_ours, *[(file, share, work / "shards" / "shards") for share in shares])
+    built_ours = ours.run(build_ours, *[(share, work / "shards" / "shards") for share in shares])
     ours.close()
 
     # As one index, both search the one that Pyserini built.

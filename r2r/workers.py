@@ -169,8 +169,8 @@ class _Board:
 
 
 @contextmanager
-def progress(title: str, total: int | None) -> Iterator:
-    """Show a bar of `total` bytes (None: unknown, then without an ETA) with the documents done beside it.
+def progress(title: str, total: int | None, unit: str) -> Iterator:
+    """Show a bar of `total` units (None: unknown, then without an ETA) with the documents done beside it.
 
     Yields a remote method; `tell.remote(who, documents, done)` replaces what `who` told before.
     """
@@ -178,7 +178,7 @@ def progress(title: str, total: int | None) -> Iterator:
     import ray
 
     board = ray.remote(num_cpus=0)(_Board).remote()
-    with bar(title, total, "B", unit_scale=True) as shown:
+    with bar(title, total, unit, unit_scale=True) as shown:
 
         def look() -> None:
             documents, done = ray.get(board.sums.remote())

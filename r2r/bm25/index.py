@@ -25,6 +25,9 @@ from r2r.workers import on_workers, progress, start_ray
 if TYPE_CHECKING:
     import pyarrow as pa
 
+# Up to this much for each worker, half of the build's time would go into compiling Java anew (benchmarks/README.md).
+_BRIEF = {"B": 100 * 2**20, "document": 250_000}
+
 
 def build_index(corpus: str, out: str, settings: IndexSettings) -> None:
     """Index a corpus into `settings.shards` shards under `out`; of a build that was killed, only the missing ones.
@@ -66,11 +69,19 @@ def _build(parts: list[Part], folders: list[Path], missing: list[int], key: str,
     import pyarrow as pa
 
     sizes = [parts[number].size for number in missing]
+    total = None if None in sizes else sum(sizes)
     blocks = [pa.table({"shard": [number]}) for number in missing]
-    with progress("index", None if None in sizes else sum(sizes)) as tell:
+    with progress("index", total, parts[0].unit) as tell:
+        worker = parts, folders, key, settings.heap, is_brief(parts, settings.workers), tell
         # One shard ahead: a worker that is up first would else take those that another could build.
-        for _ in on_workers(blocks, _Builder, (parts, folders, key, settings.heap, tell), settings.workers, ahead=1):
+        for _ in on_workers(blocks, _Builder, worker, settings.workers, ahead=1):
             pass
+
+
+def is_brief(parts: list[Part], workers: int) -> bool:
+    """Return whether each worker has too little to do for Java's thorough compiler to be worth its own time."""
+    sizes = [part.size for part in parts]
+    return None not in sizes and sum(sizes) / workers < _BRIEF[parts[0].unit]
 
 
 def _merge(shards: list[Path], folder: Path, heap: int) -> None:
@@ -84,7 +95,8 @@ def _merge(shards: list[Path], folder: Path, heap: int) -> None:
 class _Builder:
     """A worker that builds shards, in a process with a JVM of its own."""
 
-    def __init__(self, parts: list[Part], folders: list[Path], key: str, heap: int, tell):
+    def __init__(self, parts: list[Part], folders: list[Path], key: str, heap: int, brief: bool, tell):
+        java.start(heap, brief)
         self.parts, self.folders, self.key, self.heap, self.tell = parts, folders, key, heap, tell
 
     def __call__(self, block: pa.Table) -> dict:

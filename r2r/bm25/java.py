@@ -44,10 +44,11 @@ def check_java() -> str:
     return home
 
 
-def start(heap: int) -> Callable:
+def start(heap: int, brief: bool = False) -> Callable:
     """Start the JVM, with at most `heap` MiB for Java's objects, and return jnius.autoclass, which finds Java classes.
 
-    In a process that has a JVM already, returns autoclass for that one, whose heap stays as it is.
+    `brief` leaves out Java's thorough compiler, which takes seconds before it saves any. In a process that has a JVM
+    already, returns autoclass for that one, whose options stay as they are.
     """
     import jnius_config
 
@@ -55,7 +56,7 @@ def start(heap: int) -> Callable:
         os.environ["JAVA_HOME"] = check_java()
         jnius_config.add_classpath(_anserini())
         # Signals stay Ray's (-Xrs). One core a worker: threads for more would only wait for each other.
-        jnius_config.add_options(f"-Xmx{heap}m", "-Xrs", "-XX:+UseSerialGC")
+        jnius_config.add_options(f"-Xmx{heap}m", "-Xrs", "-XX:+UseSerialGC", *["-XX:TieredStopAtLevel=1"] * brief)
     import jnius
 
     # Lucene announces on standard error how it reads files; only its warnings are for a user.

@@ -22,6 +22,7 @@ class Part(Protocol):
     """A part of a corpus, which one worker reads."""
 
     size: int | None  # how far the positions below go, from the first document's; None where not known beforehand
+    unit: str  # what a position counts: "B" for bytes, else "document"
 
     def read(self) -> Iterator[tuple[int, Document]]:
         """Yield each document with its position in the source."""

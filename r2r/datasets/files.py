@@ -13,7 +13,7 @@ import itertools
 import json
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, ClassVar
 
 from r2r.config import BadInput
 
@@ -35,6 +35,7 @@ class Lines:
     start: int = 0
     stop: int | None = None
     stripe: tuple[int, int] = (0, 1)
+    unit: ClassVar[str] = "B"
 
     @property
     def size(self) -> int | None:

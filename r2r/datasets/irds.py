@@ -13,7 +13,7 @@ import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from r2r.config import BadInput
 from r2r.datasets.documents import Document, Part, as_id, clean, document
@@ -78,6 +78,7 @@ class Records:
     start: int = 0
     stop: int | None = None
     size: int | None = None
+    unit: ClassVar[str] = "document"
 
     def read(self) -> Iterator[tuple[int, Any]]:
         """Yield each record, parsed, with its number. Raises BadInput for an unsound one, and for files not there."""

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from r2r.config import BadInput
 from r2r.datasets.columns import columns, document_of, judgement_of, missing, query_of
@@ -74,6 +74,7 @@ class Rows:
     pieces: tuple[tuple[str, int, int, int], ...]
     names: dict[str, str]
     parse: Callable[[dict, dict[str, str], bool], Any]
+    unit: ClassVar[str] = "document"
 
     @property
     def size(self) -> int:

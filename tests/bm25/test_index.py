@@ -1,6 +1,10 @@
 """The stages index and retrieve, as a user runs them."""
 
 import json
+import os
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -65,7 +69,7 @@ def test_from_a_corpus_to_candidates(ray_local, corpus, tmp_path, capsys):
         retrieve(str(index), foreign, str(tmp_path / "foreign"), RETRIEVE)
     assert not (tmp_path / "foreign" / "manifest.json").exists()
 
-    # A build that was killed after its second shard, while it wrote the third.
+    # A build that ended after its second shard, while it wrote the third.
     built = {folder.name: (folder / "shard.json").stat().st_mtime_ns for folder in (index / "shards").iterdir()}
     (index / "manifest.json").unlink()
     (index / "shards" / "00002").rename(index / "shards" / ".00002.tmp")
@@ -83,6 +87,29 @@ def test_from_a_corpus_to_candidates(ray_local, corpus, tmp_path, capsys):
     build_index(other, str(index), INDEX)
     assert _manifest(index)["rows"] == {"documents": 1}
     assert not (index / "merged").exists()
+
+
+def test_a_build_that_is_killed_goes_on_at_the_missing_shards(ray_local, corpus, tmp_path, capsys):
+    spec = corpus({f"d{number}": f"the boat number {number} " * 20 for number in range(40_000)})
+    index = tmp_path / "index"
+    job = Path(__file__).parents[2] / "jobs" / "index.py"
+    flags = ["--shards", "8", "--workers", "1", "--heap", "256"]
+    command = [sys.executable, str(job), "--corpus", spec, "--out", str(index), *flags]
+    environment = os.environ | {"RAY_ADDRESS": ray_local.get_runtime_context().gcs_address}
+    with subprocess.Popen(command, env=environment, stderr=subprocess.DEVNULL) as build:
+        while not (index / "shards" / "00001").exists():
+            assert build.poll() is None
+            time.sleep(0.01)
+        build.kill()
+    built = {folder.name: (folder / "shard.json").stat().st_mtime_ns for folder in (index / "shards").glob("[0-9]*")}
+    assert 2 <= len(built) < 8
+    capsys.readouterr()
+    build_index(spec, str(index), IndexSettings(shards=8, workers=1, heap=256))
+    assert "of 8 shards are built already" in capsys.readouterr().out
+    assert _manifest(index)["rows"] == {"documents": 40_000}
+    again = {folder.name: (folder / "shard.json").stat().st_mtime_ns for folder in (index / "shards").iterdir()}
+    assert len(again) == 8
+    assert again.items() >= built.items()
 
 
 def test_an_index_that_is_damaged_is_not_searched(lucene, corpus, tmp_path):
