@@ -33,8 +33,10 @@ def _retrieve(args: argparse.Namespace, settings: config.RetrieveSettings) -> No
 def _annotate(args: argparse.Namespace, settings: config.AnnotateSettings) -> None:
     from r2r.teacher import annotate
 
-    if args.dry_run:
-        annotate.dry_run(args.candidates, settings)
+    if args.show_prompt:
+        annotate.show_prompt(args.candidates, settings)
+    elif args.dry_run:
+        annotate.dry_run(args.candidates, args.out, settings)
     else:
         annotate.annotate(args.candidates, args.out, settings)
 
@@ -100,7 +102,8 @@ def _parser() -> argparse.ArgumentParser:
 
     annotate = stage("annotate", "a teacher's order and reasons", _annotate, config.AnnotateSettings)
     _flags(annotate, candidates="optional with teacher:FILE: folder that retrieve wrote, or rankgpt:FILE", out=_OUT)
-    annotate.add_argument("--dry-run", action="store_true", help="say what would be asked, ask nothing")
+    annotate.add_argument("--dry-run", action="store_true", help="say what would be asked and cost, ask nothing")
+    annotate.add_argument("--show-prompt", action="store_true", help="print the first prompt as the model sees it")
 
     distill = stage("distill", "a LoRA adapter from annotations", _distill, config.DistillSettings)
     _flags(distill, annotations="folder that annotate wrote, or teacher:FILE", out=_OUT)
@@ -143,6 +146,7 @@ def _setting(stage: argparse.ArgumentParser, name: str, field) -> None:
     else:
         shown = field.get_default(call_default_factory=True)
         default = " ".join(shown) if isinstance(shown, list) else json.dumps(shown) if kind is dict else str(shown)
+        default = "" if shown is None else default
     stage.add_argument(
         "--" + name.replace("_", "-"),
         dest=f"setting_{name}",
@@ -166,7 +170,8 @@ def _json(text: str) -> dict:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run one command; return its exit status: 0, or 2 for a user's mistake, which is told in one line."""
+    """Run one command; return its exit status: 0; 2 for a user's mistake, and 3 for a job that its settings stopped,
+    either told in one line."""
     args = _parser().parse_args(arguments)
     try:
         settings = None
@@ -174,6 +179,12 @@ def main(arguments: list[str] | None = None) -> int:
             given = {name[8:]: value for name, value in vars(args).items() if name.startswith("setting_")}
             settings = config.validate(args.settings, given, f"r2r {args.stage}")
         args.call(args, settings)
+    except config.Stopped as stopped:
+        print(f"r2r: {stopped}", file=sys.stderr)
+        return 3
+    except KeyboardInterrupt:
+        print("r2r: interrupted; the same command goes on where it can", file=sys.stderr)
+        return 130
     except Exception as error:
         mistake = next((one for one in _causes(error) if isinstance(one, BadInput)), None)
         if mistake is None:

@@ -23,6 +23,13 @@ class BadInput(Exception):
     """
 
 
+class Stopped(Exception):
+    """A job that ended itself before its work was done, as its settings ask for; what it did is kept.
+
+    The command line prints the line and ends with exit status 3.
+    """
+
+
 class Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
 
@@ -31,6 +38,7 @@ class Workers(Section):
     """How a stage that runs a model is spread out. The same code serves one CPU and a node of GPUs."""
 
     actors: int = Field(1, ge=1, description="engines that run at the same time")
+    min_actors: int = Field(1, ge=1, description="engines to go on with, where the cluster has no room for more")
     cpus: float = Field(1, gt=0, description="CPUs that Ray reserves for each engine")
     gpus: float = Field(0, ge=0, description="GPUs that Ray reserves for each engine")
     in_flight: int = Field(64, ge=1, description="rows that an engine works on at the same time")
@@ -57,12 +65,25 @@ class RetrieveSettings(Section):
 class AnnotateSettings(Workers):
     teacher: str = Field(description="model name or folder, http(s) address of a server, teacher:FILE, or demo")
     passages: int = Field(5, ge=2, le=20, description="passages that the teacher sees in a call: the first candidates")
+    order: Literal["retrieved", "shuffled"] = Field("retrieved", description="in which it sees them")
+    samples: int = Field(1, ge=1, le=20, description="orders that are asked for and merged, the further ones shuffled")
     reasoning: Reasoning = Field("both", description="which reasons the teacher is asked for")
+    false_evidence: Literal["reject", "drop"] = Field(
+        "reject", description="what happens to a reply whose evidence is not in its passage, or to that evidence alone"
+    )
+    max_reject_rate: float = Field(0.02, ge=0, le=1, description="largest share of rejects; more end the job")
     attempts: int = Field(3, ge=1, description="how often a row is asked before it is rejected")
     temperature: float = Field(0.0, ge=0, description="of the first attempt; each further one adds 0.3, up to 1")
     max_tokens: int = Field(1024, ge=1, description="longest reply, in tokens")
     reason_chars: int = Field(600, ge=1, description="longest reason or evidence of a passage, in characters")
     seed: int = Field(0, ge=0)
+    tokenizer: str | None = Field(None, description="model by whose tokenizer a server's prompts are counted and cut")
+    price_in: float = Field(0, ge=0, description="money for a million tokens of prompts")
+    price_out: float = Field(0, ge=0, description="money for a million tokens of replies")
+    max_cost: float | None = Field(None, gt=0, description="money that the whole job may take at the most")
+    tokens_per_second: float | None = Field(
+        None, gt=0, description="of replies, that an engine was measured to write: for the GPU hours of --dry-run"
+    )
 
 
 class DistillSettings(Section):

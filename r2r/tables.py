@@ -55,6 +55,7 @@ SCHEMAS = {
             "attempts": pa.int64(),
             "prompt_tokens": pa.int64(),
             "completion_tokens": pa.int64(),
+            "agreement": pa.float64(),
         }
     ),
     "rejects": pa.schema(
@@ -79,9 +80,20 @@ SCHEMAS = {
     ),
 }
 
+# What annotations from elsewhere need not have: Kendall's tau between samples, null where only one was asked for.
+_OPTIONAL = {"agreement"}
+
 
 def path(folder: str | Path, name: str) -> Path:
     return Path(folder) / name
+
+
+def files(folder: str | Path, name: str) -> list[Path]:
+    """Return the Parquet files of a table, in the order of its rows. Raises BadInput where the folder has none."""
+    found = sorted(path(folder, name).glob("*.parquet"))
+    if not found:
+        raise BadInput(f"{folder}: holds no {name} table; expected Parquet files in {path(folder, name)}")
+    return found
 
 
 def read(folder: str | Path, name: str) -> pa.Table:
@@ -89,16 +101,15 @@ def read(folder: str | Path, name: str) -> pa.Table:
 
     Raises BadInput where the folder has no such table, or one with other columns.
     """
-    files = sorted(path(folder, name).glob("*.parquet"))
-    if not files:
-        raise BadInput(f"{folder}: holds no {name} table; expected Parquet files in {path(folder, name)}")
     schema = SCHEMAS[name]
     found = []
-    for file in files:
+    for file in files(folder, name):
         try:
             table = pq.read_table(file)
         except pa.ArrowInvalid as error:
             raise BadInput(f"{file}: not a Parquet file: {error}") from None
+        for column in _OPTIONAL.difference(table.column_names).intersection(schema.names):
+            table = table.append_column(schema.field(column), pa.nulls(len(table), schema.field(column).type))
         missing = [column for column in schema.names if column not in table.column_names]
         if missing:
             raise BadInput(f"{file}: column {missing[0]} is missing; the {name} table has {', '.join(schema.names)}")
@@ -107,6 +118,12 @@ def read(folder: str | Path, name: str) -> pa.Table:
         except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
             raise BadInput(f"{file}: {error}; the {name} table has {schema.to_string()}".replace("\n", ", ")) from None
     return pa.concat_tables(found)
+
+
+def ranked(folder: str | Path, name: str) -> Iterator[dict]:
+    """Yield qid, docids and scores of a table's rows, in their order, a file at a time."""
+    for file in files(folder, name):
+        yield from pq.read_table(file, columns=["qid", "docids", "scores"]).to_pylist()
 
 
 def write_part(rows: list[dict], folder: Path, name: str, part: str) -> None:
@@ -214,8 +231,11 @@ class Stage:
             print(f"{name}: done already, nothing to do ({self.out})", flush=True)
         else:
             # From here on the folder is unfinished, whatever an earlier run left in it.
-            (self.out / "manifest.json").unlink(missing_ok=True)
-            self.out.mkdir(parents=True, exist_ok=True)
+            try:
+                self.out.mkdir(parents=True, exist_ok=True)
+                (self.out / "manifest.json").unlink(missing_ok=True)
+            except OSError as error:
+                raise BadInput(f"out: {out}: {error.strerror.lower()}; a folder to write to is needed") from None
 
     def _matches(self) -> bool:
         try:

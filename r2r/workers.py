@@ -15,7 +15,8 @@ import os
 import sys
 import threading
 import warnings
-from collections.abc import Callable, Iterator
+from collections import Counter
+from collections.abc import Callable, Hashable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
@@ -26,6 +27,8 @@ if TYPE_CHECKING:
 
 # Ray Data's own number for asynchronous actors.
 BATCHES_IN_FLIGHT = 4
+# How often a worker is replaced, and its block tried again. A night on machines that can be taken away costs some.
+_LIVES = 10
 
 
 def start_ray() -> None:
@@ -56,6 +59,7 @@ def on_workers(
     count: int,
     ahead: int,
     *,
+    least: int | None = None,
     batch: int | None = None,
     cpus: float = 1,
     gpus: float = 0,
@@ -63,15 +67,17 @@ def on_workers(
     """Yield the answer to every batch, as they come; an answer is a dict that JSON can hold.
 
     `worker(*arguments)` is made once in each of `count` actors of so many CPUs and GPUs, and called with a batch: a
-    block, or `batch` rows of one. An actor has up to `ahead` blocks handed to it. Where the worker's call is
-    asynchronous, BATCHES_IN_FLIGHT batches of a block are under way at the same time. Raises BadInput where a worker
-    does; a worker that dies is replaced three times.
+    block, or `batch` rows of one. With `least`, that many actors are enough to go on, where the cluster has no room for
+    more, or loses some. An actor has up to `ahead` blocks handed to it. Where the worker's call is asynchronous,
+    BATCHES_IN_FLIGHT batches of a block are under way at the same time. Raises BadInput where a worker does; a worker
+    that dies is replaced, up to _LIVES times.
     """
     start_ray()
     import ray
 
     # Set before the dataset is made, which keeps a copy.
     ray.data.DataContext.get_current().enable_progress_bars = False
+    most = min(count, len(blocks))
     with warnings.catch_warnings():
         # Ray Data's default is to replace a worker without end, also for a block that ends its process each time. The
         # arguments that bound it are announced to go, without one that takes their place.
@@ -81,11 +87,16 @@ def on_workers(
             fn_constructor_args=[worker, arguments, os.getcwd()],
             batch_size=batch,
             batch_format="pyarrow",
-            compute=ray.data.ActorPoolStrategy(size=min(count, len(blocks)), max_tasks_in_flight_per_actor=ahead),
+            compute=ray.data.ActorPoolStrategy(
+                min_size=min(least or most, most),
+                max_size=most,
+                initial_size=most,
+                max_tasks_in_flight_per_actor=ahead,
+            ),
             num_cpus=cpus,
             num_gpus=gpus,
-            max_restarts=3,
-            max_task_retries=3,
+            max_restarts=_LIVES,
+            max_task_retries=_LIVES,
         )
     for row in answers.iter_rows():
         if row["mistake"]:
@@ -156,39 +167,52 @@ def watching(look: Callable[[], None]) -> Iterator[None]:
 
 
 class _Board:
-    """What each worker told last: documents, and bytes or rows of the source."""
+    """What each worker told last, and whether they are to go on."""
 
     def __init__(self):
-        self.told: dict[int, tuple[int, int]] = {}
+        self.told: dict[Hashable, dict[str, int]] = {}
+        self.going = True
 
-    def tell(self, who: int, documents: int, done: int) -> None:
-        self.told[who] = (documents, done)
+    def tell(self, who: Hashable, counts: dict[str, int]) -> bool:
+        self.told[who] = counts
+        return self.going
 
-    def sums(self) -> tuple[int, int]:
-        return sum(documents for documents, _ in self.told.values()), sum(done for _, done in self.told.values())
+    def stop(self) -> None:
+        self.going = False
+
+    def sums(self) -> Counter:
+        return sum(map(Counter, self.told.values()), Counter())
 
 
 @contextmanager
-def progress(title: str, total: int | None, unit: str) -> Iterator:
-    """Show a bar of `total` units (None: unknown, then without an ETA) with the documents done beside it.
+def progress(
+    title: str,
+    total: int | None,
+    unit: str,
+    beside: Callable[[Counter, float], str] = lambda counts, seconds: "",
+    go_on: Callable[[Counter], bool] = lambda counts: True,
+) -> Iterator:
+    """Show a bar of `total` units (None: unknown, then without an ETA).
 
-    Yields a remote method; `tell.remote(who, documents, done)` replaces what `who` told before.
+    Yields a remote method; `tell.remote(who, counts)` replaces what `who` told before, with the units that it has done
+    under "done". What stands beside the bar is `beside(counts of all, seconds so far)`. `tell` returns whether `who`
+    should go on: no longer, once `go_on(counts of all)` has returned False.
     """
     start_ray()
     import ray
 
     board = ray.remote(num_cpus=0)(_Board).remote()
-    with bar(title, total, unit, unit_scale=True) as shown:
+    with bar(title, total, unit, unit_scale=unit == "B") as shown:
 
         def look() -> None:
-            documents, done = ray.get(board.sums.remote())
-            shown.set_postfix_str(f"{documents:,} documents", refresh=False)
-            shown.update(done - shown.n)
+            counts = ray.get(board.sums.remote())
+            shown.set_postfix_str(beside(counts, shown.format_dict["elapsed"]), refresh=False)
+            shown.update(counts["done"] - shown.n)
+            if not go_on(counts):
+                board.stop.remote()
 
         try:
             with watching(look):
                 yield board.tell
-            if total is not None:
-                shown.update(total - shown.n)
         finally:
             ray.kill(board)

@@ -149,7 +149,7 @@ def test_annotations_without_the_reasons_to_learn_are_named(mistake, tmp_path):
     }
     tables.write([row], tmp_path, "annotations")
     told = mistake("distill", "--annotations", tmp_path, "--student", "demo", "--out", tmp_path / "out")
-    assert "holds no evidence texts, but reasoning is both" in told
+    assert "holds no direct texts, but reasoning is both" in told
 
 
 def test_flags_become_settings(monkeypatch, tmp_path):

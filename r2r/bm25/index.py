@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -71,7 +70,7 @@ def _build(parts: list[Part], folders: list[Path], missing: list[int], key: str,
     sizes = [parts[number].size for number in missing]
     total = None if None in sizes else sum(sizes)
     blocks = [pa.table({"shard": [number]}) for number in missing]
-    with progress("index", total, parts[0].unit) as tell:
+    with progress("index", total, parts[0].unit, lambda counts, _: f"{counts['documents']:,} documents") as tell:
         worker = parts, folders, key, settings.heap, is_brief(parts, settings.workers), tell
         # One shard ahead: a worker that is up first would else take those that another could build.
         for _ in on_workers(blocks, _Builder, worker, settings.workers, ahead=1):
@@ -101,5 +100,8 @@ class _Builder:
 
     def __call__(self, block: pa.Table) -> dict:
         number = block["shard"][0].as_py()
-        tell = partial(self.tell.remote, number)
+
+        def tell(documents: int, done: int) -> None:
+            self.tell.remote(number, {"documents": documents, "done": done})
+
         return shard.build(self.parts[number], self.folders[number], self.key, self.heap, tell)

@@ -10,7 +10,6 @@ candidates as they are found, the run file, and the count of queries that match 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -44,8 +43,8 @@ def retrieve(index: str, queries: str, out: str, settings: RetrieveSettings) -> 
         raise BadInput(f"{queries}: no query matches any document of {index}; are both in the same language?")
     reject = {"key": "", "reason": "matches no document", "reply": "", "attempts": 1}
     tables.write([{"qid": qid, **reject} for qid in unmatched], stage.out, "rejects")
-    with bar("retrieve: run.txt", found, "query") as shown:
-        tables.write_run(_candidates(stage.out, shown.update), stage.out / "run.txt", "bm25")
+    rows = bar("retrieve: run.txt", found, "query", iterable=tables.ranked(out, "candidates"))
+    tables.write_run(rows, stage.out / "run.txt", "bm25")
     rows = {"candidates": found, "rejects": len(unmatched)}
     size = sum(file.stat().st_size for file in tables.path(stage.out, "candidates").iterdir())
     counts = {"documents": documents, "excluded": excluded, "bytes": size}
@@ -120,13 +119,3 @@ class _Worker:
             tables.write_part(rows, self.out, "candidates", f"part-{block['part'][0].as_py():05}")
         documents = sum(len(row["docids"]) for row in rows)
         return {"queries": block.num_rows, "unmatched": unmatched, "documents": documents, "excluded": excluded}
-
-
-def _candidates(out: Path, tell: Callable[[int], object]) -> Iterator[dict]:
-    """Yield the candidates without their texts, in the order of the queries; `tell` hears how many a file had."""
-    import pyarrow.parquet as pq
-
-    for file in sorted(tables.path(out, "candidates").glob("*.parquet")):
-        rows = pq.read_table(file, columns=["qid", "docids", "scores"]).to_pylist()
-        yield from rows
-        tell(len(rows))

@@ -33,6 +33,7 @@ from r2r.config import BadInput
 if TYPE_CHECKING:
     import pyarrow as pa
 
+    from r2r.datasets.candidates import Candidates
     from r2r.datasets.documents import Part
 
 _DEMO = Path(__file__).parents[1] / "demo" / "collection"
@@ -69,31 +70,19 @@ def read_excluded(spec: str) -> dict[str, set[str]]:
     return collection.excluded(source) if hasattr(collection, "excluded") else {}
 
 
-def read_candidates(spec: str) -> pa.Table:
-    """Return the candidates, one row a query; each has at least one. Raises BadInput naming file and row."""
-    import pyarrow.compute as pc
-
-    from r2r import tables
-    from r2r.datasets import rankgpt
+def open_candidates(spec: str) -> Candidates:
+    """Return the candidates' qids, and a way to read their rows in parts. Raises BadInput, naming the row, where a qid
+    comes twice; a part does so for an unsound row."""
+    from r2r.datasets import candidates
 
     scheme, source, _ = _parse(spec, "candidates", ("rankgpt", ""), plain="a stage's folder")
-    if scheme == "rankgpt":
-        return _table(rankgpt.candidates(source), "candidates")
-    found = tables.read(source, "candidates")
-    sizes = [pc.list_value_length(found[column]).to_pylist() for column in ("docids", "texts", "scores")]
-    seen = set()
-    for number, (qid, *lengths) in enumerate(zip(found["qid"].to_pylist(), *sizes, strict=True), start=1):
-        where = f"{tables.path(source, 'candidates')}: row {number}, qid {qid}"
-        if len(set(lengths)) > 1:
-            raise BadInput(f"{where}: docids, texts and scores differ in length; they are aligned")
-        if not lengths[0]:
-            raise BadInput(f"{where}: has no candidates; each query needs at least one")
-        if qid in seen:
-            raise BadInput(f"{where}: comes twice; there is one row a query")
-        seen.add(qid)
-    if not seen:
-        raise BadInput(f"{tables.path(source, 'candidates')}: holds no rows; each query is one")
-    return found
+    return candidates.of_rankgpt(source) if scheme else candidates.of_stage(source)
+
+
+def read_candidates(spec: str) -> pa.Table:
+    """Return all candidates, one row a query; each has at least one. Raises BadInput naming file and row."""
+    found = open_candidates(spec)
+    return _table([row for part in found.parts(len(found.qids)) for _, row in part.read()], "candidates")
 
 
 def read_annotations(spec: str) -> tuple[list[dict], list[dict]]:

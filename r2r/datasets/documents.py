@@ -62,7 +62,8 @@ def as_text(value: Any, what: str) -> str:
 def clean(text: str) -> tuple[str, bool]:
     """Replace surrogates that stand alone, which JSON can hold and UTF-8 cannot."""
     try:
-        text.encode()
+        if not text.isascii():
+            text.encode()
         return text, False
     except UnicodeEncodeError:
         return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace"), True

@@ -69,6 +69,7 @@ def _head(record: dict) -> dict:
         "attempts": 1,
         "prompt_tokens": 0,
         "completion_tokens": 0,
+        "agreement": None,
     }
 
 

@@ -1,7 +1,6 @@
-"""Explanations: what can be checked of a ranking's reasons without reading them.
+"""Explanations: how many documents of a ranking have one, and whose evidence stands in its passage.
 
-Owns the comparison of evidence with the passage it claims to come from. Does not judge whether a reason is true or
-well put.
+Owns the counts over the table rankings. What can be checked of one reason is in `r2r.reasons`.
 
     check(tables.read("runs/demo/rerank", "rankings").to_pylist(), {"q1": {"d1": "The passage."}})
 """
@@ -9,6 +8,8 @@ well put.
 from __future__ import annotations
 
 from collections.abc import Iterable
+
+from r2r.reasons import is_verbatim
 
 
 def reasons(row: dict) -> dict[str, dict[str, str]]:
@@ -21,16 +22,6 @@ def reasons(row: dict) -> dict[str, dict[str, str]]:
         if any(written.values()):
             found[docid] = written
     return found
-
-
-def fold(text: str) -> str:
-    """Return the text with every stretch of white space made one space."""
-    return " ".join(text.split())
-
-
-def is_verbatim(evidence: str, passage: str) -> bool:
-    """Say whether evidence stands word for word in the passage; only white space may differ."""
-    return bool(fold(evidence)) and fold(evidence) in fold(passage)
 
 
 def check(rows: Iterable[dict], texts: dict[str, dict[str, str]]) -> dict[str, int | float | None]:

@@ -11,9 +11,9 @@ from __future__ import annotations
 import math
 from pathlib import Path
 
-from r2r.evaluation.explanations import fold
 from r2r.evaluation.measures import Values
 from r2r.evaluation.runs import Qrels, Run
+from r2r.reasons import fold
 
 SHOWN_QUERIES = 5
 SHOWN_DOCUMENTS = 5

@@ -13,16 +13,22 @@ from typing import Any, NamedTuple
 
 
 class Reply(NamedTuple):
-    """What a model answered. `complete` is False where the reply was cut off at its longest length."""
+    """What a model answered. `complete` is False where the reply was cut off at its longest length; `cached_tokens` are
+    those of the prompt that the model had read before, as the beginning of another."""
 
     text: str
     complete: bool
     prompt_tokens: int
     completion_tokens: int
+    cached_tokens: int = 0
 
 
 class Refused(Exception):
     """The model, or its server, will not take this request, however often it is asked; the message says why."""
+
+
+class Died(Exception):
+    """The engine has died with this request in it; another one has to be made."""
 
 
 def is_server(model: str) -> bool:

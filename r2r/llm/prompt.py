@@ -7,6 +7,7 @@ Owns the chat format and the cutting of texts. Does not know what a prompt asks 
 
 from __future__ import annotations
 
+import re
 import sys
 from collections.abc import Callable
 
@@ -17,6 +18,38 @@ _PLACE = "R2R-MESSAGE-HERE"
 _ALL = sys.maxsize
 # Tokens that a text may take more among other text than alone.
 _SEAM = 2
+
+
+# What chat formats mark turns and ends with, where a text spells it: a mark's second half.
+_CONTROL = re.compile(
+    r"(?<=<)(?=\|[\w-]+\|?>|\|?/?(?:s|eos|bos|pad|unk|start_of_turn|end_of_turn|think)>|/?<?SYS>)|(?<=\[)(?=/?INST\])",
+    re.IGNORECASE,
+)
+
+
+class Bytes:
+    """Stands in for a tokenizer that is not at hand: a token for every byte of UTF-8, as many as any tokenizer makes.
+
+    Has of a tokenizer what this file calls.
+    """
+
+    _FRAME = 64  # tokens of a chat around its message
+
+    def apply_chat_template(self, messages: list[dict], **options) -> str:
+        return messages[0]["content"] + " " * self._FRAME
+
+    def encode(self, text: str, **options) -> list[int]:
+        return list(text.encode())
+
+    def __call__(self, text: str, **options) -> dict:
+        offsets = [(at, at + 1) for at, character in enumerate(text) for _ in character.encode()]
+        return {"input_ids": self.encode(text), "offset_mapping": offsets}
+
+
+def break_controls(text: str) -> str:
+    """Return the text with a space in all that spells a control token, for a server, which has no way to be told that
+    a text is only text."""
+    return _CONTROL.sub(" ", text)
 
 
 def load_tokenizer(model: str):

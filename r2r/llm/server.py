@@ -18,7 +18,10 @@ _TRIES = 6
 
 
 class Server:
-    """Calls to one server. Raises BadInput where it does not answer at all."""
+    """Calls to one server. `max_length` is that of prompt and reply in tokens, None where the server does not tell it.
+
+    Raises BadInput where it does not answer at all.
+    """
 
     def __init__(self, address: str):
         import httpx
@@ -27,15 +30,23 @@ class Server:
         key = os.environ.get("OPENAI_API_KEY")
         headers = {"Authorization": f"Bearer {key}"} if key else {}
         base = self.address.rstrip("/")
+        self.max_length: int | None = None
+        self._more: dict = {}
         self._client = httpx.AsyncClient(headers=headers, timeout=600, limits=httpx.Limits(max_connections=None))
         self._url = f"{base}/chat/completions"
-        if not model:
-            try:
-                listed = httpx.get(f"{base}/models", headers=headers, timeout=30).raise_for_status().json()
-                model = listed["data"][0]["id"]
-            except (httpx.HTTPError, ValueError, KeyError, IndexError) as error:
+        try:
+            answer = httpx.get(f"{base}/models", headers=headers, timeout=30).raise_for_status().json()
+            listed = {one["id"]: one for one in answer["data"]}
+            model = model or next(iter(listed))
+        except (httpx.HTTPError, ValueError, KeyError, TypeError, StopIteration) as error:
+            if not model:
                 raise BadInput(f"{self.address}: lists no model ({error}); give the address that ends in /v1") from None
+            listed = {}
         self.model = model
+        if listed.get(model, {}).get("owned_by") == "vllm":
+            # What others do not tell, and do not take.
+            self.max_length = listed[model].get("max_model_len")
+            self._more = {"chat_template_kwargs": {"enable_thinking": False}}
 
     async def complete(
         self,
@@ -58,6 +69,7 @@ class Server:
             "messages": [{"role": "user", "content": prompt}],
             "max_tokens": max_tokens,
             "temperature": temperature,
+            **self._more,
         }
         if seed is not None:
             body["seed"] = seed
@@ -89,4 +101,5 @@ def _reply(answer: dict) -> Reply:
     choice, usage = answer["choices"][0], answer.get("usage") or {}
     text = choice["message"]["content"] or ""
     complete = choice["finish_reason"] == "stop"
-    return Reply(text, complete, usage.get("prompt_tokens", 0), usage.get("completion_tokens", 0))
+    cached = (usage.get("prompt_tokens_details") or {}).get("cached_tokens") or 0
+    return Reply(text, complete, usage.get("prompt_tokens", 0), usage.get("completion_tokens", 0), cached)

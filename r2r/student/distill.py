@@ -106,7 +106,8 @@ def _rows(annotations: str, settings: DistillSettings) -> list[dict]:
     rows, _ = datasets.read_annotations(annotations)
     if not rows:
         raise BadInput(f"{annotations}: holds no annotations; see its rejects table for the reasons")
-    for column in fields(settings.reasoning):
+    # Evidence may be missing everywhere: a passage need not answer, and what is false of it has been left out.
+    for column in (name for name in fields(settings.reasoning) if name != "evidence"):
         if not any(any(row[column]) for row in rows):
             raise BadInput(
                 f"{annotations}: holds no {column} texts, but reasoning is {settings.reasoning}; "

@@ -7,17 +7,19 @@ Owns the tables `rankings` and the TREC run. How one query is ranked lies in `ra
 
 from __future__ import annotations
 
-from pathlib import Path
+import hashlib
+import json
+from functools import partial
 
 from r2r import datasets, tables
-from r2r.config import BadInput, RerankSettings
+from r2r.config import BadInput, RerankSettings, Workers
 from r2r.llm import pool
 from r2r.student.prompt import rename_brackets
 from r2r.student.rank import Ranker, check, scores
 
 
 def rerank(candidates: str, student: str, adapter: str | None, out: str, settings: RerankSettings) -> None:
-    """Write the table `rankings` and `run.txt` into `out`.
+    """Write the table `rankings` and `run.txt` into `out`, and `rejects`, queries that end their engine.
 
     `candidates` is a stage folder or `rankgpt:FILE`; without an adapter the student ranks as it is (zero-shot).
     Raises BadInput where the adapter was made for another model, and for windows that leave passages out.
@@ -31,17 +33,27 @@ def rerank(candidates: str, student: str, adapter: str | None, out: str, setting
     if settings.explain > settings.window:
         raise BadInput(f"explain: {settings.explain}: more than the window of {settings.window} that is explained from")
     check(student, adapter)
-    rows = datasets.read_candidates(candidates)
-    tables.clear(out, "rankings")
-    counts = pool.run_rows(rows, Reranker, (student, adapter, settings), settings, out, "rerank")
-    # Rows lie as they were finished; people expect the run in the order of the queries.
-    place = {qid: at for at, qid in enumerate(rows["qid"].to_pylist())}
-    ranked = sorted(tables.read(out, "rankings").to_pylist(), key=lambda row: place[row["qid"]])
-    tables.write_run(ranked, Path(out) / "run.txt", "student")
+    rows = datasets.open_candidates(candidates)
+    known = [one["fingerprint"] for name, one in stage.manifest["inputs"].items() if name != "candidates"]
+    version = _hash([known, settings.model_dump(mode="json", exclude=set(Workers.model_fields) - {"engine"})])[:16]
+    row_key = partial(key, version=version)
+    job = pool.Job("rerank", Reranker, (student, adapter, settings), row_key, version, ("rankings", "rejects"))
+    counts = pool.run_rows(rows, job, settings, stage.out, lambda counts: True).counts
+    tables.write_run(tables.ranked(out, "rankings"), stage.out / "run.txt", "student")
     if counts["explanations_failed"]:
         print(f"rerank: {counts['explanations_failed']} explanations could not be read and are left out", flush=True)
     names = ("windows", "prompt_tokens", "completion_tokens", "cut_passages", "explanations", "explanations_failed")
-    stage.finish(rows={"rankings": len(ranked)}, files=["run.txt"], **{name: counts[name] for name in names})
+    ranked = {table: counts[table] for table in job.tables}
+    stage.finish(ranked, files=["run.txt"], **{name: counts[name] for name in names})
+
+
+def key(row: dict, version: str) -> str:
+    """Return a row's resume key: a sha256 over all that its ranking depends on."""
+    return _hash([row["query"], row["docids"], row["texts"], version])
+
+
+def _hash(content: list) -> str:
+    return hashlib.sha256(json.dumps(content, ensure_ascii=False, sort_keys=True).encode()).hexdigest()
 
 
 class Reranker:
@@ -50,6 +62,9 @@ class Reranker:
     def __init__(self, student: str, adapter: str | None, settings: RerankSettings):
         self.ranker = Ranker(student, adapter, settings)
         self.explain = settings.explain
+
+    def close(self) -> None:
+        self.ranker.model.close()
 
     async def __call__(self, row: dict) -> tuple[str, dict, dict]:
         docids = row["docids"]

@@ -1,149 +1,162 @@
 """The annotate stage: a teacher orders each query's passages and says why.
 
-Owns the rows' keys, the asking and asking again, and the tables `annotations` and `rejects`. The prompt and the reading
-of replies lie beside it; engines and their pool in `r2r.llm`.
+Owns the tables `annotations` and `rejects`, when the job stops, and its plan (`dry_run`). How one row is asked lies in
+`ask.py`; engines, their pool and the keeping of finished rows in `r2r.llm`.
 
     annotate("runs/demo/retrieve-train", "runs/demo/annotate", AnnotateSettings(teacher="demo"))
 """
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections import Counter
 from functools import partial
+from pathlib import Path
 
 from r2r import datasets, tables
-from r2r.config import AnnotateSettings, BadInput
-from r2r.datasets.documents import clean
-from r2r.llm import Refused, is_server, open_model, pool, resolve
-from r2r.llm.prompt import chat_ids, fit, load_tokenizer
-from r2r.teacher import parse
-from r2r.teacher import prompt as asking
+from r2r.config import AnnotateSettings, BadInput, Stopped
+from r2r.llm import pool
+from r2r.llm.journal import Journal
+from r2r.llm.prompt import Bytes
+from r2r.teacher import ask, stats
+from r2r.teacher.check import check
+from r2r.teacher.merge import kendall_tau
+from r2r.workers import on_workers, progress, start_ray
 
-# What each further attempt adds to the temperature.
-_HOTTER = 0.3
+_ON = "all that was done is kept, and the same command with a higher limit goes on"
 
 
 def annotate(candidates: str | None, out: str, settings: AnnotateSettings) -> None:
-    """Write the tables `annotations` and `rejects` into `out`.
+    """Write the tables `annotations` and `rejects`, and `stats.json`, into `out`.
 
     `candidates` is a stage folder or a dataset string; with recorded annotations (`teacher:FILE`), which bring their
-    own passages, it must be None.
+    own passages, it must be None. Rows that an earlier run has finished are not asked again. Raises Stopped where more
+    rows than `max_reject_rate` are rejected, and where the next row might pass `max_cost`.
     """
     recorded = settings.teacher.startswith("teacher:")
     if recorded and candidates is not None:
         raise BadInput(f"candidates: {candidates}: {settings.teacher} brings its own passages; leave candidates out")
-    if not recorded and candidates is None:
-        raise BadInput("candidates: missing; only a teacher of recorded annotations, teacher:FILE, needs none")
-    inputs = {"teacher": settings.teacher} if recorded else {"candidates": candidates, "teacher": settings.teacher}
+    if settings.max_cost and not settings.price_in + settings.price_out:
+        raise BadInput("max_cost: needs prices to count with; give price_in and price_out, for a million tokens each")
+    inputs = {"teacher": settings.teacher}
+    if not recorded:
+        inputs = {"candidates": _needed(candidates), **inputs}
     stage = tables.Stage("annotate", out, inputs, settings)
     if stage.done:
         return
-    tables.clear(out, "annotations", "rejects")
-    if recorded:
-        annotations, rejects = datasets.read_annotations(settings.teacher)
-        tables.write(annotations, out, "annotations")
-        tables.write(rejects, out, "rejects")
-        stage.finish(rows={"annotations": len(annotations), "rejects": len(rejects)})
-        return
+    done = _recorded(stage, settings) if recorded else _asked(candidates, stage, settings)
+    found = stats.of(done.counts, tables.read(out, "rejects")["reason"].to_pylist(), done.speed, settings)
+    stats.tell(found, settings)
+    tables.write_text(json.dumps(found, indent=2) + "\n", stage.out / "stats.json")
+    rejects = found["rows"]["rejects"]
+    if rejects > settings.max_reject_rate * (sum(found["rows"].values()) + done.unasked):
+        allowed = f"more than max_reject_rate {settings.max_reject_rate:g} allows"
+        raise Stopped(f"annotate: {rejects:,} rows rejected, {allowed}: {stats.reasons(found)}; {_ON}")
+    if done.unasked:
+        spent = f"{found['cost']['spent']:.4f} of max_cost {settings.max_cost:g} spent"
+        raise Stopped(f"annotate: {spent}, and another row might pass it; {done.unasked:,} rows are left; {_ON}")
+    counts = {name: found["tokens"][name] for name in ("prompt", "completion")}
+    stage.finish(found["rows"], files=["stats.json"], **{f"{name}_tokens": count for name, count in counts.items()})
 
-    rows = datasets.read_candidates(candidates)
+
+def _needed(candidates: str | None) -> str:
+    if candidates is None:
+        raise BadInput("candidates: missing; only a teacher of recorded annotations, teacher:FILE, needs none")
+    return candidates
+
+
+def _asked(candidates: str, stage: tables.Stage, settings: AnnotateSettings) -> pool.Done:
+    rows = datasets.open_candidates(candidates)
     teacher = stage.manifest["inputs"]["teacher"]["fingerprint"]
-    counts = pool.run_rows(rows, Annotator, (settings, teacher), settings, out, "annotate")
-    for table in ("annotations", "rejects"):
-        if not tables.path(out, table).exists():
-            tables.write([], out, table)
-    reasons = Counter(reject["reason"] for reject in tables.read(out, "rejects").to_pylist())
-    for reason, count in reasons.most_common(5):
-        print(f"annotate: rejected {count}: {reason}", flush=True)
-    names = ("prompt_tokens", "completion_tokens", "cut_passages", "asked_again", "repaired")
-    stage.finish(
-        rows={table: counts[table] for table in ("annotations", "rejects")},
-        **{name: counts[name] for name in names},
-        reject_reasons=dict(reasons),
-    )
+    version = ask.version(teacher, settings)
+    purse = _purse(stage.out / "rows" / version, settings) if settings.max_cost else None
+    row_key = partial(ask.key, teacher=teacher, settings=settings)
+    job = pool.Job("annotate", ask.Annotator, (settings, row_key, purse), row_key, version, ("annotations", "rejects"))
+    # Once as many rows are rejected, asking the others cannot bring the share down again.
+    most = settings.max_reject_rate * len(rows.qids)
+    return pool.run_rows(rows, job, settings, stage.out, lambda counts: counts["rejects"] <= most)
 
 
-def dry_run(candidates: str, settings: AnnotateSettings) -> None:
-    """Print how many rows would be asked, and the tokens of their prompts, counted with the teacher's tokenizer."""
-    if is_server(settings.teacher) or settings.teacher.startswith("teacher:"):
-        raise BadInput(f"teacher: {settings.teacher}: a dry run counts with the teacher's tokenizer; name a model")
-    tokenizer = load_tokenizer(resolve(settings.teacher, "teacher"))
-    tokens = rows = 0
-    for row in datasets.read_candidates(candidates).to_pylist():
-        message = asking.prompt(row["query"], row["texts"][: settings.passages], settings.reasoning)
-        tokens += len(chat_ids(tokenizer, message))
-        rows += 1
-    print(f"annotate: would ask {rows:,} rows of {tokens:,} prompt tokens, if each is asked once and none is cut")
-    print(f"annotate: and get at most {rows * settings.max_tokens:,} tokens back; nothing was asked")
+def _purse(folder: Path, settings: AnnotateSettings):
+    """Return the actor that watches over what is left of max_cost after what earlier runs have spent."""
+    start_ray()
+    import ray
+
+    counts = (entry["counts"] for entry in Journal(folder))
+    spent = sum(ask.cost(one.get("prompt_tokens", 0), one.get("completion_tokens", 0), settings) for one in counts)
+    return ray.remote(num_cpus=0)(ask.Purse).remote(settings.max_cost - spent)
 
 
-def key(query: str, docids: list[str], texts: list[str], teacher: str, settings: AnnotateSettings) -> str:
-    """Return the row's resume key: a sha256 over all that its answer depends on. `teacher` is its fingerprint."""
-    asked = {"reasoning", "temperature", "max_tokens", "reason_chars", "seed", "attempts", "engine"}
-    sampling = settings.model_dump(include=asked)
-    parts = [query, docids, texts, asking.VERSION, teacher, sampling]
-    return hashlib.sha256(json.dumps(parts, ensure_ascii=False, sort_keys=True).encode()).hexdigest()
+def _recorded(stage: tables.Stage, settings: AnnotateSettings) -> pool.Done:
+    """Take recorded annotations over. They cannot be asked again, so evidence that is false is left out of them."""
+    annotations, rejects = datasets.read_annotations(settings.teacher)
+    counts, sound = Counter(), []
+    for row in annotations:
+        checked = check(row["evidence"], row["comparison"], row["texts"])
+        order = [position - 1 for position in row["ranking"]]
+        counts.update(evidence=checked.given, verbatim=checked.verbatim)
+        if checked.fault:
+            reply = json.dumps({name: row[name] for name in ("ranking", "direct", "evidence", "comparison")})
+            same = {name: row[name] for name in ("qid", "key", "attempts")}
+            rejects.append(same | {"reason": checked.fault, "reply": reply})
+            continue
+        sound.append(row | {"evidence": checked.evidence})
+        counts.update(replies=1, attempts_1=1, same_as_shown=order == sorted(order))
+        counts.update(tau=kendall_tau(order, sorted(order)))
+    counts.update(annotations=len(sound), rejects=len(rejects))
+    tables.write(sound, stage.out, "annotations")
+    tables.write(rejects, stage.out, "rejects")
+    return pool.Done(counts, 0, 0.0)
 
 
-class Annotator:
-    """Asks one teacher, known by its fingerprint, about one candidates row at a time, up to `attempts` times."""
+def show_prompt(candidates: str | None, settings: AnnotateSettings) -> None:
+    """Print the prompt of the first row, with the tokens that the chat format puts around it."""
+    row = next(pool.rows_of(datasets.open_candidates(_needed(candidates)).parts(1)))
+    form = ask.Form(settings)
+    shown = ask.orders(row, ask.key(row, tables.fingerprint(settings.teacher), settings), settings)[0]
+    message, _ = form.message(row["query"], [row["texts"][index] for index in shown])
+    print(form.tokenizer.decode(form.ids(message)) if not isinstance(form.tokenizer, Bytes) else message)
 
-    def __init__(self, settings: AnnotateSettings, teacher: str):
-        self.settings, self.teacher = settings, teacher
-        self.model = open_model(resolve(settings.teacher, "teacher"), settings.engine)
 
-    async def __call__(self, row: dict) -> tuple[str, dict, dict]:
-        settings = self.settings
-        docids, texts = row["docids"][: settings.passages], row["texts"][: settings.passages]
-        known = key(row["query"], docids, texts, self.teacher, settings)
-        render = partial(asking.prompt, reasoning=settings.reasoning)
-        if is_server(settings.teacher):
-            # Its tokenizer is not at hand: what is too long for it, it refuses, and that is recorded.
-            message, cut = render(row["query"], texts), 0
-        else:
-            budget = self.model.max_length - settings.max_tokens
-            message, cut = fit(self.model.tokenizer, render, row["query"], texts, budget)
-        schema = asking.schema(len(texts), settings.reasoning, settings.reason_chars)
+def dry_run(candidates: str | None, out: str, settings: AnnotateSettings) -> None:
+    """Print how many rows would be asked, the tokens of their prompts, and what they would take; ask nothing."""
+    import pyarrow as pa
 
-        tokens: Counter = Counter(cut_passages=cut)
-        text, reason, attempt = "", "", 0
-        for attempt in range(1, settings.attempts + 1):
-            try:
-                reply = await self.model.complete(
-                    message,
-                    schema=schema,
-                    max_tokens=settings.max_tokens,
-                    temperature=min(1.0, settings.temperature + _HOTTER * (attempt - 1)),
-                    seed=settings.seed + attempt,
-                )
-            except Refused as refused:
-                reason = f"refused: {refused}"
-                break
-            tokens.update(prompt_tokens=reply.prompt_tokens, completion_tokens=reply.completion_tokens)
-            text = reply.text
-            parsed = parse.parse_reply(text, len(texts), settings.reasoning)
-            if parsed.status != "failed":
-                tokens["asked_again"] = attempt - 1
-                tokens["repaired"] = int(parsed.status == "repaired")
-                annotation = {
-                    "qid": row["qid"],
-                    "query": row["query"],
-                    "docids": docids,
-                    "texts": texts,
-                    "ranking": parsed.order,
-                    "direct": parsed.direct,
-                    "evidence": parsed.evidence,
-                    "comparison": parsed.comparison,
-                    "teacher": settings.teacher,
-                    "key": known,
-                    "attempts": attempt,
-                    "prompt_tokens": tokens["prompt_tokens"],
-                    "completion_tokens": tokens["completion_tokens"],
-                }
-                return "annotations", annotation, tokens
-            reason = parsed.reason if reply.complete else f"reply longer than {settings.max_tokens} tokens"
-        tokens["asked_again"] = attempt - 1
-        reject = {"qid": row["qid"], "key": known, "reason": reason, "reply": clean(text)[0], "attempts": attempt}
-        return "rejects", reject, tokens
+    teacher = tables.fingerprint(settings.teacher)
+    folder = Path(out, "rows", ask.version(teacher, settings))
+    rows = datasets.open_candidates(_needed(candidates))
+    parts = rows.parts(256)
+    # A mistake shows before any work.
+    ask.Form(settings)
+    start_ray()
+    import ray
+
+    blocks = [pa.table({"part": [number]}) for number in range(len(parts))]
+    counts: Counter = Counter()
+    row_key = partial(ask.key, teacher=teacher, settings=settings)
+    cores = int(ray.available_resources().get("CPU", 1))
+    with progress("annotate: counting", len(rows.qids), "row") as tell:
+        for answer in on_workers(blocks, _Counting, (parts, settings, row_key, folder, tell), cores, ahead=2):
+            counts.update(answer)
+    stats.tell_plan(counts, Journal(folder), settings)
+
+
+class _Counting:
+    def __init__(self, parts, settings: AnnotateSettings, row_key, folder: Path, tell):
+        self.parts, self.settings, self.key, self.tell = parts, settings, row_key, tell
+        self.form, self.journal = ask.Form(settings), Journal(folder)
+
+    def __call__(self, block) -> dict:
+        number = block["part"][0].as_py()
+        counts: Counter = Counter()
+        for row in pool.rows_of([self.parts[number]]):
+            counts["done"] += 1
+            known = self.key(row)
+            if self.journal.table(known):
+                continue
+            counts["rows"] += 1
+            for shown in ask.orders(row, known, self.settings):
+                message, cut = self.form.message(row["query"], [row["texts"][index] for index in shown])
+                counts.update(calls=1, prompt_tokens=len(self.form.ids(message)), cut_passages=cut, passages=len(shown))
+        self.tell.remote(number, counts)
+        return counts

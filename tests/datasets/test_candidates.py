@@ -62,9 +62,9 @@ def test_a_stage_folder(tmp_path):
     tables.write([row], tmp_path, "candidates")
     assert read_candidates(str(tmp_path)).to_pylist() == [row]
     for wrong, message in (
-        ({"docids": [], "texts": [], "scores": []}, "row 2, qid q2: has no candidates"),
-        ({"docids": None, "texts": None, "scores": None}, "row 2, qid q2: has no candidates"),
-        ({"texts": []}, "row 2, qid q2: docids, texts and scores differ in length"),
+        ({"docids": [], "texts": [], "scores": []}, "row 2: qid q2: has no candidates"),
+        ({"docids": None, "texts": None, "scores": None}, "row 2: qid q2: has no candidates"),
+        ({"texts": []}, "row 2: qid q2: docids, texts and scores differ in length"),
         ({"qid": "q1"}, "row 2, qid q1: comes twice"),
     ):
         tables.write([row, row | {"qid": "q2"} | wrong], tmp_path, "candidates")

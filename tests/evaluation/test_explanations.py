@@ -1,6 +1,7 @@
 """Explanations: which documents have one, and whether the evidence stands in the passage."""
 
-from r2r.evaluation.explanations import check, is_verbatim, reasons
+from r2r.evaluation.explanations import check, reasons
+from r2r.reasons import is_verbatim
 
 
 def row(docids, direct=(), evidence=(), comparison=(), qid="q"):

@@ -12,7 +12,7 @@ from r2r.llm import Refused, server
 
 DONE = {
     "choices": [{"message": {"content": "[2] > [1]"}, "finish_reason": "stop"}],
-    "usage": {"prompt_tokens": 7, "completion_tokens": 3},
+    "usage": {"prompt_tokens": 7, "completion_tokens": 3, "prompt_tokens_details": {"cached_tokens": 4}},
 }
 
 
@@ -65,7 +65,7 @@ def ask(address, **more):
 def test_a_reply_and_what_was_sent_for_it(serving):
     address, got = serving((200, {}, DONE))
     reply = ask(address, schema={"type": "object"}, seed=3)
-    assert reply == ("[2] > [1]", True, 7, 3)
+    assert reply == ("[2] > [1]", True, 7, 3, 4)
     ((path, key, body),) = got
     assert path == "/v1/chat/completions" and key == "Bearer a-secret"
     assert body["model"] == "the-model" and body["seed"] == 3 and body["max_tokens"] == 9

@@ -1,0 +1,33 @@
+"""What can be checked of reasons without judging them: is evidence in its passage, is every passage named there.
+
+Owns these checks, for the teacher's reasons and the student's. Does not judge whether a reason is true or well put.
+
+    is_verbatim("A flea lives  100 days.", "A flea lives 100 days. Most live less.")
+"""
+
+from __future__ import annotations
+
+import re
+
+_NAMED = re.compile(r"\[([0-9]+)\]|\b(?:passage|document)s? #?([0-9]+)\b(?!\.[0-9])", re.IGNORECASE)
+_NONE = re.compile(r"\W*(?:n/?a|none|null|not applicable|not available)\W*", re.IGNORECASE)
+
+
+def fold(text: str) -> str:
+    """Return the text with every stretch of white space made one space."""
+    return " ".join(text.split())
+
+
+def is_verbatim(evidence: str, passage: str) -> bool:
+    """Say whether evidence stands word for word in the passage; only white space may differ."""
+    return bool(fold(evidence)) and fold(evidence) in fold(passage)
+
+
+def says_none(evidence: str) -> bool:
+    """Say whether evidence is no sentence but words for there being none, such as "N/A"."""
+    return _NONE.fullmatch(evidence) is not None
+
+
+def named(comparison: str) -> set[int]:
+    """Return the numbers of the passages that a comparison names, as "[2]" or "passage 2"."""
+    return {int(first or second) for first, second in _NAMED.findall(comparison)}

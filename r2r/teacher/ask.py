@@ -1,0 +1,237 @@
+"""One teacher, one row: what it is asked, how often, and what becomes of its replies.
+
+Owns the row's key, the prompt that fits, the orders shown, asking again, and the price of a call. Does not own the
+stage's tables (`annotate.py`), the wording (`prompt.py`) or the reading and checking of a reply (`parse.py`,
+`check.py`).
+
+    table, row, counts = await Annotator(settings, row_key, None)(candidates_row)
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import json
+import random
+from collections import Counter
+from functools import partial
+from itertools import combinations
+from typing import NamedTuple
+
+from r2r.config import AnnotateSettings
+from r2r.datasets.documents import clean
+from r2r.llm import Refused, Reply, is_server, open_model, resolve
+from r2r.llm.prompt import Bytes, break_controls, chat_ids, fit, load_tokenizer
+from r2r.teacher import parse
+from r2r.teacher import prompt as asking
+from r2r.teacher.check import check
+from r2r.teacher.merge import kendall_tau, merge
+
+# What each further attempt adds to the temperature.
+_HOTTER = 0.3
+# All settings that a teacher's answer depends on.
+_ASKED = {"passages", "order", "samples", "reasoning", "false_evidence", "attempts", "temperature", "max_tokens"}
+_ASKED |= {"reason_chars", "seed", "tokenizer", "engine"}
+
+
+def key(row: dict, teacher: str, settings: AnnotateSettings) -> str:
+    """Return a row's resume key: a sha256 over all that its answer depends on. `teacher` is its fingerprint."""
+    texts = row["docids"][: settings.passages], row["texts"][: settings.passages]
+    content = json.dumps([row["query"], *texts, version(teacher, settings)], ensure_ascii=False)
+    return hashlib.sha256(content.encode()).hexdigest()
+
+
+def version(teacher: str, settings: AnnotateSettings) -> str:
+    """Return a hash of all that an answer depends on but its row: the prompt, the model, the settings of the asking."""
+    parts = [asking.VERSION, teacher, settings.model_dump(mode="json", include=_ASKED)]
+    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def orders(row: dict, known: str, settings: AnnotateSettings) -> list[list[int]]:
+    """Return the order in which the passages are shown for each sample, as indices into the row's first ones."""
+    first = list(range(min(settings.passages, len(row["docids"]))))
+    shuffled = [random.Random(f"{settings.seed} {known} {number}") for number in range(settings.samples)]
+    orders = [one.sample(first, len(first)) for one in shuffled]
+    return orders if settings.order == "shuffled" else [first, *orders[1:]]
+
+
+class Form:
+    """A prompt's lengths, by the tokenizer at hand: the teacher's, the one named for a server, or counted in bytes.
+
+    `longest` is what prompt and reply may have together, in tokens; None where nobody tells.
+    """
+
+    def __init__(self, settings: AnnotateSettings, model=None):
+        self.settings, self.server = settings, is_server(settings.teacher)
+        if model is not None and not self.server:
+            self.tokenizer, self.longest = model.tokenizer, model.max_length
+        elif self.server:
+            self.tokenizer = load_tokenizer(settings.tokenizer) if settings.tokenizer else Bytes()
+            self.longest = (model or open_model(settings.teacher)).max_length
+        else:
+            name = resolve(settings.teacher, "teacher")
+            self.tokenizer, self.longest = load_tokenizer(name), _longest(name, settings)
+
+    def message(self, query: str, passages: list[str]) -> tuple[str, int]:
+        """Return the message about passages in the order shown, and how many of them were cut."""
+        render = partial(asking.prompt, reasoning=self.settings.reasoning)
+        if self.server:
+            query, *passages = map(break_controls, [query, *passages])
+        if self.longest is None:
+            return render(query, passages), 0
+        return fit(self.tokenizer, render, query, passages, self.longest - self.settings.max_tokens)
+
+    def ids(self, message: str) -> list[int]:
+        return chat_ids(self.tokenizer, message)
+
+
+def _longest(model: str, settings: AnnotateSettings) -> int:
+    from transformers import AutoConfig
+
+    own = AutoConfig.from_pretrained(model).get_text_config().max_position_embeddings
+    return int(settings.engine.get("max_model_len") or own)
+
+
+class Sample(NamedTuple):
+    """What came of one order shown, `shown`: in `order`, as indices into the row's passages, best first, and `parsed`;
+    or, where `reason` is not empty, why it was rejected, with the last reply's `text`."""
+
+    shown: list[int]
+    order: list[int]
+    parsed: parse.Parsed
+    attempts: int
+    reason: str
+    text: str
+    counts: Counter
+
+
+class _NoMoney(Exception):
+    """Another call might cost more than is left."""
+
+
+class Purse:
+    """What may still be spent; one actor for all workers. A call that is never settled, since its worker died, stays
+    at the most that it may have cost."""
+
+    def __init__(self, left: float):
+        self.left = left
+
+    def take(self, most: float) -> bool:
+        if most > self.left:
+            return False
+        self.left -= most
+        return True
+
+    def give_back(self, rest: float) -> None:
+        self.left += rest
+
+
+def cost(prompt_tokens: int, completion_tokens: int, settings: AnnotateSettings) -> float:
+    """Return the money for so many tokens, at the prices of the settings."""
+    return (prompt_tokens * settings.price_in + completion_tokens * settings.price_out) / 1e6
+
+
+class Annotator:
+    """Asks one teacher about one candidates row at a time: as many samples as set, each up to `attempts` times.
+
+    `purse` is a Ray actor of Purse, None where nothing limits the cost.
+    """
+
+    def __init__(self, settings: AnnotateSettings, row_key, purse):
+        self.settings, self.key, self.purse = settings, row_key, purse
+        self.model = open_model(resolve(settings.teacher, "teacher"), settings.engine)
+        self.form = Form(settings, self.model)
+
+    def close(self) -> None:
+        self.model.close()
+
+    async def __call__(self, row: dict) -> tuple[str, dict, dict] | None:
+        known = self.key(row)
+        shown = orders(row, known, self.settings)
+        try:
+            samples = await asyncio.gather(*(self._sample(row, order, at) for at, order in enumerate(shown)))
+        except _NoMoney:
+            return None
+        counts = sum((sample.counts for sample in samples), Counter())
+        head = {"qid": row["qid"], "key": known, "attempts": sum(sample.attempts for sample in samples)}
+        failed = next((sample for sample in samples if sample.reason), None)
+        if failed:
+            return "rejects", head | {"reason": failed.reason, "reply": clean(failed.text)[0]}, counts
+        merged = merge([sample.order for sample in samples])
+        kept = max(samples, key=lambda sample: kendall_tau(sample.order, merged))
+        pairs = [kendall_tau(one.order, other.order) for one, other in combinations(samples, 2)]
+        agreement = sum(pairs) / len(pairs) if pairs else None
+        counts = {**counts, "tau": kendall_tau(merged, sorted(merged)), "agree": agreement or 0}
+        annotation = head | {
+            "query": row["query"],
+            "docids": [row["docids"][index] for index in kept.shown],
+            "texts": [row["texts"][index] for index in kept.shown],
+            "ranking": [kept.shown.index(index) + 1 for index in merged],
+            "direct": kept.parsed.direct,
+            "evidence": kept.parsed.evidence,
+            "comparison": kept.parsed.comparison,
+            "teacher": self.settings.teacher,
+            "prompt_tokens": counts["prompt_tokens"],
+            "completion_tokens": counts["completion_tokens"],
+            "agreement": agreement,
+        }
+        return (
+            "annotations",
+            annotation,
+            {**counts, "tau": kendall_tau(merged, sorted(merged)), "agree": agreement or 0},
+        )
+
+    async def _sample(self, row: dict, shown: list[int], number: int) -> Sample:
+        settings, counts = self.settings, Counter()
+        texts = [row["texts"][index] for index in shown]
+        message, counts["cut_passages"] = self.form.message(row["query"], texts)
+        text, reason, attempt = "", "", 0
+        for attempt in range(1, settings.attempts + 1):
+            try:
+                # Seeds of one sample stay apart from those of another.
+                reply = await self._ask(message, len(texts), attempt, settings.seed + attempt + 1000 * number)
+            except Refused as refused:
+                reason = f"refused: {refused}"
+                break
+            counts.update(prompt_tokens=reply.prompt_tokens, completion_tokens=reply.completion_tokens)
+            counts["cached_tokens"] += reply.cached_tokens
+            text = reply.text
+            parsed, reason = self._read(reply, texts, counts)
+            if not reason:
+                order = [shown[position - 1] for position in parsed.order]
+                counts.update(replies=1, same_as_shown=int(order == shown), repaired=int(parsed.status == "repaired"))
+                counts[f"attempts_{attempt}"] += 1
+                return Sample(shown, order, parsed, attempt, "", text, counts)
+        return Sample(shown, [], parse.Parsed("failed"), attempt, reason, text, counts)
+
+    async def _ask(self, message: str, passages: int, attempt: int, seed: int) -> Reply:
+        settings, most = self.settings, 0.0
+        if self.purse:
+            most = cost(len(self.form.ids(message)), settings.max_tokens, settings)
+            if not await self.purse.take.remote(most):
+                raise _NoMoney
+        reply = None
+        try:
+            reply = await self.model.complete(
+                message,
+                schema=asking.schema(passages, settings.reasoning, settings.reason_chars),
+                max_tokens=settings.max_tokens,
+                temperature=min(1.0, settings.temperature + _HOTTER * (attempt - 1)),
+                seed=seed,
+            )
+            return reply
+        finally:
+            if self.purse:
+                spent = cost(reply.prompt_tokens, reply.completion_tokens, settings) if reply else 0
+                self.purse.give_back.remote(most - spent)
+
+    def _read(self, reply: Reply, texts: list[str], counts: Counter) -> tuple[parse.Parsed, str]:
+        """Return the reply, read, and what is wrong with it, "" if nothing."""
+        parsed = parse.parse_reply(reply.text, len(texts), self.settings.reasoning)
+        if parsed.status == "failed":
+            return parsed, parsed.reason if reply.complete else f"reply longer than {self.settings.max_tokens} tokens"
+        checked = check(parsed.evidence, parsed.comparison, texts)
+        counts.update(evidence=checked.given, verbatim=checked.verbatim)
+        if checked.verbatim < checked.given and self.settings.false_evidence == "reject":
+            return parsed, "evidence is not in its passage"
+        return parsed._replace(evidence=checked.evidence), checked.fault

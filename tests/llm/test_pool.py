@@ -1,0 +1,160 @@
+"""Rows through workers that hold no model: what is asked, what is kept, and what a row that ends its engine comes to.
+
+How this goes with real engines, and real kills, is in tests/integration/test_kills.py.
+"""
+
+import hashlib
+import sys
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+from r2r import tables
+from r2r.config import BadInput, Workers
+from r2r.datasets.candidates import Candidates, Listed
+from r2r.llm import Died, pool
+from r2r.llm.journal import Journal
+
+
+def key(row):
+    return hashlib.sha256(row["query"].encode()).hexdigest()
+
+
+class Worker:
+    """Answers with a ranking; "poison" ends it, "reject" is rejected, "wrong" is a user's mistake. Notes every row in
+    `log`, with how many rows it had at that time."""
+
+    def __init__(self, log: Path):
+        self.log, self.dead, self.has = log, False, 0
+
+    def close(self):
+        self._note("closed")
+
+    async def __call__(self, row):
+        import asyncio
+
+        self.has += 1
+        self._note(f"{row['qid']} {self.has}")
+        await asyncio.sleep(0.05)
+        self.dead = self.dead or row["query"].startswith("poison")
+        await asyncio.sleep(0.05)
+        self.has -= 1
+        if self.dead:
+            raise Died("dead")
+        if row["query"].startswith("wrong"):
+            raise BadInput("wrong: is wrong; do it right")
+        if row["query"].startswith("unasked"):
+            return None
+        if row["query"].startswith("reject"):
+            reject = {"qid": row["qid"], "key": key(row), "reason": "no", "reply": "", "attempts": 1}
+            return "rejects", reject, {"completion_tokens": 1}
+        ranking = {"qid": row["qid"], "query": row["query"], "docids": row["docids"], "scores": [1.0]}
+        return "rankings", ranking, {"completion_tokens": 2}
+
+    def _note(self, line):
+        with self.log.open("a") as log:
+            log.write(line + "\n")
+
+
+@pytest.fixture
+def run(ray_local, tmp_path):
+    from ray import cloudpickle
+
+    cloudpickle.register_pickle_by_value(sys.modules[__name__])
+
+    def run(queries, version="v1", go_on=lambda counts: True, **settings):
+        rows = [{"qid": f"q{at}", "query": query, "docids": ["d"], "texts": ["t"]} for at, query in enumerate(queries)]
+        candidates = Candidates(
+            [row["qid"] for row in rows],
+            lambda size: [Listed(tuple(rows[at : at + size])) for at in range(0, len(rows), size)],
+        )
+        job = pool.Job("rank", Worker, (tmp_path / "log",), key, version, ("rankings", "rejects"))
+        return pool.run_rows(candidates, job, Workers(in_flight=4, **settings), tmp_path, go_on)
+
+    return run
+
+
+def log(tmp_path):
+    return (tmp_path / "log").read_text().splitlines()
+
+
+def test_rows_are_answered_once_and_come_out_in_order(run, tmp_path, capsys):
+    queries = [f"query {at}" for at in range(30)] + ["reject"]
+    done = run(queries)
+    assert done.counts == {"rankings": 30, "rejects": 1, "completion_tokens": 61} and done.unasked == 0
+    assert done.speed > 0
+    ranked = tables.read(tmp_path, "rankings").to_pylist()
+    assert [row["qid"] for row in ranked] == [f"q{at}" for at in range(30)]
+    assert [row["qid"] for row in tables.read(tmp_path, "rejects").to_pylist()] == ["q30"]
+    asked = log(tmp_path)
+    assert sorted(line.split()[0] for line in asked) == sorted(f"q{at}" for at in range(31))
+    # All the room is used, and no more.
+    assert max(int(line.split()[1]) for line in asked) == 4
+
+    # The same again asks nothing; new rows alone are asked; a query that comes twice is asked once.
+    assert run(queries)[:2] == (done.counts, 0) and log(tmp_path) == asked
+    more = run(["new", *queries, "query 3"])
+    assert more.counts["rankings"] == 32 and log(tmp_path)[len(asked) :] == ["q0 1"]
+    assert [row["qid"] for row in tables.read(tmp_path, "rankings").to_pylist()][-2:] == ["q30", "q32"]
+
+    # Under other settings all are asked anew, and the old answers stay.
+    capsys.readouterr()
+    run(queries, version="v2")
+    said = capsys.readouterr().out
+    assert "all rows are asked anew" in said and str(tmp_path / "rows" / "v1") in said
+    assert len(log(tmp_path)) == len(asked) + 1 + len(queries)
+    assert run(queries, version="v1").counts == done.counts
+    assert len(log(tmp_path)) == len(asked) + 1 + len(queries)
+
+
+def test_a_row_that_ends_its_engine_three_times_is_rejected_and_no_other_suffers(run, tmp_path):
+    done = run([*(f"query {at}" for at in range(6)), "poison", *(f"query {at}" for at in range(6, 12))])
+    assert done.counts["rankings"] == 12 and done.counts["rejects"] == 1
+    (reject,) = tables.read(tmp_path, "rejects").to_pylist()
+    assert (reject["qid"], reject["reason"], reject["attempts"]) == ("q6", "ended its engine 3 times", 3)
+    lines = log(tmp_path)
+    assert lines.count("closed") == 3
+    assert len([line for line in lines if line.startswith("q6 ")]) == 3
+    # Whatever else was in flight at the first death is asked once more; from then on the suspects are alone.
+    again = Counter(line.split()[0] for line in lines if line != "closed")
+    assert max(count for qid, count in again.items() if qid != "q6") == 2
+    assert sum(count - 1 for qid, count in again.items() if qid != "q6") <= 3
+    after = lines[lines.index("closed") :]
+    suspects = {qid for qid, count in again.items() if count > 1}
+    assert {line.split()[1] for line in after if line.split()[0] in suspects} == {"1"}
+    # The deaths are kept: the row is not tried again by another run.
+    journal = Journal(tmp_path / "rows" / "v1")
+    assert journal.deaths(key({"query": "poison"})) == 3
+
+
+def test_a_job_that_is_to_stop_keeps_what_it_has(run, tmp_path):
+    queries = [f"reject {at}" for at in range(400)]
+    done = run(queries, go_on=lambda counts: counts["rejects"] <= 4)
+    assert 4 < done.counts["rejects"] < 400
+    assert done.unasked == 400 - done.counts["rejects"]
+    assert len(log(tmp_path)) == done.counts["rejects"]
+    assert tables.read(tmp_path, "rejects").num_rows == done.counts["rejects"]
+    assert tables.read(tmp_path, "rankings").num_rows == 0
+    # What was rejected before counts again, without being asked again.
+    again = run(queries, go_on=lambda counts: counts["rejects"] <= 4)
+    assert done.counts["rejects"] <= again.counts["rejects"] < 400
+    assert len(log(tmp_path)) == again.counts["rejects"]
+
+
+def test_rows_that_a_worker_will_not_ask_are_left(run, tmp_path):
+    done = run(["query", "unasked 1", "unasked 2"])
+    assert done.counts["rankings"] == 1 and done.unasked == 2
+    assert run(["query", "x1", "x2"]).unasked == 0
+
+
+def test_a_users_mistake_ends_the_job(run):
+    with pytest.raises(BadInput, match=r"^wrong: is wrong; do it right$"):
+        run(["query", "wrong"])
+
+
+def test_more_than_a_file_of_rows(run, tmp_path, monkeypatch):
+    monkeypatch.setattr(pool, "_FILE", 5)
+    run([f"query {at}" for at in range(12)])
+    assert [file.name for file in tables.files(tmp_path, "rankings")] == [f"part-{at:05}.parquet" for at in range(3)]
+    assert [row["qid"] for row in tables.read(tmp_path, "rankings").to_pylist()] == [f"q{at}" for at in range(12)]

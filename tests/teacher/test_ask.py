@@ -1,0 +1,249 @@
+"""How one row is asked, with a model whose replies are written down here."""
+
+import asyncio
+import json
+from functools import partial
+
+import pytest
+
+from r2r.config import AnnotateSettings
+from r2r.demo.models import demo_model
+from r2r.llm import Refused, Reply
+from r2r.llm.prompt import chat_ids, load_tokenizer
+from r2r.teacher import ask, parse
+from r2r.teacher import prompt as asking
+
+ROW = {
+    "qid": "q1",
+    "query": "how long do fleas live",
+    "docids": ["a", "b", "c"],
+    "texts": ["A flea lives 100 days.", "Dogs bark.", "Cats purr."],
+}
+
+
+def written(order, evidence=None, comparison="Better than [1]."):
+    """A reply that orders passages by their numbers as shown."""
+    passages = [
+        {
+            "identifier": number,
+            "direct_answer_sentence": (evidence or {}).get(number, ""),
+            "direct_reason": f"reason {number}",
+            "listwise_reason": comparison,
+        }
+        for number in order
+    ]
+    return json.dumps({"ranked_passages": passages})
+
+
+class Model:
+    """Answers with one written reply after the other; the last one stays. A reply may be a function of the prompt."""
+
+    max_length = 4096
+
+    def __init__(self, *replies):
+        self.replies, self.asked = list(replies), []
+        self.tokenizer = load_tokenizer(demo_model("teacher"))
+
+    async def complete(self, message, *, max_tokens, schema, temperature, seed):
+        self.asked.append({"message": message, "temperature": temperature, "seed": seed})
+        reply = self.replies.pop(0) if len(self.replies) > 1 else self.replies[0]
+        reply = reply(message) if callable(reply) else reply
+        if isinstance(reply, Exception):
+            raise reply
+        return Reply(reply, True, 100, 20)
+
+
+def settings(**more):
+    return AnnotateSettings(**{"teacher": "demo", "passages": 3, **more})
+
+
+def annotate(monkeypatch, model, purse=None, row=ROW, **more):
+    monkeypatch.setattr(ask, "open_model", lambda *arguments: model)
+    chosen = settings(**more)
+    annotator = ask.Annotator(chosen, partial(ask.key, teacher="t", settings=chosen), purse)
+    return asyncio.run(annotator(row))
+
+
+def test_a_sound_reply_becomes_an_annotation(monkeypatch):
+    model = Model(written([2, 3, 1], {1: "A flea lives\n100 days.", 2: "N/A"}))
+    table, row, counts = annotate(monkeypatch, model)
+    assert table == "annotations"
+    assert row == {
+        **{"qid": "q1", "query": ROW["query"], "docids": ["a", "b", "c"], "texts": ROW["texts"]},
+        **{"ranking": [2, 3, 1], "direct": ["reason 1", "reason 2", "reason 3"]},
+        **{"evidence": ["A flea lives\n100 days.", "", ""], "comparison": ["Better than [1]."] * 3},
+        **{"teacher": "demo", "key": ask.key(ROW, "t", settings()), "attempts": 1, "agreement": None},
+        **{"prompt_tokens": 100, "completion_tokens": 20},
+    }
+    assert counts["evidence"] == counts["verbatim"] == counts["replies"] == counts["attempts_1"] == 1
+    assert counts.get("same_as_shown", 0) == 0 and counts["tau"] == pytest.approx(-1 / 3)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "reason"),
+    [
+        (written([1, 1, 2]), "identifiers are no permutation of 1 to 3"),
+        (written([1, 2, 3], {2: "A flea lives 100 days."}), "evidence is not in its passage"),
+        (written([1, 2, 3], comparison="Better than [4]."), "a comparison names a passage that is not shown"),
+        (written([1, 2, 3], comparison=" "), "listwise_reason is empty"),
+        ("<think>what", "its thinking never ends"),
+    ],
+)
+def test_a_reply_that_fails_is_asked_again_hotter_and_with_another_seed(monkeypatch, wrong, reason):
+    model = Model(wrong, wrong, written([1, 2, 3]))
+    table, row, counts = annotate(monkeypatch, model, temperature=0.2, seed=5)
+    assert (table, row["attempts"], row["completion_tokens"]) == ("annotations", 3, 60)
+    assert [one["temperature"] for one in model.asked] == pytest.approx([0.2, 0.5, 0.8])
+    assert len({one["seed"] for one in model.asked}) == 3
+    assert counts["attempts_3"] == 1
+
+    table, row, counts = annotate(monkeypatch, Model(wrong))
+    assert table == "rejects" and row["reason"].startswith(reason)
+    assert (row["attempts"], row["reply"], counts["completion_tokens"]) == (3, wrong, 60)
+
+
+def test_false_evidence_may_be_left_out_alone(monkeypatch):
+    model = Model(written([1, 2, 3], {1: "A flea lives 100 days.", 2: "A flea lives 100 days."}))
+    table, row, counts = annotate(monkeypatch, model, false_evidence="drop")
+    assert (table, row["attempts"], row["evidence"]) == ("annotations", 1, ["A flea lives 100 days.", "", ""])
+    assert (counts["evidence"], counts["verbatim"]) == (2, 1)
+
+
+def test_what_a_server_refuses_is_not_asked_again(monkeypatch):
+    table, row, _ = annotate(monkeypatch, Model(Refused("400: too long")))
+    assert (table, row["reason"], row["attempts"], row["reply"]) == ("rejects", "refused: 400: too long", 1, "")
+
+
+def shown(message):
+    """The passages in the order in which a prompt shows them."""
+    return sorted(ROW["texts"], key=message.index)
+
+
+def by_name(*names):
+    """A reply that orders passages by their text, wherever they are shown."""
+
+    def reply(message):
+        places = [shown(message).index(text) + 1 for name in names for text in ROW["texts"] if text.startswith(name)]
+        return written(places)
+
+    return reply
+
+
+def test_samples_are_shown_in_other_orders_and_merged(monkeypatch):
+    model = Model(
+        by_name("Dogs", "A flea", "Cats"), by_name("Dogs", "Cats", "A flea"), by_name("Dogs", "A flea", "Cats")
+    )
+    _, row, counts = annotate(monkeypatch, model, samples=3)
+    orders = [shown(one["message"]) for one in model.asked]
+    assert orders[0] == ROW["texts"] and len({tuple(order) for order in orders}) > 1
+    # The reasons are those of a reply whose order is the merged one, in the order in which it saw the passages.
+    assert [row["texts"][position - 1] for position in row["ranking"]] == [
+        "Dogs bark.",
+        "A flea lives 100 days.",
+        "Cats purr.",
+    ]
+    assert row["texts"] == orders[0] and row["docids"] == ["a", "b", "c"]
+    assert row["agreement"] == pytest.approx((1 / 3 + 1 / 3 + 1) / 3)
+    assert (row["attempts"], row["completion_tokens"], counts["replies"]) == (3, 60, 3)
+    assert len({one["seed"] for one in model.asked}) == 3
+
+
+def test_a_sample_that_fails_rejects_the_row(monkeypatch):
+    model = Model(written([1, 2, 3]), "no", written([1, 2, 3]))
+    table, row, _ = annotate(monkeypatch, model, samples=3, attempts=1)
+    assert table == "rejects" and row["reply"] == "no" and row["attempts"] == 3
+
+
+def test_passages_are_shuffled_by_the_seed(monkeypatch):
+    orders = []
+    for seed in [*range(8), 0]:
+        model = Model(by_name("Dogs", "A flea", "Cats"))
+        _, row, _ = annotate(monkeypatch, model, order="shuffled", seed=seed)
+        orders.append(tuple(row["docids"]))
+        assert shown(model.asked[0]["message"]) == row["texts"]
+        assert [row["docids"][position - 1] for position in row["ranking"]] == ["b", "a", "c"]
+    assert len(set(orders)) > 2 and orders[-1] == orders[0]
+
+
+class Remote:
+    """A purse whose methods are called as those of a Ray actor are."""
+
+    def __init__(self, left):
+        self.purse = ask.Purse(left)
+        self.take, self.give_back = self, self
+        self.calls = []
+
+    def remote(self, amount):
+        async def took(answer):
+            return answer
+
+        self.calls.append(amount)
+        return took(self.purse.take(amount)) if len(self.calls) % 2 else self.purse.give_back(amount)
+
+
+def test_nothing_is_asked_that_might_cost_more_than_is_left(monkeypatch):
+    prices = {"price_in": 1.0, "price_out": 1000.0, "max_tokens": 50, "max_cost": 1.0}
+    model = Model("no", written([1, 2, 3]))
+    # A call may cost a little more than 0.05; the two calls came to a little more than 0.02 each.
+    purse = Remote(0.12)
+    table, row, _ = annotate(monkeypatch, model, purse, **prices)
+    assert table == "annotations" and row["attempts"] == 2
+    assert purse.purse.left == pytest.approx(0.12 - 2 * ask.cost(100, 20, settings(**prices)))
+    assert annotate(monkeypatch, Model("no"), Remote(0.04), **prices) is None
+
+
+def test_the_key_knows_all_that_an_answer_depends_on(monkeypatch):
+    usual = ask.key(ROW, "t", settings())
+    others = {
+        "query": ask.key(ROW | {"query": "x"}, "t", settings()),
+        "docids": ask.key(ROW | {"docids": ["a", "b", "x"]}, "t", settings()),
+        "texts": ask.key(ROW | {"texts": ["x", "y", "z"]}, "t", settings()),
+        "teacher": ask.key(ROW, "u", settings()),
+    }
+    changed = {
+        **{"passages": 2, "order": "shuffled", "samples": 2, "reasoning": "none", "false_evidence": "drop"},
+        **{"attempts": 2, "temperature": 0.1, "max_tokens": 9, "reason_chars": 9, "seed": 1, "tokenizer": "x"},
+        **{"engine": {"quantization": "fp8"}},
+    }
+    assert set(changed) == ask._ASKED
+    others |= {name: ask.key(ROW, "t", settings(**{name: value})) for name, value in changed.items()}
+    monkeypatch.setattr(asking, "VERSION", "another")
+    others["prompt"] = ask.key(ROW, "t", settings())
+    assert len({usual, *others.values()}) == 1 + len(others)
+    monkeypatch.undo()
+    # What comes behind the passages that are shown, and how the work is spread and paid, changes nothing.
+    more = {"docids": [*ROW["docids"], "d"], "texts": [*ROW["texts"], "more"]}
+    assert ask.key(ROW | more, "t", settings(actors=8, in_flight=1, price_in=1, max_reject_rate=1)) == usual
+
+
+@pytest.mark.parametrize("query", ["how long", "river " * 5000])
+@pytest.mark.parametrize("text", ["mountain " * 3000, "<|im_end|>[/INST]</s> 7" * 900])
+def test_no_query_and_no_passage_makes_a_call_too_long(monkeypatch, query, text):
+    model = Model(written([1, 2, 3]))
+    _, _, counts = annotate(
+        monkeypatch, model, row=ROW | {"query": query, "texts": [text, "short", text]}, max_tokens=500
+    )
+    assert len(chat_ids(model.tokenizer, model.asked[0]["message"])) + 500 <= model.max_length
+    assert counts["cut_passages"] == 2 and "short" in model.asked[0]["message"]
+
+
+def test_a_servers_prompts_hold_no_control_tokens_and_are_cut_by_bytes(monkeypatch):
+    model = Model(written([1, 2, 3]))
+    row = ROW | {"texts": ["flea <|im_end|> lives </s>", "ünï " * 3000, "[INST] <s> a<b [x] <|eot_id|>"]}
+    _, annotation, counts = annotate(monkeypatch, model, row=row, teacher="http://127.0.0.1:1/v1", max_tokens=500)
+    message = model.asked[0]["message"]
+    for mark in ("<|im_end|>", "</s>", "[INST]", "<s>", "<|eot_id|>"):
+        assert mark not in message
+    assert "a<b [x]" in message and "< |im_end|>" in message
+    assert len(message.encode()) <= model.max_length - 500 and counts["cut_passages"] == 1
+    assert annotation["texts"] == row["texts"]
+
+    model.max_length = None
+    annotate(monkeypatch, model, row=row, teacher="http://127.0.0.1:1/v1")
+    assert "ünï " * 2999 in model.asked[-1]["message"]
+
+
+def test_a_reply_that_is_repaired_is_counted(monkeypatch):
+    reply = f"```json\n{written([2, 1, 3])}\n```"
+    assert parse.parse_reply(reply, 3, "both").status == "repaired"
+    assert annotate(monkeypatch, Model(reply))[2]["repaired"] == 1
