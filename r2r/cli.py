@@ -37,6 +37,8 @@ def _annotate(args: argparse.Namespace, settings: config.AnnotateSettings) -> No
         annotate.show_prompt(args.candidates, settings)
     elif args.dry_run:
         annotate.dry_run(args.candidates, args.out, settings)
+    elif args.out is None:
+        raise BadInput("out: missing; only --show-prompt and --dry-run need no folder")
     else:
         annotate.annotate(args.candidates, args.out, settings)
 
@@ -101,7 +103,8 @@ def _parser() -> argparse.ArgumentParser:
     _flags(retrieve, index="folder that index wrote", queries="dataset, such as beir:DIR", out=_OUT)
 
     annotate = stage("annotate", "a teacher's order and reasons", _annotate, config.AnnotateSettings)
-    _flags(annotate, candidates="optional with teacher:FILE: folder that retrieve wrote, or rankgpt:FILE", out=_OUT)
+    _flags(annotate, candidates="optional with teacher:FILE: folder that retrieve wrote, or rankgpt:FILE")
+    _flags(annotate, out="optional with --show-prompt and --dry-run: the stage's folder")
     annotate.add_argument("--dry-run", action="store_true", help="say what would be asked and cost, ask nothing")
     annotate.add_argument("--show-prompt", action="store_true", help="print the first prompt as the model sees it")
 

@@ -68,9 +68,9 @@ def on_workers(
 
     `worker(*arguments)` is made once in each of `count` actors of so many CPUs and GPUs, and called with a batch: a
     block, or `batch` rows of one. With `least`, that many actors are enough to go on, where the cluster has no room for
-    more, or loses some. An actor has up to `ahead` blocks handed to it. Where the worker's call is asynchronous,
-    BATCHES_IN_FLIGHT batches of a block are under way at the same time. Raises BadInput where a worker does; a worker
-    that dies is replaced, up to _LIVES times.
+    more, or loses some. An actor has up to `ahead` blocks handed to it. Where the worker's call is asynchronous, it
+    works on all of these, and on BATCHES_IN_FLIGHT batches of each, at the same time. Raises BadInput where a worker
+    does; a worker that dies is replaced, up to _LIVES times.
     """
     start_ray()
     import ray
@@ -78,12 +78,13 @@ def on_workers(
     # Set before the dataset is made, which keeps a copy.
     ray.data.DataContext.get_current().enable_progress_bars = False
     most = min(count, len(blocks))
+    asynchronous = inspect.iscoroutinefunction(worker.__call__)
     with warnings.catch_warnings():
         # Ray Data's default is to replace a worker without end, also for a block that ends its process each time. The
         # arguments that bound it are announced to go, without one that takes their place.
         warnings.filterwarnings("ignore", "`ray_remote_args` is deprecated")
         answers = ray.data.from_arrow(blocks).map_batches(
-            _AsyncActor if inspect.iscoroutinefunction(worker.__call__) else _Actor,
+            _AsyncActor if asynchronous else _Actor,
             fn_constructor_args=[worker, arguments, os.getcwd()],
             batch_size=batch,
             batch_format="pyarrow",
@@ -92,6 +93,7 @@ def on_workers(
                 max_size=most,
                 initial_size=most,
                 max_tasks_in_flight_per_actor=ahead,
+                max_concurrent_calls_per_actor=ahead if asynchronous else None,
             ),
             num_cpus=cpus,
             num_gpus=gpus,

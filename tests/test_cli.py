@@ -184,6 +184,19 @@ def test_other_errors_are_not_hidden(monkeypatch):
         cli.main(["evaluate", "--qrels", "q", "--run", "a=b", "--out", "o"])
 
 
+def test_a_job_that_stopped_itself_and_one_that_was_interrupted(monkeypatch, capsys):
+    ends = [config.Stopped("annotate: 9 rows rejected"), KeyboardInterrupt()]
+
+    def ended(args, settings):
+        raise ends.pop(0)
+
+    monkeypatch.setattr(cli, "_evaluate", ended)
+    assert cli.main(["evaluate", "--qrels", "q", "--run", "a=b", "--out", "o"]) == 3
+    assert capsys.readouterr().err == "r2r: annotate: 9 rows rejected\n"
+    assert cli.main(["evaluate", "--qrels", "q", "--run", "a=b", "--out", "o"]) == 130
+    assert "interrupted" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     "stage", ["index", "retrieve", "annotate", "distill", "rerank", "evaluate", "serve", "pipeline"]
 )

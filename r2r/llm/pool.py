@@ -71,7 +71,8 @@ def run_rows(rows: Candidates, job: Job, settings: Workers, out: Path, go_on: Ca
     # Large enough to keep an engine busy, small enough for each engine to get some.
     parts = rows.parts(max(1, min(settings.in_flight, total // (4 * settings.actors))))
     numbers = list(range(len(parts)))
-    blocks = [pa.table({"part": numbers[at : at + _BLOCK]}) for at in range(0, len(numbers), _BLOCK)]
+    size = max(1, min(_BLOCK, len(parts) // settings.actors))
+    blocks = [pa.table({"part": numbers[at : at + size]}) for at in range(0, len(numbers), size)]
     counts, first, last = Counter(), float("inf"), 0.0
 
     def beside(counts: Counter, seconds: float) -> str:

@@ -118,12 +118,15 @@ def show_prompt(candidates: str | None, settings: AnnotateSettings) -> None:
     print(form.tokenizer.decode(form.ids(message)) if not isinstance(form.tokenizer, Bytes) else message)
 
 
-def dry_run(candidates: str | None, out: str, settings: AnnotateSettings) -> None:
-    """Print how many rows would be asked, the tokens of their prompts, and what they would take; ask nothing."""
+def dry_run(candidates: str | None, out: str | None, settings: AnnotateSettings) -> None:
+    """Print how many rows would be asked, the tokens of their prompts, and what they would take; ask nothing.
+
+    Rows that lie finished in `out`, if it is given, are not counted.
+    """
     import pyarrow as pa
 
     teacher = tables.fingerprint(settings.teacher)
-    folder = Path(out, "rows", ask.version(teacher, settings))
+    folder = Path(out or ".", "rows", ask.version(teacher, settings))
     rows = datasets.open_candidates(_needed(candidates))
     parts = rows.parts(256)
     # A mistake shows before any work.

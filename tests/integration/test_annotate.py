@@ -1,7 +1,7 @@
 """One annotation job of 300 queries: with an engine of its own and undisturbed; killed again and again; and through a
 server. All three come to the same.
 
-Owns the kills, of the driver, of Ray's actor, and of the engine's process, at moments drawn from a seed.
+Owns the kills: of the driver, of Ray's actor, of the engine's process, of the Ray node, at moments drawn from a seed.
 """
 
 import json
@@ -25,8 +25,8 @@ from r2r.demo.models import demo_model
 from r2r.llm.journal import Journal
 
 R2R = str(Path(sys.executable).parent / "r2r")
-ROWS, KILLS, IN_FLIGHT = 300, 20, 8
-KINDS = ["driver", "actor", "engine"]
+ROWS, IN_FLIGHT = 300, 8
+KINDS = ["driver", "actor", "engine", "node"]
 WORK = Path(__file__).parents[2] / "r2r" / "demo" / "collection" / "corpus.jsonl"
 
 
@@ -74,7 +74,7 @@ class Annotation:
         driver = psutil.Process(self.process.pid)
         if kind == "driver":
             return driver
-        names = {"actor": "ray::MapWorker", "engine": "VLLM::EngineCore"}
+        names = {"actor": "ray::MapWorker", "engine": "VLLM::EngineCore", "node": "/raylet"}
         for process in driver.children(recursive=True):
             try:
                 title = " ".join(process.cmdline())
@@ -99,15 +99,15 @@ def undisturbed(candidates, tmp_path_factory):
 def test_twenty_kills_change_nothing(candidates, undisturbed, tmp_path):
     job = Annotation(candidates, tmp_path / "killed")
     draw = random.Random(7)
-    # Six kills come while rows are being answered, the others at any time, of which most is the start of an engine.
-    plan = [(kind, True) for kind in KINDS * 2] + [(draw.choice(KINDS), False) for _ in range(KILLS - 6)]
+    # Some kills come while rows are being answered, the others at any time, of which most is the start of an engine.
+    plan = [(kind, True) for kind in KINDS] + [(kind, False) for kind in KINDS * 4]
     draw.shuffle(plan)
     begun, killed = time.monotonic(), Counter()
     for kind, working in plan:
         wanted = job.answered() + draw.randrange(1, 20) if working else 0
         time.sleep(draw.uniform(0, 4))
         while job.answered() < wanted or (victim := job.victim(kind)) is None:
-            assert job.process.poll() in (None, 1), "the job was over before the last kill"
+            assert job.process.poll() != 0, "the job was over before the last kill"
             if job.process.poll() is not None:
                 job.start()
             time.sleep(0.05)
@@ -117,7 +117,7 @@ def test_twenty_kills_change_nothing(candidates, undisturbed, tmp_path):
         if kind == "driver":
             job.process.wait()
             job.start()
-    assert sum(killed.values()) == KILLS and min(killed.values()) >= 4
+    assert sum(killed.values()) >= 20
     while job.process.wait() != 0:
         job.start()
     print(f"{time.monotonic() - begun:.0f} s: done", flush=True)

@@ -1,9 +1,10 @@
 """Rows through workers that hold no model: what is asked, what is kept, and what a row that ends its engine comes to.
 
-How this goes with real engines, and real kills, is in tests/integration/test_kills.py.
+How this goes with real engines, and real kills, is in tests/integration/test_annotate.py.
 """
 
 import hashlib
+import os
 import sys
 from collections import Counter
 from pathlib import Path
@@ -27,6 +28,7 @@ class Worker:
 
     def __init__(self, log: Path):
         self.log, self.dead, self.has = log, False, 0
+        (log.parent / f"process-{os.getpid()}").touch()
 
     def close(self):
         self._note("closed")
@@ -126,6 +128,12 @@ def test_a_row_that_ends_its_engine_three_times_is_rejected_and_no_other_suffers
     # The deaths are kept: the row is not tried again by another run.
     journal = Journal(tmp_path / "rows" / "v1")
     assert journal.deaths(key({"query": "poison"})) == 3
+
+
+def test_every_actor_has_work(run, tmp_path):
+    assert run([f"query {at}" for at in range(100)], actors=2).counts["rankings"] == 100
+    assert len(list(tmp_path.glob("process-*"))) == 2
+    assert max(int(line.split()[1]) for line in log(tmp_path)) == 4
 
 
 def test_a_job_that_is_to_stop_keeps_what_it_has(run, tmp_path):

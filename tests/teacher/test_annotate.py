@@ -100,12 +100,10 @@ def candidates(tmp_path):
 
 
 def test_the_prompt_is_shown_as_the_model_sees_it(candidates, tmp_path, capsys):
-    flags = ["--candidates", candidates, "--teacher", "demo", "--out", str(tmp_path / "out")]
-    assert cli.main(["annotate", *flags, "--show-prompt"]) == 0
+    assert cli.main(["annotate", "--candidates", candidates, "--teacher", "demo", "--show-prompt"]) == 0
     said = capsys.readouterr().out
     assert said.startswith("<|im_start|>user\n") and said.rstrip().endswith("<|im_start|>assistant")
     assert "Passage [2]: Dogs bark." in said and said.count("how long do fleas live") == 2
-    assert not (tmp_path / "out").exists()
 
 
 def test_a_dry_run_counts_what_would_be_asked(ray_local, candidates, tmp_path, capsys):
@@ -131,11 +129,12 @@ def test_a_dry_run_counts_what_would_be_asked(ray_local, candidates, tmp_path, c
     [
         (["--teacher", "demo", "--dry-run"], "candidates: missing"),
         (["--teacher", "demo", "--show-prompt"], "candidates: missing"),
-        (["--teacher", "demo", "--max-cost", "5"], "max_cost: needs prices"),
+        (["--teacher", "demo", "--max-cost", "5", "--out", "OUT"], "max_cost: needs prices"),
+        (["--teacher", "demo", "--candidates", "x"], "out: missing"),
         (["--teacher", "demo", "--samples", "0"], "samples: '0'"),
         (["--teacher", "demo", "--max-reject-rate", "2"], "max_reject_rate: '2'"),
     ],
 )
 def test_mistakes(tmp_path, capsys, flags, said):
-    assert cli.main(["annotate", "--out", str(tmp_path / "out"), *flags]) == 2
+    assert cli.main(["annotate", *(str(tmp_path / "out") if flag == "OUT" else flag for flag in flags)]) == 2
     assert said in capsys.readouterr().err
