@@ -1,6 +1,6 @@
 """The annotate job side by side with vLLM's own LLM.generate, on the same prompts with the same engine settings.
 
-    python benchmarks/annotate.py --work DIR [--rows 96] [--max-tokens 128] [--rounds 3]
+    python benchmarks/annotate.py --work DIR [--rows 96] [--max-tokens 128] [--threads 1] [--rounds 3]
 
 The teacher is made here: a Qwen3 of some 90 million random weights, so that the engine and not Python is the work.
 Its replies are forced into the reply's JSON and all run to their longest length. What is compared is reply tokens per
@@ -19,7 +19,6 @@ import sys
 import time
 from pathlib import Path
 
-CPUS = 2
 JOB = Path(__file__).resolve().parents[1] / "jobs" / "annotate.py"
 PASSAGES, REASONING = 3, "both"
 
@@ -73,7 +72,7 @@ def make_candidates(folder: Path, rows: int) -> None:
 def flags(work: Path, settings: argparse.Namespace) -> list[str]:
     given = {
         **{"candidates": work, "teacher": work / "model", "passages": PASSAGES, "reasoning": REASONING},
-        **{"attempts": 1, "max-tokens": settings.max_tokens, "max-reject-rate": 1, "cpus": CPUS},
+        **{"attempts": 1, "max-tokens": settings.max_tokens, "max-reject-rate": 1, "cpus": settings.threads},
         **{"in-flight": settings.rows},
     }
     return [word for name, value in given.items() for word in (f"--{name}", str(value))]
@@ -112,8 +111,7 @@ def run_theirs(work: str, max_tokens: int) -> None:
     outputs = llm.generate([{"prompt_token_ids": ids} for ids in prompts], sampling, use_tqdm=False)
     seconds = time.perf_counter() - start
     print(json.dumps([sum(len(output.outputs[0].token_ids) for output in outputs), seconds]), flush=True)
-    # An engine that is collected at the interpreter's end complains.
-    os._exit(0)
+    llm.llm_engine.engine_core.shutdown()
 
 
 def restart(work: Path, out: Path, settings: argparse.Namespace) -> tuple[int, float]:
@@ -154,6 +152,7 @@ def main(given: list[str]) -> None:
     parser.add_argument("--work", required=True, type=lambda name: Path(name).resolve(), help="folder to write to")
     parser.add_argument("--rows", type=int, default=96)
     parser.add_argument("--max-tokens", type=int, default=128)
+    parser.add_argument("--threads", type=int, default=1, help="of the engine; Ray's own processes take some of a core")
     parser.add_argument("--rounds", type=int, default=3, help="the median of which counts")
     settings = parser.parse_args(given)
     work = settings.work
@@ -161,7 +160,7 @@ def main(given: list[str]) -> None:
     make_candidates(work, settings.rows)
 
     # A Ray worker has as many threads for its arithmetic as CPUs are reserved for it.
-    env = os.environ | {"OMP_NUM_THREADS": str(CPUS)}
+    env = os.environ | {"OMP_NUM_THREADS": str(settings.threads)}
     ours, theirs, stats = [], [], {}
     for number in range(settings.rounds):
         stats = run_ours(work, work / f"out-{number}-{time.time():.0f}", settings)
@@ -179,7 +178,7 @@ def main(given: list[str]) -> None:
     prompt = stats["tokens"]["prompt"] // settings.rows
     print(f"\n{settings.rows} rows of {prompt} prompt tokens; load {os.getloadavg()[0]:.1f}")
     print("\n| reply tokens per second | LLM.generate | the job | ratio |\n| --- | --- | --- | --- |")
-    print(f"| {CPUS} cores | {others:.0f} | {mine:.0f} | {mine / others:.2f} |")
+    print(f"| {settings.threads} threads | {others:.0f} | {mine:.0f} | {mine / others:.2f} |")
     print(f"\nPrompt tokens out of the prefix cache: {stats['tokens']['cached_share']:.0%}.")
     print(f"Killed after {before} rows: the next one {seconds:.0f} s after the command was given again.")
 

@@ -79,13 +79,16 @@ class Engine:
         self._llm.shutdown()
 
     async def _generate(self, ids: list[int], sampling):
+        from vllm.sampling_params import RequestOutputKind
         from vllm.v1.engine.exceptions import EngineDeadError, EngineGenerateError
 
         if len(ids) + sampling.max_tokens > self.max_length:
             raise Refused(f"prompt of {len(ids)} and reply of {sampling.max_tokens} tokens exceed {self.max_length}")
-        final = None
+        # Not every token's output on its way: nobody waits for a part of a reply.
+        sampling.output_kind = RequestOutputKind.FINAL_ONLY
         request = f"r{next(self._ids)}"
         prompt = {"prompt_token_ids": ids}
+        final = None
         try:
             async for output in self._llm.generate(prompt, sampling, request, lora_request=self._lora):
                 final = output
@@ -107,6 +110,8 @@ def arguments(model: str, engine: dict[str, Any], adapter: str | None = None) ->
     found: dict[str, Any] = {
         "model": model,
         "enable_prefix_caching": True,
+        # Nobody reads them, and they are gathered at every step.
+        "disable_log_stats": True,
         # A model that may put any white space into its JSON may write nothing else.
         "structured_outputs_config": {"backend": "xgrammar", "disable_any_whitespace": True},
     }
