@@ -74,13 +74,13 @@ class Annotation:
         driver = psutil.Process(self.process.pid)
         if kind == "driver":
             return driver
-        names = {"actor": "ray::MapWorker", "engine": "VLLM::EngineCore", "node": "/raylet"}
+        names = {"actor": "ray::MapWorker", "engine": "VLLM::EngineCore", "node": "raylet"}
         for process in driver.children(recursive=True):
             try:
-                title = " ".join(process.cmdline())
+                title = Path((process.cmdline() or [""])[0]).name
             except psutil.Error:
                 continue
-            if names[kind] in title:
+            if title.startswith(names[kind]):
                 return process
         return None
 
