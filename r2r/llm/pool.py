@@ -13,7 +13,7 @@ import asyncio
 import time
 import uuid
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import NamedTuple
@@ -26,7 +26,7 @@ from r2r.datasets.candidates import Candidates
 from r2r.datasets.documents import Part
 from r2r.llm import Died
 from r2r.llm.journal import Journal
-from r2r.workers import on_workers, progress
+from r2r.workers import bar, on_workers, progress
 
 # Parts that travel to an actor together, rows in a file of what comes out, and engines that a row may end.
 _BLOCK, _FILE, _DEATHS = 16, 1000, 3
@@ -94,7 +94,8 @@ def run_rows(rows: Candidates, job: Job, settings: Workers, out: Path, go_on: Ca
             counts.update(answer["counts"])
             first, last = min(first, answer["ready"] or first), max(last, answer["ended"])
     speed = counts["completion_tokens"] / (last - first) if last > first else 0.0
-    found = write_tables(parts, job, folder, out)
+    every = bar(f"{job.name}: tables", total, "row", iterable=rows_of(parts))
+    found = write_tables(every, job, folder, out)
     return Done(found, total - sum(found[table] for table in job.tables), speed)
 
 
@@ -107,12 +108,12 @@ def _tell_what_is_there(name: str, folder: Path) -> None:
         print(f"{name}: the answers of before stay in {', '.join(map(str, others))}", flush=True)
 
 
-def write_tables(parts: list[Part], job: Job, folder: Path, out: Path) -> Counter:
-    """Write the tables from the journal, in the order of the parts' rows, and return the sums of the rows' counts."""
+def write_tables(rows: Iterable[dict], job: Job, folder: Path, out: Path) -> Counter:
+    """Write the tables from the journal, in the order of `rows`; return the sums of the counts of those finished."""
     journal, counts = Journal(folder), Counter()
     tables.clear(out, *job.tables)
     waiting: dict[str, list[dict]] = {table: [] for table in job.tables}
-    for row in rows_of(parts):
+    for row in rows:
         if (entry := journal.get(job.key(row))) is None:
             continue
         # Two queries may be the same in all that a key knows.

@@ -10,11 +10,14 @@ from __future__ import annotations
 
 import asyncio
 import os
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
 
 from r2r.config import BadInput
 from r2r.llm import Refused, Reply
 
-_TRIES = 6
+# Some ten minutes: as long as a large model takes to start again.
+_TRIES, _LONGEST = 15, 60.0
 
 
 class Server:
@@ -60,7 +63,7 @@ class Server:
         """Answer one user message; `schema` forces the reply into JSON of that schema.
 
         A busy or failing server (429, 5xx, no answer) is asked again after a growing pause. Raises Refused on any
-        other 4xx, with the server's words, and ConnectionError when the tries are used up.
+        other 4xx, with the server's words, and BadInput when the tries are used up.
         """
         import httpx
 
@@ -79,22 +82,37 @@ class Server:
                 "json_schema": {"name": "reply", "schema": schema, "strict": True},
             }
         for attempt in range(_TRIES):
-            pause = 2.0**attempt
+            pause = min(_LONGEST, 2.0**attempt)
             try:
                 answer = await self._client.post(self._url, json=body)
             except httpx.TransportError as error:
                 trouble = f"{type(error).__name__}: {error}"
             else:
-                if answer.is_success:
-                    return _reply(answer.json())
                 trouble = f"{answer.status_code}: {answer.text[:500]}"
-                if answer.status_code != 429 and answer.status_code < 500:
+                if answer.is_success:
+                    try:
+                        return _reply(answer.json())
+                    except (ValueError, LookupError, TypeError):
+                        trouble = f"an answer that is no chat completion: {answer.text[:500]}"
+                elif answer.status_code != 429 and answer.status_code < 500:
                     raise Refused(trouble)
-                if answer.headers.get("retry-after", "").isdigit():
-                    pause = float(answer.headers["retry-after"])
+                pause = _asked_for(answer.headers.get("retry-after", ""), pause)
             if attempt + 1 < _TRIES:
                 await asyncio.sleep(pause)
-        raise ConnectionError(f"{self.address}: gave up after {_TRIES} tries; the last: {trouble}")
+        right = "see to the server, and run the same command again"
+        raise BadInput(f"{self.address}: gave up after {_TRIES} tries; the last: {' '.join(trouble.split())}; {right}")
+
+
+def _asked_for(retry_after: str, usual: float) -> float:
+    """Return the seconds that a Retry-After header asks for, as a number or as a date (RFC 9110); else the usual."""
+    try:
+        return max(0.0, float(retry_after))
+    except ValueError:
+        pass
+    try:
+        return max(0.0, (parsedate_to_datetime(retry_after) - datetime.now(UTC)).total_seconds())
+    except (ValueError, TypeError):
+        return usual
 
 
 def _reply(answer: dict) -> Reply:

@@ -3,6 +3,8 @@
 import asyncio
 import json
 import threading
+from datetime import UTC, datetime, timedelta
+from email.utils import format_datetime
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
@@ -92,14 +94,38 @@ def test_a_busy_or_failing_server_is_asked_again_when_it_says(serving, monkeypat
 
 
 def test_a_server_that_keeps_failing_is_given_up(serving, monkeypatch):
+    pauses = []
+
+    async def sleep(seconds):
+        pauses.append(seconds)
+
+    monkeypatch.setattr(server.asyncio, "sleep", sleep)
+    address, got = serving((500, {}, {"error": "out of memory"}))
+    with pytest.raises(BadInput, match=r"gave up after 15 tries; the last: 500: .*out of memory.*; see to the server"):
+        ask(address)
+    assert len(got) == 15 and pauses[:3] == [1, 2, 4] and max(pauses) == 60
+
+
+@pytest.mark.parametrize(
+    ("header", "least", "most"),
+    [("7", 7, 7), ("0.5", 0.5, 0.5), ("-3", 0, 0), ("", 2, 2), ("soon", 2, 2), ("Wed, 21 Oct 2015 07:28:00 GMT", 0, 0)],
+)
+def test_the_pause_that_a_server_asks_for(header, least, most):
+    assert least <= server._asked_for(header, 2) <= most
+
+
+def test_the_pause_until_a_date():
+    date = format_datetime(datetime.now(UTC) + timedelta(seconds=90), usegmt=True)
+    assert 85 < server._asked_for(date, 2) <= 90
+
+
+def test_an_answer_that_is_no_completion_is_asked_for_again(serving, monkeypatch):
     async def sleep(seconds):
         pass
 
     monkeypatch.setattr(server.asyncio, "sleep", sleep)
-    address, got = serving((500, {}, {"error": "out of memory"}))
-    with pytest.raises(ConnectionError, match="out of memory"):
-        ask(address)
-    assert len(got) == 6
+    address, got = serving((200, {}, {"choices": []}), (200, {}, [1]), (200, {}, DONE))
+    assert ask(address).text == "[2] > [1]" and len(got) == 3
 
 
 def test_a_refusal_is_final_and_has_the_servers_words(serving):
