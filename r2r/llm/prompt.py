@@ -92,17 +92,17 @@ def text_ids(tokenizer, text: str) -> list[int]:
 def fit(
     tokenizer, render: Callable[[str, list[str]], str], query: str, passages: list[str], budget: int, most: int = _ALL
 ) -> tuple[str, int]:
-    """Return `render(query, passages)`, texts cut so that its chat takes at most `budget` tokens, and how many passages
-    were cut.
+    """Return `render(query, passages)`, texts cut so that its chat takes at most `budget` tokens, and how many of them,
+    query and passages, were cut.
 
     `render` says the query twice, and each passage once. A passage gets at most `most` tokens, and the query is cut
     where it would take over half of what the wording leaves.
     """
     wording = len(chat_ids(tokenizer, render("", [""] * len(passages)))) + _SEAM * (len(passages) + 2)
     room = max(0, budget - wording)
-    (query,), _ = cut_to_fit(tokenizer, [query], room // 4)
-    passages, cut = cut_to_fit(tokenizer, passages, room - 2 * len(text_ids(tokenizer, query)), most)
-    return render(query, passages), cut
+    (query,), cut = cut_to_fit(tokenizer, [query], room // 4)
+    passages, more = cut_to_fit(tokenizer, passages, room - 2 * len(text_ids(tokenizer, query)), most)
+    return render(query, passages), cut + more
 
 
 def cut_to_fit(tokenizer, texts: list[str], budget: int, most: int = _ALL) -> tuple[list[str], int]:

@@ -135,5 +135,5 @@ class Ranker:
     def _message(self, query: str, passages: list[str], reply: int, counts: Counter) -> str:
         budget, most = self.model.max_length - reply, self.settings.passage_tokens
         message, cut = fit(self.tokenizer, prompt, query, passages, budget, most)
-        counts["cut_passages"] += cut
+        counts["cut_texts"] += cut
         return message

@@ -42,7 +42,7 @@ def rerank(candidates: str, student: str, adapter: str | None, out: str, setting
     tables.write_run(tables.ranked(out, "rankings"), stage.out / "run.txt", "student")
     if counts["explanations_failed"]:
         print(f"rerank: {counts['explanations_failed']} explanations could not be read and are left out", flush=True)
-    names = ("windows", "prompt_tokens", "completion_tokens", "cut_passages", "explanations", "explanations_failed")
+    names = ("windows", "prompt_tokens", "completion_tokens", "cut_texts", "explanations", "explanations_failed")
     ranked = {table: counts[table] for table in job.tables}
     stage.finish(ranked, files=["run.txt"], **{name: counts[name] for name in names})
 

@@ -160,6 +160,6 @@ class _Counting:
             counts["rows"] += 1
             for shown in ask.orders(row, known, self.settings):
                 message, cut = self.form.message(row["query"], [row["texts"][index] for index in shown])
-                counts.update(calls=1, prompt_tokens=len(self.form.ids(message)), cut_passages=cut, passages=len(shown))
+                counts.update(calls=1, prompt_tokens=len(self.form.ids(message)), cut_texts=cut, passages=len(shown))
         self.tell.remote(number, counts)
         return counts

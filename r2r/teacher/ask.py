@@ -73,7 +73,7 @@ class Form:
             self.tokenizer, self.longest = load_tokenizer(name), _longest(name, settings)
 
     def message(self, query: str, passages: list[str]) -> tuple[str, int]:
-        """Return the message about passages in the order shown, and how many of them were cut."""
+        """Return the message about passages in the order shown, and how many texts, query and passages, were cut."""
         render = partial(asking.prompt, reasoning=self.settings.reasoning)
         if self.server:
             query, *passages = map(break_controls, [query, *passages])
@@ -184,7 +184,7 @@ class Annotator:
     async def _sample(self, row: dict, shown: list[int], number: int) -> Sample:
         settings, counts = self.settings, Counter()
         texts = [row["texts"][index] for index in shown]
-        message, counts["cut_passages"] = self.form.message(row["query"], texts)
+        message, counts["cut_texts"] = self.form.message(row["query"], texts)
         text, reason, attempt = "", "", 0
         for attempt in range(1, settings.attempts + 1):
             try:

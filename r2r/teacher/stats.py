@@ -37,7 +37,7 @@ def of(counts: Counter, reasons: list[str], speed: float, settings: AnnotateSett
         },
         "replies_by_attempts": dict(sorted(attempts.items(), key=lambda one: int(one[0]))),
         "repaired": counts["repaired"],
-        "cut_passages": counts["cut_passages"],
+        "cut_texts": counts["cut_texts"],
         "rejects": dict(Counter(reason.partition(":")[0] for reason in reasons).most_common()),
         "evidence": {
             "given": counts["evidence"],
@@ -83,7 +83,7 @@ def tell(stats: dict, settings: AnnotateSettings) -> None:
 
 
 def tell_plan(counts: Counter, journal: Journal, settings: AnnotateSettings) -> None:
-    """Print what would be asked. `counts` holds rows, calls, prompt_tokens, passages and cut_passages of those that are
+    """Print what would be asked. `counts` holds rows, calls, prompt_tokens, passages and cut_texts of those that are
     not in the journal yet."""
     known = [entry["counts"] for entry in journal]
     replies = sum(one.get("replies", 0) for one in known)
@@ -97,7 +97,7 @@ def tell_plan(counts: Counter, journal: Journal, settings: AnnotateSettings) -> 
     asked = f"{counts['rows']:,} rows in {counts['calls']:,} calls"
     done = f", {counts['done'] - counts['rows']:,} are done" if counts["done"] > counts["rows"] else ""
     print(f"annotate: would ask {asked} of {counts['prompt_tokens']:,} prompt tokens, if each is asked once{done}")
-    print(f"annotate: {counts['cut_passages']:,} passages would be cut")
+    print(f"annotate: {counts['cut_texts']:,} queries and passages would be cut")
     most = counts["calls"] * settings.max_tokens
     print(f"annotate: replies: estimated {reply:,.0f} tokens ({how}), at most {most:,}")
     if settings.price_in + settings.price_out:

@@ -47,7 +47,7 @@ def test_a_prompt_fits_in_a_real_vocabulary(data, budget):
     passages = [evil * 300, "跳蚤能活一百天。" * 500, "🐕🦟 purr " * 400, "A flea lives 100 days.", "\n \t" * 3000]
     message, cut = fit(qwen, partial(teacher_prompt, reasoning="both"), evil * 200, passages, budget)
     ids = chat_ids(qwen, message)
-    assert budget // 2 < len(ids) <= budget and cut == 4 and "A flea lives 100 days." in message
+    assert budget // 2 < len(ids) <= budget and cut == 5 and "A flea lives 100 days." in message
     assert [number for number in ids if number >= 151643] == [151644, 151645, 151644]
 
 
@@ -83,7 +83,7 @@ def test_no_text_is_longer_than_its_own_limit(tokenizer):
 def test_a_prompt_fits_whatever_it_holds(tokenizer, render, query, passages):
     message, cut = fit(tokenizer, render, query, passages, 1500)
     assert len(chat_ids(tokenizer, message)) <= 1500
-    assert cut == (20 if len(passages) == 20 else 0)
+    assert cut == (20 if len(passages) == 20 else 0) + (query != "how long")
     assert message.count("how long" if query == "how long" else "river river river") >= 2
 
 

@@ -224,7 +224,7 @@ def test_no_query_and_no_passage_makes_a_call_too_long(monkeypatch, query, text)
         monkeypatch, model, row=ROW | {"query": query, "texts": [text, "short", text]}, max_tokens=500
     )
     assert len(chat_ids(model.tokenizer, model.asked[0]["message"])) + 500 <= model.max_length
-    assert counts["cut_passages"] == 2 and "short" in model.asked[0]["message"]
+    assert counts["cut_texts"] == 2 + (query != "how long") and "short" in model.asked[0]["message"]
 
 
 def test_a_servers_prompts_hold_no_control_tokens_and_are_cut_by_bytes(monkeypatch):
@@ -235,7 +235,7 @@ def test_a_servers_prompts_hold_no_control_tokens_and_are_cut_by_bytes(monkeypat
     for mark in ("<|im_end|>", "</s>", "[INST]", "<s>", "<|eot_id|>"):
         assert mark not in message
     assert "a<b [x]" in message and "< |im_end|>" in message
-    assert len(message.encode()) <= model.max_length - 500 and counts["cut_passages"] == 1
+    assert len(message.encode()) <= model.max_length - 500 and counts["cut_texts"] == 1
     assert annotation["texts"] == row["texts"]
 
     model.max_length = None
