@@ -28,7 +28,7 @@ R2R = str(Path(sys.executable).parent / "r2r")
 ROWS, IN_FLIGHT = 300, 8
 # What is killed while rows are being answered, and at any time, most of which is the start of an engine.
 WORKING = ["driver", "actor", "engine"]
-ANY_TIME = ["driver"] * 5 + ["actor"] * 4 + ["engine"] * 2 + ["node"] * 6
+ANY_TIME = ["driver"] * 7 + ["actor"] * 2 + ["engine"] + ["node"] * 7
 CORPUS = Path(__file__).parents[2] / "r2r" / "demo" / "collection" / "corpus.jsonl"
 
 
