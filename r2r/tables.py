@@ -178,6 +178,11 @@ def write_run(rows: Iterable[dict], file: Path, tag: str) -> None:
 _HASH_WHOLE_UP_TO = 256 * 2**20
 
 
+def digest(content: list) -> str:
+    """Return the sha256 of what JSON can hold, as resume keys are made of."""
+    return hashlib.sha256(json.dumps(content, ensure_ascii=False, sort_keys=True).encode()).hexdigest()
+
+
 def fingerprint(source: str) -> str:
     """Return what identifies an input: a hash of its contents where it lies on this disk, else its name.
 

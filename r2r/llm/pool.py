@@ -144,7 +144,7 @@ class _Rows:
         self.tell, self.who, self.told, self.told_at, self.going = tell, uuid.uuid4().hex, Counter(), 0.0, True
 
     async def __call__(self, batch: pa.Table) -> dict:
-        rows = [row for number in batch["part"].to_pylist() for _, row in self.parts[number].read()]
+        rows = rows_of([self.parts[number] for number in batch["part"].to_pylist()])
         counts: Counter = Counter()
         for answered in await asyncio.gather(*map(self._finish, rows)):
             counts.update(answered)

@@ -7,8 +7,6 @@ Owns the tables `rankings` and the TREC run. How one query is ranked lies in `ra
 
 from __future__ import annotations
 
-import hashlib
-import json
 from functools import partial
 
 from r2r import datasets, tables
@@ -35,7 +33,8 @@ def rerank(candidates: str, student: str, adapter: str | None, out: str, setting
     check(student, adapter)
     rows = datasets.open_candidates(candidates)
     known = [one["fingerprint"] for name, one in stage.manifest["inputs"].items() if name != "candidates"]
-    version = _hash([known, settings.model_dump(mode="json", exclude=set(Workers.model_fields) - {"engine"})])[:16]
+    asked = settings.model_dump(mode="json", exclude=set(Workers.model_fields) - {"engine"})
+    version = tables.digest([known, asked])[:16]
     row_key = partial(key, version=version)
     job = pool.Job("rerank", Reranker, (student, adapter, settings), row_key, version, ("rankings", "rejects"))
     counts = pool.run_rows(rows, job, settings, stage.out, lambda counts: True).counts
@@ -49,11 +48,7 @@ def rerank(candidates: str, student: str, adapter: str | None, out: str, setting
 
 def key(row: dict, version: str) -> str:
     """Return a row's resume key: a sha256 over all that its ranking depends on."""
-    return _hash([row["query"], row["docids"], row["texts"], version])
-
-
-def _hash(content: list) -> str:
-    return hashlib.sha256(json.dumps(content, ensure_ascii=False, sort_keys=True).encode()).hexdigest()
+    return tables.digest([row["query"], row["docids"], row["texts"], version])
 
 
 class Reranker:

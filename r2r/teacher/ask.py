@@ -10,14 +10,13 @@ stage's tables (`annotate.py`), the wording (`prompt.py`) or the reading and che
 from __future__ import annotations
 
 import asyncio
-import hashlib
-import json
 import random
 from collections import Counter
 from functools import partial
 from itertools import combinations
 from typing import NamedTuple
 
+from r2r import tables
 from r2r.config import AnnotateSettings
 from r2r.datasets.documents import clean
 from r2r.llm import Refused, Reply, is_server, open_model, resolve
@@ -37,14 +36,12 @@ _ASKED |= {"reason_chars", "seed", "tokenizer", "engine"}
 def key(row: dict, teacher: str, settings: AnnotateSettings) -> str:
     """Return a row's resume key: a sha256 over all that its answer depends on. `teacher` is its fingerprint."""
     texts = row["docids"][: settings.passages], row["texts"][: settings.passages]
-    content = json.dumps([row["query"], *texts, version(teacher, settings)], ensure_ascii=False)
-    return hashlib.sha256(content.encode()).hexdigest()
+    return tables.digest([row["query"], *texts, version(teacher, settings)])
 
 
 def version(teacher: str, settings: AnnotateSettings) -> str:
     """Return a hash of all that an answer depends on but its row: the prompt, the model, the settings of the asking."""
-    parts = [asking.VERSION, teacher, settings.model_dump(mode="json", include=_ASKED)]
-    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]
+    return tables.digest([asking.VERSION, teacher, settings.model_dump(mode="json", include=_ASKED)])[:16]
 
 
 def orders(row: dict, known: str, settings: AnnotateSettings) -> list[list[int]]:
