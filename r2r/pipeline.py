@@ -41,7 +41,8 @@ def run(file: str, out: str | None = None) -> None:
     rerank(candidates, settings.distill.student, place("distill"), place("rerank"), settings.rerank)
     first = place("retrieve/run.txt") if settings.corpus else settings.candidates
     runs = {"bm25": first, "student": place("rerank/run.txt"), **settings.runs}
-    evaluate(settings.qrels, runs, place("evaluate"), settings.evaluate, candidates, place("rerank"))
+    tables = (candidates, place("rerank"), place("distill"))
+    evaluate(settings.qrels, runs, place("evaluate"), settings.evaluate, *tables)
     print(f"run: all stages are done -> {folder}")
     for what, at in {"report": "evaluate/report.html", "runs": "*/run.txt", "adapter": "distill/adapter"}.items():
         print(f"  {what:8} {folder / at}")

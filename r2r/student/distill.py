@@ -190,16 +190,19 @@ def _worker(config: dict) -> None:
 
 
 def _check(best: Path, settings: DistillSettings) -> None:
-    """Load an adapter back, where a worker would run, and compare it with what was trained. Raises RuntimeError."""
-    import ray
-
+    """Load an adapter back and compare it with what was trained. Raises RuntimeError."""
     adapter.check_saved(best / "adapter")
+    print(f"distill: loads the adapter back, in {dtype(settings)}, and compares it with what was trained", flush=True)
+    given = (best / "adapter", best / "check.json", resolve(settings.student, "student"))
+    if not settings.gpus:
+        return adapter.check_scores(*given)
+    # The driver may be where no GPU is.
+    import ray
 
     def compare(here: str) -> None:
         enter(here)
-        adapter.check_scores(best / "adapter", best / "check.json", resolve(settings.student, "student"))
+        adapter.check_scores(*given)
 
-    print(f"distill: loads the adapter back, in {dtype(settings)}, and compares it with what was trained", flush=True)
     ray.get(ray.remote(num_cpus=1, num_gpus=settings.gpus)(compare).remote(os.getcwd()))
 
 
