@@ -42,7 +42,10 @@ def check_fits(folder: str, model: str) -> None:
 
     with torch.device("meta"):
         layers = dict(AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(model)).named_modules())
-    made_for = json.loads((Path(folder) / "adapter_config.json").read_text()).get("base_model_name_or_path")
+    config = json.loads((Path(folder) / "adapter_config.json").read_text())
+    if config.get("peft_type") != "LORA" or config.get("use_dora") or config.get("modules_to_save"):
+        raise BadInput(f"{folder}: no plain LoRA adapter, and vLLM serves no other; merge it into its model instead")
+    made_for = config.get("base_model_name_or_path")
     for name, tensor in _tensors(folder).items():
         layer, _, side = re.sub(r"^base_model\.model\.", "", name).removesuffix(".weight").rpartition(".lora_")
         if side not in ("A", "B"):
@@ -56,6 +59,19 @@ def check_fits(folder: str, model: str) -> None:
                 f"{folder}: made for another model ({made_for}): its {layer} is {found} wide, {model} has {expected}; "
                 f"give the student that it was distilled into"
             )
+
+
+def distilled(adapter: str) -> dict:
+    """Return the settings that an adapter was distilled with, {} where it came from elsewhere."""
+    manifest = Path(adapter) / "manifest.json"
+    return json.loads(manifest.read_text())["settings"] if manifest.exists() else {}
+
+
+def recorded(folder: str) -> dict:
+    """Return what `distill` found an adapter to answer, {} where it came from elsewhere: `prompts`, token ids, and the
+    log-probabilities of the tokens `labels` after each of them, `adapted` and in the `base` model."""
+    file = Path(folder).parent / "check.json"
+    return json.loads(file.read_text()) if file.exists() else {}
 
 
 def _tensors(folder: str | Path) -> dict:
