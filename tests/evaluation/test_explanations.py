@@ -30,4 +30,5 @@ def test_shares():
 
 
 def test_nothing_to_count_is_none_and_not_0():
+    assert check(rows, texts, left_out=1)["evidence_verbatim"] == 1 / 4
     assert check([row(["a"])], {}) == {"explained": 0, "evidence_empty": None, "evidence_verbatim": None}
