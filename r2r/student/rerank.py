@@ -77,7 +77,7 @@ def _stats(done: pool.Done) -> dict:
             "prompt": counts["prompt_tokens"],
             "cached_share": tables.share(counts["cached_tokens"], counts["prompt_tokens"]),
             "completion": counts["completion_tokens"],
-            "completion_per_second": round(done.speed, 1),
+            "completion_per_second": round(done.speed, 3),
         },
         "cut_texts": counts["cut_texts"],
         "written_orders": written,
