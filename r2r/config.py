@@ -158,6 +158,9 @@ class RunFile(Section):
     distill: DistillSettings
     rerank: RerankSettings = RerankSettings()
     evaluate: EvaluateSettings = EvaluateSettings()
+    zero_shot: bool = Field(
+        False, description="also rerank with the student as it was, the row for distillation to beat"
+    )
     runs: dict[str, str] = Field(default_factory=dict, description="further TREC runs to evaluate, by name")
 
 
