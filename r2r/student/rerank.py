@@ -12,14 +12,15 @@ from functools import partial
 
 from r2r import datasets, tables
 from r2r.config import BadInput, RerankSettings, Workers
-from r2r.llm import pool
+from r2r.llm import Refused, pool
 from r2r.student import adapter as adapters
 from r2r.student.prompt import rename_brackets
 from r2r.student.rank import Ranker, check, scores
 
 
 def rerank(candidates: str, student: str, adapter: str | None, out: str, settings: RerankSettings) -> None:
-    """Write the table `rankings`, `run.txt` and `stats.json` into `out`, and `rejects`, queries that end their engine.
+    """Write the table `rankings`, `run.txt` and `stats.json` into `out`, and `rejects`: queries that end their
+    engine, or that it refuses.
 
     `candidates` is a stage folder or `rankgpt:FILE`; without an adapter the student, any instruction-tuned model, ranks
     as it is (zero-shot). Queries that an earlier run has finished are not ranked again. Raises BadInput where the
@@ -40,7 +41,7 @@ def rerank(candidates: str, student: str, adapter: str | None, out: str, setting
     asked = settings.model_dump(mode="json", exclude=set(Workers.model_fields) - {"engine"})
     version = tables.digest([known, asked])[:16]
     row_key = partial(key, version=version)
-    job = pool.Job("rerank", Reranker, (student, adapter, settings), row_key, version, ("rankings", "rejects"))
+    job = pool.Job("rerank", Reranker, (student, adapter, settings, row_key), row_key, version, ("rankings", "rejects"))
     done = pool.run_rows(rows, job, settings, stage.out, lambda counts: True)
     tables.write_run(tables.ranked(out, "rankings"), stage.out / "run.txt", "student")
     found = _stats(done)
@@ -119,16 +120,20 @@ def key(row: dict, version: str) -> str:
 class Reranker:
     """Ranks one candidates row at a time."""
 
-    def __init__(self, student: str, adapter: str | None, settings: RerankSettings):
+    def __init__(self, student: str, adapter: str | None, settings: RerankSettings, row_key):
         self.ranker = Ranker(student, adapter, settings)
-        self.explain = settings.explain
+        self.key, self.explain = row_key, settings.explain
 
     def close(self) -> None:
         self.ranker.model.close()
 
     async def __call__(self, row: dict) -> tuple[str, dict, dict]:
         docids = row["docids"]
-        ranked = await self.ranker.rank(row["query"], row["texts"], self.explain)
+        try:
+            ranked = await self.ranker.rank(row["query"], row["texts"], self.explain)
+        except Refused as refused:
+            reject = {"qid": row["qid"], "key": self.key(row), "reason": f"refused: {refused}", "reply": ""}
+            return "rejects", reject | {"attempts": 1}, {}
         ranking = {
             "qid": row["qid"],
             "query": row["query"],
