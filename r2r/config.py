@@ -89,12 +89,18 @@ class AnnotateSettings(Workers):
 class DistillSettings(Section):
     student: str = Field(description="model name or folder, or demo")
     reasoning: Reasoning = Field("both", description="which reasons the student learns to write")
+    order: Literal["first", "last"] = Field(
+        "first", description="where the order stands in the reply: before the reasons, or after them"
+    )
     steps: int = Field(100, ge=1, description="optimizer steps")
     workers: int = Field(2, ge=1, description="training processes")
+    min_workers: int = Field(1, ge=1, description="processes to go on with, where the cluster has no room for more")
     gpus: float = Field(0, ge=0, description="GPUs of each process; 0 trains on CPUs")
     batch: int = Field(2, ge=1, description="examples per process and forward pass")
-    accumulate: int = Field(1, ge=1, description="forward passes per optimizer step")
-    learning_rate: float = Field(1e-4, gt=0)
+    accumulate: int = Field(1, ge=1, description="forward passes of each of the workers per optimizer step")
+    learning_rate: float = Field(1e-4, gt=0, description="the highest, after the warm-up")
+    warmup: float = Field(0.05, ge=0, le=1, description="share of the steps in which the learning rate rises to it")
+    decay: Literal["cosine", "linear", "none"] = Field("cosine", description="how it falls to 0 in the other steps")
     pairwise: float = Field(0.4, ge=0, description="weight of the RankNet loss")
     listwise: float = Field(0.4, ge=0, description="weight of the KL loss")
     generation: float = Field(0.2, ge=0, description="weight of the loss on the reply's tokens")
@@ -106,8 +112,17 @@ class DistillSettings(Section):
         ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"],
         description="names of the linear layers that get an adapter",
     )
-    zero_stage: Literal[0, 2] = Field(2, description="DeepSpeed ZeRO stage")
+    zero_stage: Literal[0, 2, 3] = Field(2, description="DeepSpeed ZeRO stage")
+    dtype: Literal["auto", "bfloat16", "float32"] = Field(
+        "auto", description="numbers that the model calculates with; auto: bfloat16 on GPUs, float32 on CPUs"
+    )
+    checkpointing: bool = Field(False, description="calculate activations a second time instead of keeping them")
     max_length: int = Field(4096, ge=64, description="longest example, prompt and reply, in tokens")
+    held_out: float = Field(
+        0.1, ge=0, lt=1, description="share of the queries that is not learned from but measured on, 500 at the most"
+    )
+    evaluate_every: int = Field(50, ge=1, description="steps between two measurements on the held-out queries")
+    save_every: int = Field(50, ge=1, description="steps between two checkpoints")
     seed: int = Field(0, ge=0)
 
 

@@ -133,14 +133,6 @@ def test_no_java_is_told(mistake, beir, tmp_path, monkeypatch):
     assert "Java" in mistake("index", "--corpus", f"beir:{beir}", "--out", tmp_path / "out")
 
 
-def test_no_compiler_is_told(mistake, tmp_path, monkeypatch):
-    monkeypatch.setenv("PATH", str(tmp_path))
-    monkeypatch.delenv("CXX", raising=False)
-    tables.write([], tmp_path, "annotations")
-    told = mistake("distill", "--annotations", tmp_path, "--student", "demo", "--out", tmp_path / "out")
-    assert "g++: no such compiler" in told
-
-
 def test_annotations_without_the_reasons_to_learn_are_named(mistake, tmp_path):
     row = {
         **{"qid": "1", "query": "q", "docids": ["a", "b"], "texts": ["x", "y"], "ranking": [1, 2]},

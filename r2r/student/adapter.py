@@ -11,6 +11,9 @@ from pathlib import Path
 
 from r2r.config import BadInput
 
+# How far apart a label's log-probabilities may be, with logits of the size of 16 to 32 in each kind of number.
+_TOLERANCE = {"float32": 1e-3, "bfloat16": 0.25}
+
 
 def find(adapter: str) -> str:
     """Return the PEFT folder that `adapter` names: itself, or `adapter/` in a distill stage's folder."""
@@ -30,6 +33,35 @@ def check_saved(folder: str | Path) -> None:
             raise RuntimeError(f"{folder}: {name} is empty or not finite")
     if not any(tensor.any() for name, tensor in tensors.items() if ".lora_B." in name):
         raise RuntimeError(f"{folder}: lora_B is zero throughout: the adapter changes nothing")
+
+
+def check_scores(folder: str | Path, check: str | Path, model: str) -> None:
+    """Raise RuntimeError unless model and adapter, as PEFT loads them, make of the prompts in `check` what was trained.
+
+    check: a JSON file that distill wrote: {"dtype": ..., "prompts": [{"prompt": token ids, "labels": token ids,
+    "logprobs": of the labels as the next token}, ...]}.
+    """
+    import torch
+    from peft import PeftModel
+    from transformers import AutoModelForCausalLM
+
+    wanted = json.loads(Path(check).read_text())
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    base = AutoModelForCausalLM.from_pretrained(
+        model, dtype=wanted["dtype"], device_map=device if device == "cuda" else None
+    )
+    # In the numbers that were trained with; PEFT would take more precise ones.
+    loaded = PeftModel.from_pretrained(base, folder, autocast_adapter_dtype=False).eval()
+    most = _TOLERANCE[wanted["dtype"]]
+    for one in wanted["prompts"]:
+        with torch.no_grad():
+            logits = loaded(torch.tensor([one["prompt"]], device=device), logits_to_keep=1).logits[0, -1]
+        found = logits.float().log_softmax(-1)[one["labels"]].tolist()
+        apart = max(abs(a - b) for a, b in zip(found, one["logprobs"], strict=True))
+        if not apart <= most:
+            raise RuntimeError(
+                f"{folder}: not the adapter that was trained: log-probabilities of labels are {apart:.4f} apart"
+            )
 
 
 def check_fits(folder: str, model: str) -> None:

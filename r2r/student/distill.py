@@ -1,107 +1,113 @@
 """The distill stage: the student learns order and reasons from annotations, as a LoRA adapter.
 
-Owns the training run: Ray Train's workers, DeepSpeed, the steps and what is saved. The format of examples, and the
-losses, lie beside it.
+Owns the stage's folder, what of the annotations is learned from, Ray Train's workers and their deaths. What a worker
+does lies in `train`.
 
     distill("runs/demo/annotate", "runs/demo/distill", DistillSettings(student="demo", steps=20))
 """
 
 from __future__ import annotations
 
-import json
 import os
-import random
 import shutil
-import sysconfig
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from functools import lru_cache
+from functools import partial
 from pathlib import Path
 
 from r2r import datasets, tables
 from r2r.config import BadInput, DistillSettings
 from r2r.llm import resolve
 from r2r.llm.prompt import load_tokenizer
-from r2r.student import adapter
-from r2r.student.prompt import fields, label_ids
+from r2r.student import adapter, checkpoint
+from r2r.student.batches import split
+from r2r.student.prompt import fields
 from r2r.student.rank import check
+from r2r.student.train import PARTS, dtype, read_steps, train
 from r2r.workers import bar, enter, start_ray, watching
 
-_PARTS = ("pairwise", "listwise", "generation")
+# How often training goes on after a worker has died. A night on machines that can be taken away costs some.
+_LIVES = 10
+# Settings that may change between a run that was stopped and the one that goes on with it.
+_FREE = {"min_workers", "save_every"}
 
 
 def distill(annotations: str, out: str, settings: DistillSettings) -> None:
-    """Write the adapter into `out/adapter` and the losses of every step into `out/steps.jsonl`.
+    """Write the adapter into `out/adapter`, what it makes of a few prompts into `out/check.json`, and the losses of
+    every step into `out/steps.jsonl` and `out/tensorboard`.
 
-    `annotations` is a stage folder or `teacher:FILE`. Raises BadInput where they lack what `reasoning` asks for, where
-    there is no compiler, or where the student's tokenizer has no single-token labels.
+    `annotations` is a stage folder or `teacher:FILE`. Where a run with these settings was stopped, goes on from its
+    last checkpoint. Raises BadInput where the annotations lack what `reasoning` asks for, or none of them fits, and
+    where the student's tokenizer has no single-token labels.
     """
     inputs = {"annotations": annotations, "student": settings.student}
     stage = tables.Stage("distill", out, inputs, settings)
     if stage.done:
         return
-    import ray
-    from ray.train import FailureConfig, RunConfig, ScalingConfig
-    from ray.train.torch import TorchTrainer
-
-    _check_compiler(settings)
-    rows = _rows(annotations, settings)
+    if not (settings.pairwise or settings.listwise or settings.generation):
+        raise BadInput("pairwise, listwise, generation: all are 0, so there is nothing to learn; give one some weight")
+    if settings.min_workers > settings.workers:
+        raise BadInput(f"min_workers: {settings.min_workers}: more than the {settings.workers} workers; give fewer")
+    rows = read_rows(annotations, settings)
     check(settings.student, None)
-    folder = Path(out).resolve()
-    shutil.rmtree(folder / "train", ignore_errors=True)
-    start_ray()
-    have = ray.cluster_resources().get("CPU", 0)
-    if have < settings.workers:
-        print(f"distill: waits for {settings.workers} CPUs; the cluster has {have:g}", flush=True)
-    trainer = TorchTrainer(
-        _train,
-        train_loop_config={
-            "settings": settings.model_dump(),
-            "annotations": annotations,
-            "out": str(folder),
-            "here": os.getcwd(),
-        },
-        scaling_config=ScalingConfig(
-            num_workers=settings.workers,
-            use_gpu=settings.gpus > 0,
-            resources_per_worker={"CPU": 1} | ({"GPU": settings.gpus} if settings.gpus else {}),
-        ),
-        run_config=RunConfig(name="train", storage_path=str(folder), failure_config=FailureConfig(max_failures=0)),
+    learn, held, lengths, counts = choose(rows, settings)
+    print(
+        f"distill: {len(learn):,} annotations to learn from, {len(held):,} held out; {counts['left_out']:,} left out, "
+        f"too long for max_length {settings.max_length} or of over 20 passages; {counts['unranked']:,} of a single "
+        f"passage, without an order to learn",
+        flush=True,
     )
-    log = folder / "steps.jsonl"
-    log.unlink(missing_ok=True)
-    with _progress(log, settings.steps):
-        trainer.fit()
-    shutil.rmtree(folder / "train", ignore_errors=True)
-    steps = _steps(log)
+
+    folder = Path(out).resolve()
+    known = [one["fingerprint"] for one in stage.manifest["inputs"].values()]
+    version = tables.digest([known, settings.model_dump(mode="json", exclude=_FREE)])[:16]
+    checkpoints = folder / "checkpoints" / version
+    if not checkpoint.newest(checkpoints):
+        shutil.rmtree(folder / "checkpoints", ignore_errors=True)
+    checkpoints.mkdir(parents=True, exist_ok=True)
+    config = {
+        "settings": settings.model_dump(),
+        "rows": partial(read_rows, annotations, settings),
+        **{"learn": learn, "held": held, "lengths": lengths},
+        **{"out": str(folder), "checkpoints": str(checkpoints)},
+    }
+    _run(config, settings, folder)
+
+    best, value = (state := checkpoint.load_state(checkpoint.step_folder(checkpoints, settings.steps)))["best"]
+    found = checkpoint.best_folder(checkpoints, best)
+    _check(found, settings)
+    with checkpoint.replacing(folder / "adapter") as aside:
+        shutil.copytree(found / "adapter", aside, dirs_exist_ok=True)
+    tables.write_text((found / "check.json").read_text(), folder / "check.json")
+    steps = read_steps(folder / "steps.jsonl")
+    tokens = sum(step["tokens"] for step in steps)
+    positions = sum(step["tokens"] / (1 - step["padding"]) for step in steps)
     stage.finish(
         rows={"annotations": len(rows)},
-        files=["adapter", "steps.jsonl"],
-        left_out=steps[-1]["left_out"],
+        files=["adapter", "check.json", "steps.jsonl"],
+        **counts,
+        held_out=len(held),
         steps=len(steps),
-        tokens=sum(step["tokens"] for step in steps),
+        best_step=best,
+        **({} if value is None else {"ndcg_before": round(state["before"], 4), "ndcg": round(value, 4)}),
+        tokens=tokens,
+        padding=round(1 - tokens / positions, 4),
     )
+    shutil.rmtree(folder / "checkpoints")
     first, last = steps[0], steps[-1]
-    for part in _PARTS:
+    for part in PARTS:
         print(f"distill: {part} loss {first[part]:.4f} -> {last[part]:.4f}", flush=True)
-
-
-def _check_compiler(settings: DistillSettings) -> None:
-    """DeepSpeed compiles its communication between processes when it starts on a CPU."""
-    if settings.gpus:
-        return
-    compiler = os.environ.get("CXX", "g++")
-    if shutil.which(compiler) is None:
-        raise BadInput(f"{compiler}: no such compiler; DeepSpeed needs one on a CPU: install g++, or name yours in CXX")
-    header = Path(sysconfig.get_paths()["include"]) / "Python.h"
-    if not header.exists():
-        raise BadInput(
-            f"{header}: missing; DeepSpeed compiles against it on a CPU: install Python's headers (python3-dev)"
+    if value is None:
+        print(f"distill: nothing was held out to compare steps by; the adapter is that of the last, {best}", flush=True)
+    else:
+        print(
+            f"distill: nDCG@10 by the teacher's order, on {len(held):,} held-out annotations: {state['before']:.4f} -> "
+            f"{value:.4f} after step {best}, the best, whose adapter this is",
+            flush=True,
         )
 
 
-def _rows(annotations: str, settings: DistillSettings) -> list[dict]:
+def read_rows(annotations: str, settings: DistillSettings) -> list[dict]:
     """Return the annotations, in an order that does not depend on which worker finished first."""
     rows, _ = datasets.read_annotations(annotations)
     if not rows:
@@ -116,10 +122,85 @@ def _rows(annotations: str, settings: DistillSettings) -> list[dict]:
     return sorted(rows, key=lambda row: (row["qid"], row["key"]))
 
 
-def _steps(log: Path) -> list[dict]:
-    """Return the steps that the first worker has written so far; a line that it is still writing is left for later."""
-    text = log.read_text() if log.exists() else ""
-    return [json.loads(line) for line in text.splitlines(keepends=True) if line.endswith("\n")]
+def choose(rows: list[dict], settings: DistillSettings) -> tuple[list[int], list[int], list[int], dict[str, int]]:
+    """Return which rows are learned from and which are held out, the lengths of the former, and counts of those that
+    are left out or have no order."""
+    from r2r.student.examples import length
+
+    tokenizer = load_tokenizer(resolve(settings.student, "student"))
+    lengths = [length(tokenizer, row, settings) for row in rows]
+    fitting = [place for place, found in enumerate(lengths) if found]
+    if not fitting:
+        raise BadInput(f"max_length: {settings.max_length}: no annotation fits; raise it")
+    learn, held = split([rows[place]["query"] for place in fitting], settings)
+    learn, held = [fitting[place] for place in learn], [fitting[place] for place in held]
+    unranked = sum(len(rows[place]["docids"]) < 2 for place in fitting)
+    counts = {"left_out": len(rows) - len(fitting), "unranked": unranked}
+    return learn, held, [lengths[place] for place in learn], counts
+
+
+def _run(config: dict, settings: DistillSettings, folder: Path) -> None:
+    """Train to the end, on new workers from the last checkpoint whenever one has died."""
+    start_ray()
+    import ray
+    from ray.train import FailureConfig, RunConfig, ScalingConfig, WorkerGroupError
+    from ray.train.torch import TorchTrainer
+
+    need, kind = (settings.gpus, "GPU") if settings.gpus else (1, "CPU")
+    have = ray.cluster_resources().get(kind, 0)
+    if have < settings.min_workers * need:
+        print(f"distill: waits for {settings.min_workers * need:g} {kind}s; the cluster has {have:g}", flush=True)
+    most = settings.workers
+    scaling = ScalingConfig(
+        num_workers=most if settings.min_workers == most else (settings.min_workers, most),
+        use_gpu=settings.gpus > 0,
+        resources_per_worker={"CPU": 1} | ({"GPU": settings.gpus} if settings.gpus else {}),
+    )
+    run = RunConfig(name="train", storage_path=str(folder), failure_config=FailureConfig(max_failures=0))
+    log, checkpoints = folder / "steps.jsonl", Path(config["checkpoints"])
+    if not checkpoint.newest(checkpoints):
+        log.unlink(missing_ok=True)
+    with _progress(log, settings.steps):
+        for life in range(_LIVES):
+            if done := checkpoint.newest(checkpoints):
+                print(f"distill: goes on after step {done}", flush=True)
+            shutil.rmtree(folder / "train", ignore_errors=True)
+            try:
+                TorchTrainer(
+                    _worker, train_loop_config=config | {"here": os.getcwd()}, scaling_config=scaling, run_config=run
+                ).fit()
+                break
+            except WorkerGroupError as error:
+                if life + 1 == _LIVES or not any(map(_died, error.worker_failures.values())):
+                    raise
+                print("distill: a worker has died; its work is done again from the last checkpoint", flush=True)
+    shutil.rmtree(folder / "train", ignore_errors=True)
+
+
+def _died(failure: Exception) -> bool:
+    """Return whether a worker's failure is its own death, and not an error in what it did."""
+    from ray.exceptions import RayActorError
+
+    return isinstance(getattr(failure, "health_check_failure", failure), RayActorError)
+
+
+def _worker(config: dict) -> None:
+    enter(config["here"])
+    train(config)
+
+
+def _check(best: Path, settings: DistillSettings) -> None:
+    """Load an adapter back, where a worker would run, and compare it with what was trained. Raises RuntimeError."""
+    import ray
+
+    adapter.check_saved(best / "adapter")
+
+    def compare(here: str) -> None:
+        enter(here)
+        adapter.check_scores(best / "adapter", best / "check.json", resolve(settings.student, "student"))
+
+    print(f"distill: loads the adapter back, in {dtype(settings)}, and compares it with what was trained", flush=True)
+    ray.get(ray.remote(num_cpus=1, num_gpus=settings.gpus)(compare).remote(os.getcwd()))
 
 
 @contextmanager
@@ -128,151 +209,12 @@ def _progress(log: Path, steps: int) -> Iterator[None]:
     with bar("distill", steps, "step") as shown:
 
         def look() -> None:
-            done = _steps(log)
+            done = read_steps(log)
             if done:
                 last = done[-1]
-                losses = " ".join(f"{name} {last[name]:.3f}" for name in _PARTS)
+                losses = " ".join(f"{name} {last[name]:.3f}" for name in PARTS)
                 shown.set_postfix_str(f"{losses}, {last['tokens'] / last['seconds']:,.0f} tokens/s", refresh=False)
             shown.update(len(done) - shown.n)
 
         with watching(look):
             yield
-
-
-def _train(config: dict) -> None:
-    """The training loop of one worker."""
-    settings = DistillSettings(**config["settings"])
-    enter(config["here"])
-    if not settings.gpus:
-        os.environ["DS_ACCELERATOR"] = "cpu"
-    import deepspeed
-    import torch
-    from peft import LoraConfig, get_peft_model
-    from ray import train
-    from transformers import AutoModelForCausalLM
-
-    from r2r.student.examples import collate, example, fits
-
-    rank, world = train.get_context().get_world_rank(), train.get_context().get_world_size()
-    student = resolve(settings.student, "student")
-    tokenizer = load_tokenizer(student)
-    labels = torch.tensor(label_ids(tokenizer, settings.student))
-    every = _rows(config["annotations"], settings)
-    rows = [row for row in every if fits(tokenizer, row, settings)]
-    if not rows:
-        raise BadInput(f"max_length: {settings.max_length}: no annotation fits; raise it")
-
-    torch.manual_seed(settings.seed)
-    model = AutoModelForCausalLM.from_pretrained(student, dtype="bfloat16" if settings.gpus else "float32")
-    model = get_peft_model(
-        model,
-        LoraConfig(
-            r=settings.lora_rank,
-            lora_alpha=settings.lora_alpha,
-            lora_dropout=settings.lora_dropout,
-            target_modules=settings.lora_targets,
-            task_type="CAUSAL_LM",
-        ),
-    )
-    engine, *_ = deepspeed.initialize(
-        model=model,
-        model_parameters=[parameter for parameter in model.parameters() if parameter.requires_grad],
-        config=_deepspeed(settings),
-    )
-    log = Path(config["out"]) / "steps.jsonl"
-    for step in range(settings.steps):
-        started = time.time()
-        # The three losses and the tokens, added up over the forward passes of all workers.
-        totals = torch.zeros(4, dtype=torch.float64)
-        for turn in range(settings.accumulate):
-            drawn = _draw(len(rows), settings, (step * settings.accumulate + turn) * world + rank)
-            batch = collate(
-                [example(tokenizer, rows[row], settings, seed) for row, seed in drawn], tokenizer.pad_token_id
-            )
-            tokens = int(batch["attention_mask"].sum())
-            batch = {name: tensor.to(engine.device) for name, tensor in batch.items()}
-            parts = forward(engine, batch, labels.to(engine.device), settings.tau)
-            weights = (settings.pairwise, settings.listwise, settings.generation)
-            engine.backward(sum(weight * part for weight, part in zip(weights, parts, strict=True)))
-            engine.step()
-            totals += torch.tensor([*(part.item() for part in parts), tokens], dtype=torch.float64)
-        totals = totals.to(engine.device)
-        torch.distributed.all_reduce(totals)
-        losses = (totals[:3] / (settings.accumulate * world)).tolist()
-        if rank == 0:
-            entry = {
-                "step": step + 1,
-                **dict(zip(_PARTS, losses, strict=True)),
-                "tokens": int(totals[3]),
-                "seconds": round(time.time() - started, 3),
-                "left_out": len(every) - len(rows),
-            }
-            with log.open("a") as lines:
-                lines.write(json.dumps(entry) + "\n")
-    if rank == 0:
-        folder = Path(config["out"]) / "adapter"
-        aside = folder.with_name(".adapter.tmp")
-        shutil.rmtree(aside, ignore_errors=True)
-        engine.module.save_pretrained(aside)
-        adapter.check_saved(aside)
-        shutil.rmtree(folder, ignore_errors=True)
-        os.replace(aside, folder)
-    train.report({"step": settings.steps})
-
-
-def forward(model, batch: dict, labels, tau: float) -> tuple:
-    """Return the pairwise, listwise and generation losses of a batch (see `examples.collate`), from one forward pass.
-
-    `labels` [20] are the label tokens; a passage's score is its label's logit at the reply's first position.
-    """
-    import torch
-
-    from r2r.student import losses
-
-    targets, ranks = batch["targets"], batch["ranks"]
-    logits = model(
-        input_ids=batch["input_ids"],
-        attention_mask=batch["attention_mask"],
-        position_ids=batch["position_ids"],
-        logits_to_keep=targets.shape[1],
-        use_cache=False,
-    ).logits
-    first = logits[torch.arange(len(targets), device=logits.device), batch["first"]]
-    scores = first[:, labels[: ranks.shape[1]]]
-    return (
-        losses.pairwise(scores, ranks),
-        losses.listwise(scores, ranks, tau),
-        losses.generation(logits, targets),
-    )
-
-
-def _draw(rows: int, settings: DistillSettings, batch: int) -> list[tuple[int, int]]:
-    """Return (row, shuffling seed) for each example of the run's `batch`-th batch, counted over all workers.
-
-    Each pass over the rows has an order of its own, which does not depend on the number of workers.
-    """
-    drawn = []
-    for place in range(batch * settings.batch, (batch + 1) * settings.batch):
-        epoch, within = divmod(place, rows)
-        drawn.append((_order(rows, settings.seed, epoch)[within], settings.seed + place))
-    return drawn
-
-
-@lru_cache(maxsize=2)
-def _order(rows: int, seed: int, epoch: int) -> list[int]:
-    order = list(range(rows))
-    random.Random(f"{seed} {epoch}").shuffle(order)
-    return order
-
-
-def _deepspeed(settings: DistillSettings) -> dict:
-    return {
-        "train_micro_batch_size_per_gpu": settings.batch,
-        "gradient_accumulation_steps": settings.accumulate,
-        "gradient_clipping": 1.0,
-        "zero_optimization": {"stage": settings.zero_stage},
-        "bf16": {"enabled": settings.gpus > 0},
-        # torch_adam needs no compiled kernel of DeepSpeed's own.
-        "optimizer": {"type": "AdamW", "params": {"lr": settings.learning_rate, "torch_adam": True}},
-        "steps_per_print": 1_000_000,
-    }

@@ -1,11 +1,13 @@
 """Annotations as training examples: the shuffling, the ranks by label, and batches whose replies end together."""
 
+import json
+
 import pytest
 
 from r2r.config import DistillSettings
 from r2r.demo.models import demo_model
 from r2r.llm.prompt import load_tokenizer
-from r2r.student.examples import collate, example, fits
+from r2r.student.examples import collate, example, fits, length, until_order
 from r2r.student.prompt import LABELS, label_ids
 
 SETTINGS = DistillSettings(student="demo", max_length=1024)
@@ -38,6 +40,41 @@ def test_labels_ranks_and_reply_agree_under_any_shuffle(tokenizer, seed):
     assert f'"comparison":"Last, below passages [{label_of["Cats purr."]}] and [{order[0]}]."' in reply
     assert one.reply[0] == label_ids(tokenizer, "demo")[LABELS.index(order[0])]
     assert one.reply[-1] == tokenizer.eos_token_id
+
+
+@pytest.mark.parametrize("reasoning", ["none", "direct", "comparison", "both"])
+def test_the_order_may_come_last(tokenizer, reasoning):
+    last = SETTINGS.model_copy(update={"order": "last", "reasoning": reasoning})
+    first = example(tokenizer, ROW, last.model_copy(update={"order": "first"}), 3)
+    one = example(tokenizer, ROW, last, 3)
+    labels = label_ids(tokenizer, "demo")
+    reasons, _, order = tokenizer.decode(one.reply[:-1]).rpartition("\n")
+    assert order == tokenizer.decode(first.reply[:-1]).partition("\n")[0]
+    # The label of the best is a token of its own there, too.
+    assert one.reply[one.place] == labels[one.ranks.index(0)] and first.place == 0
+    assert one.reply[one.place :] == [*tokenizer.encode(order, add_special_tokens=False), tokenizer.eos_token_id]
+    if reasoning != "none":
+        # Listed best first, they would give the order away.
+        assert [each["passage"] for each in json.loads(reasons)] == list("ABCD")
+    assert one.ranks == first.ranks and one.prompt == first.prompt
+
+
+def test_ranking_reads_as_far_as_the_first_label(tokenizer):
+    for order in ("first", "last"):
+        one = example(tokenizer, ROW, SETTINGS.model_copy(update={"order": order}), 3)
+        short = until_order(one)
+        assert short.reply == one.reply[: one.place + 1] and short.prompt == one.prompt
+        batch, whole = collate([short], 0), collate([one], 0)
+        seen = int(batch["attention_mask"].sum())
+        assert seen == len(one.prompt) + one.place
+        assert batch["first"].tolist() == [one.place] == whole["first"].tolist()
+
+
+def test_more_passages_than_labels_do_not_fit(tokenizer):
+    many = {"docids": ["d"] * 21, "texts": ["x"] * 21, "ranking": list(range(1, 22))}
+    many |= {name: ["x"] * 21 for name in ("direct", "evidence", "comparison")}
+    assert not fits(tokenizer, ROW | many, SETTINGS) and length(tokenizer, ROW | many, SETTINGS) == 0
+    assert length(tokenizer, ROW, SETTINGS) > length(tokenizer, ROW | {"texts": ["x"] * 4}, SETTINGS) > 0
 
 
 def test_shuffles_differ_by_seed_and_not_by_chance(tokenizer):

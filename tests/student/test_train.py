@@ -1,0 +1,272 @@
+"""The training loop under DeepSpeed, with one worker and with two: what must not depend on how the work is dealt out,
+and what must come out of a run that was stopped."""
+
+import json
+import os
+import random
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from r2r.config import DistillSettings
+from r2r.demo.models import demo_model
+from r2r.student import adapter
+from r2r.student.train import learning_rate, read_steps
+
+STEPS, STOPPED = 6, 5
+BASE = {
+    **{"steps": STEPS, "batch": 2, "workers": 2, "learning_rate": 0.01, "lora_rank": 1, "warmup": 0.2},
+    **{"max_length": 512, "held_out": 0.2, "evaluate_every": 2, "save_every": 2, "lora_dropout": 0.2},
+}
+ONE_STEP = {"steps": 1, "held_out": 0, "workers": 1}
+
+
+def job(name: str, resume: str | None = None, die: int | None = None, after: str | None = None, **settings) -> dict:
+    more = {"resume": resume, "after": after or resume, "die": die}
+    return {"name": name, "settings": settings} | {key: value for key, value in more.items() if value is not None}
+
+
+# By the number of workers.
+JOBS = {
+    1: [
+        job("one worker", workers=1, accumulate=2),
+        job("one worker again", workers=1, accumulate=2),
+        job("another seed", workers=1, accumulate=2, seed=1),
+        job("one worker, zero 3", workers=1, accumulate=2, zero_stage=3),
+        job("one worker stopped", workers=1, accumulate=2, zero_stage=0, die=STOPPED),
+        *(job(f"checkpointing, zero {stage}", checkpointing=True, zero_stage=stage) for stage in (2, 3)),
+        *(
+            made
+            for stage in (0, 2, 3)
+            for made in (
+                job(f"bfloat16, zero {stage}", dtype="bfloat16", zero_stage=stage),
+                job(f"bfloat16 stopped, zero {stage}", dtype="bfloat16", zero_stage=stage, die=STOPPED),
+                job(
+                    f"bfloat16 stopped and on, zero {stage}",
+                    dtype="bfloat16",
+                    zero_stage=stage,
+                    resume=f"bfloat16 stopped, zero {stage}",
+                ),
+            )
+        ),
+        *(
+            job(f"{reasoning}, order {order}", reasoning=reasoning, order=order, **ONE_STEP)
+            for reasoning in ("none", "direct", "comparison", "both")
+            for order in ("first", "last")
+        ),
+        *(job(f"without {part}", **{part: 0}, **ONE_STEP) for part in ("pairwise", "listwise", "generation")),
+        job("two workers, then one", resume="two workers stopped"),
+        job("two workers, then one, zero 3", resume="two workers stopped, zero 3", zero_stage=3),
+    ],
+    2: [
+        job("two workers"),
+        job("two workers, zero 0", zero_stage=0),
+        job("two workers, zero 3", zero_stage=3),
+        job("two workers stopped, zero 3", zero_stage=3, die=STOPPED),
+        job("two workers stopped", die=STOPPED),
+        job("one worker, then two, zero 3", zero_stage=3, resume="one worker stopped"),
+        job("one worker, then two", resume="one worker stopped"),
+    ],
+}
+
+
+def make_rows() -> list[dict]:
+    """Return annotations of 1 to 6 passages, some short and some long."""
+    draw = random.Random(0)
+    words = ["flea", "dog", "cat", "river", "bark", "swim", "live", "day", "year", "fast", "slow", "old"]
+    rows = []
+    for number in range(24):
+        size = draw.choice([1, 2, 3, 4, 6])
+        ranking = list(range(1, size + 1))
+        draw.shuffle(ranking)
+        texts = [" ".join(draw.choices(words, k=draw.choice([3, 8, 20]))) for _ in range(size)]
+        direct = [f"It says {text.split()[0]}." for text in texts]
+        comparison = [f"Beside [{draw.randint(1, size)}]." for _ in texts]
+        row = {"qid": f"q{number}", "query": " ".join(draw.choices(words, k=4)), "texts": texts, "ranking": ranking}
+        row |= {"docids": [str(place) for place in range(size)], "evidence": [""] * size}
+        rows.append(row | {"direct": direct, "comparison": comparison})
+    return rows
+
+
+def make_student(folder: Path) -> None:
+    """Write a tiny model with an odd number of weights in its adapter, which workers cannot share evenly."""
+    from transformers import AutoTokenizer, Qwen3Config, Qwen3ForCausalLM
+
+    tokenizer = AutoTokenizer.from_pretrained(demo_model("student"))
+    config = Qwen3Config(
+        **{"vocab_size": len(tokenizer), "hidden_size": 33, "intermediate_size": 35, "num_hidden_layers": 2},
+        **{"num_attention_heads": 2, "num_key_value_heads": 1, "head_dim": 16, "initializer_range": 0.2},
+        **{"eos_token_id": tokenizer.eos_token_id, "pad_token_id": tokenizer.pad_token_id, "dtype": "float32"},
+    )
+    torch.manual_seed(0)
+    Qwen3ForCausalLM(config).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    """The folder in which every job has left its files."""
+    folder = tmp_path_factory.mktemp("trained")
+    make_student(folder / "student")
+    (folder / "rows.json").write_text(json.dumps(make_rows()))
+    env = os.environ | {"OMP_NUM_THREADS": "1", "TORCH_EXTENSIONS_DIR": str(folder / "extensions")}
+    ports = []
+    for world, jobs in JOBS.items():
+        every = [one | {"settings": BASE | {"student": str(folder / "student")} | one["settings"]} for one in jobs]
+        (folder / f"jobs-{world}.json").write_text(json.dumps(every))
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            ports.append(str(free.getsockname()[1]))
+    command = [sys.executable, str(Path(__file__).with_name("training.py")), str(folder), *ports]
+    done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr[-5000:]
+    return folder
+
+
+def weights(trained: Path, name: str) -> dict:
+    (found,) = (trained / name / "checkpoints").glob("best-*/adapter")
+    return load_file(found / "adapter_model.safetensors")
+
+
+def last_weights(trained: Path, name: str) -> dict:
+    """The trained weights after the last step, which need not be the best."""
+    return load_file(trained / name / "checkpoints" / f"step-{STEPS:06}" / "state.safetensors")
+
+
+def same(trained: Path, one: str, other: str, most: float) -> None:
+    for read in (weights, last_weights):
+        first, second = read(trained, one), read(trained, other)
+        assert first.keys() == second.keys()
+        for name, tensor in first.items():
+            torch.testing.assert_close(tensor, second[name], rtol=0, atol=most, msg=lambda said: f"{name}: {said}")  # noqa: B023
+    steps = [read_steps(trained / name / "steps.jsonl") for name in (one, other)]
+    assert [step["step"] for step in steps[0]] == [step["step"] for step in steps[1]] == list(range(1, STEPS + 1))
+    for mine, theirs in zip(*steps, strict=True):
+        assert mine["tokens"] == theirs["tokens"] and mine["unranked"] == theirs["unranked"]
+        assert mine["learning_rate"] == theirs["learning_rate"]
+        for part in ("pairwise", "listwise", "generation"):
+            assert mine[part] == pytest.approx(theirs[part], abs=max(most, 1e-6) * 10)
+
+
+def test_two_workers_have_the_gradients_of_one_with_doubled_accumulation(trained):
+    names = ("two workers", "one worker", "two workers, zero 3")
+    every = [torch.load(trained / name / "gradients.pt") for name in names]
+    for name, gradient in every[0].items():
+        assert ".lora_" in name
+        for other in every[1:]:
+            torch.testing.assert_close(other[name].view_as(gradient), gradient, rtol=1e-5, atol=1e-5)
+    assert any(gradient.abs().max() > 0.01 for gradient in every[0].values())
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("one worker", "two workers, zero 0", "two workers, zero 3", "one worker, zero 3"),
+        *("checkpointing, zero 2", "checkpointing, zero 3"),
+    ],
+)
+def test_the_adapter_does_not_depend_on_workers_zero_or_checkpointing(trained, name):
+    same(trained, "two workers", name, 1e-4)
+
+
+def test_the_same_seed_gives_the_same_adapter(trained):
+    same(trained, "one worker", "one worker again", 0)
+    one, other = weights(trained, "one worker"), weights(trained, "another seed")
+    assert any((tensor - other[name]).abs().max() > 1e-3 for name, tensor in one.items())
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("one worker, then two", "one worker, then two, zero 3"),
+        *("two workers, then one", "two workers, then one, zero 3"),
+    ],
+)
+def test_a_run_goes_on_with_more_workers_or_fewer_as_if_never_stopped(trained, name):
+    same(trained, "two workers", name, 1e-4)
+
+
+@pytest.mark.parametrize("stage", [0, 2, 3])
+def test_bfloat16_goes_on_as_if_never_stopped(trained, stage):
+    # Weights in full precision, which the model itself does not hold, have to come back.
+    same(trained, f"bfloat16, zero {stage}", f"bfloat16 stopped and on, zero {stage}", 1e-6)
+    tensors = weights(trained, f"bfloat16, zero {stage}")
+    assert any((tensor != tensor.bfloat16().float()).any() for tensor in tensors.values())
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("two workers", "two workers, zero 0", "two workers, zero 3"),
+        *("bfloat16, zero 0", "bfloat16, zero 2", "bfloat16, zero 3"),
+    ],
+)
+def test_a_saved_adapter_is_loaded_back_as_it_was_trained(trained, name):
+    (best,) = (trained / name / "checkpoints").glob("best-*")
+    adapter.check_saved(best / "adapter")
+    adapter.check_scores(best / "adapter", best / "check.json", str(trained / "student"))
+    checks = json.loads((best / "check.json").read_text())["prompts"]
+    assert len(checks) == 4
+    checks[0]["logprobs"] = [value + 0.5 for value in checks[0]["logprobs"]]
+    (best / "wrong.json").write_text(json.dumps({"dtype": "float32", "prompts": checks}))
+    with pytest.raises(RuntimeError, match="not the adapter that was trained"):
+        adapter.check_scores(best / "adapter", best / "wrong.json", str(trained / "student"))
+
+
+def test_the_best_on_held_out_queries_is_kept_and_the_last_step(trained):
+    steps = read_steps(trained / "two workers" / "steps.jsonl")
+    measured = {step["step"]: step["ndcg"] for step in steps if "ndcg" in step}
+    assert list(measured) == [2, 4, 6] and all(0 < value <= 1 for value in measured.values())
+    best = max(measured, key=lambda step: (measured[step], -step))
+    folder = trained / "two workers" / "checkpoints"
+    assert sorted(found.name for found in folder.iterdir()) == [f"best-{best:06}", f"step-{STEPS:06}"]
+    state = json.loads((folder / f"step-{STEPS:06}" / "state.json").read_text())
+    assert state["best"] == [best, measured[best]] and 0 < state["before"] <= 1
+
+
+def test_steps_tell_what_they_were_made_of(trained):
+    steps = read_steps(trained / "two workers" / "steps.jsonl")
+    assert all(0 <= step["padding"] < 0.5 and step["grad_norm"] > 0 and step["examples"] == 4 for step in steps)
+    assert sum(step["unranked"] for step in steps) > 0
+    assert list((trained / "two workers" / "tensorboard").iterdir())
+
+
+@pytest.mark.parametrize("order", ["first", "last"])
+@pytest.mark.parametrize("reasoning", ["none", "direct", "comparison", "both"])
+def test_every_kind_of_reply_is_learned(trained, reasoning, order):
+    (step,) = read_steps(trained / f"{reasoning}, order {order}" / "steps.jsonl")
+    assert all(step[part] > 0 for part in ("pairwise", "listwise", "generation"))
+    assert torch.cat([one.flatten() for one in weights(trained, f"{reasoning}, order {order}").values()]).any()
+
+
+def test_a_part_without_weight_has_no_gradient(trained):
+    gradients = {
+        part: torch.load(trained / f"without {part}" / "gradients.pt")
+        for part in ("pairwise", "listwise", "generation")
+    }
+    full = torch.load(trained / "both, order first" / "gradients.pt")
+    for name, gradient in full.items():
+        # Each of the three parts is missing in one of them.
+        torch.testing.assert_close(sum(one[name] for one in gradients.values()), 2 * gradient, rtol=1e-4, atol=1e-5)
+    assert all(any((one[name] - full[name]).abs().max() > 1e-3 for name in full) for one in gradients.values())
+
+
+def test_deepspeed_compiles_nothing(trained):
+    # What it would compile leaves a lock behind where it is killed, for which every later run waits.
+    assert not (trained / "extensions").exists()
+
+
+def test_the_learning_rate_rises_and_falls():
+    settings = DistillSettings(student="demo", steps=20, learning_rate=1.0, warmup=0.2)
+    rates = [learning_rate(settings, step) for step in range(20)]
+    assert rates[:5] == [0.25, 0.5, 0.75, 1.0, 1.0]
+    assert rates[4:] == sorted(rates[4:], reverse=True) and 0 < rates[-1] < 0.02
+    linear = settings.model_copy(update={"decay": "linear"})
+    assert learning_rate(linear, 12) == pytest.approx(0.5)
+    assert learning_rate(settings, 12) == pytest.approx(0.5)
+    assert learning_rate(settings.model_copy(update={"decay": "none", "warmup": 0.0}), 19) == 1.0
