@@ -35,8 +35,9 @@ def check_saved(folder: str | Path) -> None:
         raise RuntimeError(f"{folder}: lora_B is zero throughout: the adapter changes nothing")
 
 
-def check_scores(folder: str | Path, check: str | Path, model: str) -> None:
+def check_scores(folder: str | Path, check: str | Path, model: str) -> list[list[float]]:
     """Raise RuntimeError unless model and adapter, as PEFT loads them, make of the prompts in `check` what was trained.
+    Return what the model makes of them without its adapter.
 
     check: a JSON file that distill wrote: {"dtype": ..., "prompts": [{"prompt": token ids, "labels": token ids,
     "logprobs": of the labels as the next token}, ...]}.
@@ -53,15 +54,21 @@ def check_scores(folder: str | Path, check: str | Path, model: str) -> None:
     # In the numbers that were trained with; PEFT would take more precise ones.
     loaded = PeftModel.from_pretrained(base, folder, autocast_adapter_dtype=False).eval()
     most = _TOLERANCE[wanted["dtype"]]
-    for one in wanted["prompts"]:
+
+    def scores(one: dict) -> list[float]:
         with torch.no_grad():
             logits = loaded(torch.tensor([one["prompt"]], device=device), logits_to_keep=1).logits[0, -1]
-        found = logits.float().log_softmax(-1)[one["labels"]].tolist()
+        return logits.float().log_softmax(-1)[one["labels"]].tolist()
+
+    for one in wanted["prompts"]:
+        found = scores(one)
         apart = max(abs(a - b) for a, b in zip(found, one["logprobs"], strict=True))
         if not apart <= most:
             raise RuntimeError(
                 f"{folder}: not the adapter that was trained: log-probabilities of labels are {apart:.4f} apart"
             )
+    with loaded.disable_adapter():
+        return [scores(one) for one in wanted["prompts"]]
 
 
 def check_fits(folder: str, model: str) -> None:
@@ -99,11 +106,11 @@ def distilled(adapter: str) -> dict:
     return json.loads(manifest.read_text())["settings"] if manifest.exists() else {}
 
 
-def recorded(folder: str) -> dict:
-    """Return what `distill` found an adapter to answer, {} where it came from elsewhere: `prompts`, token ids, and the
-    log-probabilities of the tokens `labels` after each of them, `adapted` and in the `base` model."""
+def recorded(folder: str) -> list[dict]:
+    """Return what `distill` found an adapter to answer, [] where it came from elsewhere: for each `prompt`, token ids,
+    the `logprobs` of the tokens `labels` as the next one, and those of the `base` model."""
     file = Path(folder).parent / "check.json"
-    return json.loads(file.read_text()) if file.exists() else {}
+    return json.loads(file.read_text())["prompts"] if file.exists() else []
 
 
 def _tensors(folder: str | Path) -> dict:

@@ -200,11 +200,11 @@ class Ranker:
     async def _check_adapter(self) -> float:
         """Return how far the engine's log-probabilities are from those of training, at the most; 0 with nothing to
         compare. Raises BadInput where they are nearer to those of the model without its adapter."""
-        known = adapters.recorded(adapters.find(self.adapter)) if self.adapter else {}
-        if not known:
-            return 0.0
-        found = [(await self.model.label_logprobs(ids, known["labels"]))[0] for ids in known["prompts"]]
-        off, unmoved = (_distance(found, known[which]) for which in ("adapted", "base"))
+        known = adapters.recorded(adapters.find(self.adapter)) if self.adapter else []
+        off = unmoved = 0.0
+        for one in known:
+            found, _ = await self.model.label_logprobs(one["prompt"], one["labels"])
+            off, unmoved = max(off, _distance(found, one["logprobs"])), max(unmoved, _distance(found, one["base"]))
         if off > max(_SAME, unmoved):
             raise BadInput(
                 f"{self.adapter}: vLLM answers as {self.student} without it (log-probabilities {off:.3f} from those of "
@@ -225,9 +225,9 @@ class Ranker:
         return message
 
 
-def _distance(some: list[list[float]], others: list[list[float]]) -> float:
+def _distance(some: list[float], others: list[float]) -> float:
     """Return the largest difference between two lists of as many numbers."""
-    return max(abs(a - b) for one, other in zip(some, others, strict=True) for a, b in zip(one, other, strict=True))
+    return max(abs(a - b) for a, b in zip(some, others, strict=True))
 
 
 def _count(reply, counts: Counter) -> None:

@@ -86,32 +86,30 @@ def test_published_figures(run):
 def test_peft_and_vllm_read_the_adapter_alike(run):
     """Plain PEFT and vLLM, with the folder alone, on prompts of real annotations, which training kept."""
     folder, base = str(run / "distill" / "adapter"), demo_model("student")
-    known = json.loads((run / "distill" / "check.json").read_text())
-    adapted, plain = peft_logprobs(base, folder, known["prompts"], known["labels"])
-    for peft, trained, unadapted, without in zip(adapted, known["adapted"], known["base"], plain, strict=True):
-        assert trained == pytest.approx(peft, abs=1e-3)
-        assert unadapted == pytest.approx(without, abs=1e-3)
-        assert without != pytest.approx(peft, abs=1e-2)
+    known = json.loads((run / "distill" / "check.json").read_text())["prompts"]
+    for one, (adapted, plain) in zip(known, peft_logprobs(base, folder, known), strict=True):
+        assert one["logprobs"] == pytest.approx(adapted, abs=1e-3)
+        assert one["base"] == pytest.approx(plain, abs=1e-3)
+        assert plain != pytest.approx(adapted, abs=1e-2)
     # Every engine of rerank compares its own with these.
     assert 0 <= json.loads((run / "rerank" / "stats.json").read_text())["adapter_off"] < 1e-3
 
 
-def peft_logprobs(base, folder, prompts, labels):
-    """Return the label log-probabilities of each prompt, with the adapter and without it."""
+def peft_logprobs(base, folder, known):
+    """Return the label log-probabilities after each prompt, with the adapter and without it."""
     import torch
     from peft import PeftModel
     from transformers import AutoModelForCausalLM
 
     model = PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(base, dtype="float32"), folder)
 
-    def read():
+    def read(one):
         with torch.no_grad():
-            logits = [model(torch.tensor([prompt])).logits[0, -1] for prompt in prompts]
-        return [one.log_softmax(-1)[labels].tolist() for one in logits]
+            return model(torch.tensor([one["prompt"]])).logits[0, -1].log_softmax(-1)[one["labels"]].tolist()
 
-    adapted = read()
+    adapted = [read(one) for one in known]
     with model.disable_adapter():
-        return adapted, read()
+        return list(zip(adapted, [read(one) for one in known], strict=True))
 
 
 def test_one_engine_ranks_in_every_way(run, data):

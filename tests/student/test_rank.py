@@ -181,8 +181,8 @@ def test_an_engine_that_answers_as_without_the_adapter_is_found_out(ranker, tmp_
     answers = {"adapted": [-1.0, -2.0], "base": [-2.0, -1.0], "other": [-1.2, -1.9]}
     (tmp_path / "adapter").mkdir()
     (tmp_path / "adapter" / "adapter_config.json").write_text("{}")
-    known = {"prompts": [[1, 2]], "labels": [3, 4], **{name: [answers[name]] for name in ("adapted", "base")}}
-    (tmp_path / "check.json").write_text(json.dumps(known))
+    known = {"prompt": [1, 2], "labels": [3, 4], "logprobs": answers["adapted"], "base": answers["base"]}
+    (tmp_path / "check.json").write_text(json.dumps({"prompts": [known]}))
     asking = ranker()
     asking.adapter = str(tmp_path)
 
