@@ -129,8 +129,14 @@ class DistillSettings(Section):
 class RerankSettings(Workers):
     window: int = Field(20, ge=2, le=20, description="passages in a prompt")
     stride: int = Field(10, ge=1, description="how far a window moves up the list")
+    mode: Literal["score", "generate"] = Field(
+        "score", description="rank a window by its labels' scores at one position, or have the order written out"
+    )
     explain: int = Field(0, ge=0, le=20, description="explain this many documents from the top")
     reasoning: Reasoning = Field("both", description="which reasons an explanation holds")
+    order: Literal["first", "last"] = Field(
+        "first", description="as the student was distilled: its order before its reasons, or after those of a window"
+    )
     passage_tokens: int = Field(256, ge=8, description="a longer passage is cut to this many tokens")
     reason_chars: int = Field(400, ge=1, description="longest reason or evidence of a passage, in characters")
 
@@ -167,6 +173,9 @@ class RunFile(Section):
     distill: DistillSettings
     rerank: RerankSettings = RerankSettings()
     evaluate: EvaluateSettings = EvaluateSettings()
+    zero_shot: bool = Field(
+        False, description="also rerank with the student as it was, the row for distillation to beat"
+    )
     runs: dict[str, str] = Field(default_factory=dict, description="further TREC runs to evaluate, by name")
 
 

@@ -41,6 +41,10 @@ def run(file: str, out: str | None = None) -> None:
     rerank(candidates, settings.distill.student, place("distill"), place("rerank"), settings.rerank)
     first = place("retrieve/run.txt") if settings.corpus else settings.candidates
     runs = {"bm25": first, "student": place("rerank/run.txt"), **settings.runs}
+    if settings.zero_shot:
+        plain = settings.rerank.model_copy(update={"explain": 0})
+        rerank(candidates, settings.distill.student, None, place("rerank-zero-shot"), plain)
+        runs["zero-shot"] = place("rerank-zero-shot/run.txt")
     tables = (candidates, place("rerank"), place("distill"))
     evaluate(settings.qrels, runs, place("evaluate"), settings.evaluate, *tables)
     print(f"run: all stages are done -> {folder}")

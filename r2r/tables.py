@@ -178,6 +178,11 @@ def write_run(rows: Iterable[dict], file: Path, tag: str) -> None:
 _HASH_WHOLE_UP_TO = 256 * 2**20
 
 
+def share(part: float, whole: int) -> float | None:
+    """Return part of whole, rounded for a statistic; None where there is nothing to count."""
+    return round(part / whole, 4) if whole else None
+
+
 def digest(content: list) -> str:
     """Return the sha256 of what JSON can hold, as resume keys are made of."""
     return hashlib.sha256(json.dumps(content, ensure_ascii=False, sort_keys=True).encode()).hexdigest()

@@ -1,6 +1,6 @@
 import pytest
 
-from r2r.reasons import is_verbatim, named, says_none
+from r2r.reasons import check, is_verbatim, named, says_none
 
 
 @pytest.mark.parametrize(
@@ -39,3 +39,25 @@ def test_what_is_not_such_words(text):
 )
 def test_passages_that_a_comparison_names(comparison, numbers):
     assert named(comparison) == numbers
+
+
+TEXTS = ["A flea lives 100 days. Most live less.", "Dogs bark."]
+
+
+def test_sound_reasons_stay_as_they_are():
+    evidence = ["A flea lives\n100 days.", ""]
+    assert check(evidence, ["Better than [2].", "Less than [1]."], TEXTS, 2) == (evidence, 1, 1, "")
+
+
+def test_evidence_that_is_in_another_passage_or_in_none_is_left_out():
+    checked = check(["Dogs bark.", "Cats purr."], ["", ""], TEXTS, 2)
+    assert checked == (["", ""], 2, 0, "")
+
+
+def test_words_for_no_evidence_are_none():
+    assert check(["N/A", " Dogs bark. "], ["", ""], TEXTS, 2) == (["", "Dogs bark."], 1, 1, "")
+
+
+@pytest.mark.parametrize("comparison", ["Better than [3].", "Better than passage 0.", "As good as [1], [2] and [20]."])
+def test_a_comparison_with_a_passage_that_was_not_shown(comparison):
+    assert check(["", ""], ["Fine.", comparison], TEXTS, 2).fault == "a comparison names a passage that is not shown"

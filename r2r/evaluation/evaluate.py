@@ -94,7 +94,7 @@ def evaluate(
     rows = _as_in_runs(datasets.read_candidates(candidates).to_pylist()) if candidates else []
     texts = {row["qid"]: dict(zip(row["docids"], row["texts"], strict=True)) for row in rows}
     ranked = _as_in_runs(tables.read(rankings, "rankings").to_pylist()) if rankings else []
-    checks = explanations.check(ranked, texts) if rankings else None
+    checks = explanations.check(ranked, texts, _left_out(rankings)) if rankings else None
 
     metrics = {"measures": list(measures), "queries": len(judged), "systems": systems}
     page = report.render(
@@ -130,6 +130,13 @@ def _read_steps(folder: str) -> list[dict]:
     if not steps:
         raise BadInput(f"{file}: no steps of a training in it; give the folder that distill wrote")
     return steps
+
+
+def _left_out(rankings: str) -> int:
+    """Return how many pieces of evidence rerank found to be false and left out."""
+    stats = Path(rankings) / "stats.json"
+    evidence = json.loads(stats.read_text())["evidence"] if stats.exists() else {"given": 0, "verbatim": 0}
+    return evidence["given"] - evidence["verbatim"]
 
 
 def _tell(out: Path, settings: EvaluateSettings) -> None:

@@ -24,14 +24,16 @@ def reasons(row: dict) -> dict[str, dict[str, str]]:
     return found
 
 
-def check(rows: Iterable[dict], texts: dict[str, dict[str, str]]) -> dict[str, int | float | None]:
-    """Check the explanations of rankings rows against passages, `texts`: qid -> docid -> text.
+def check(rows: Iterable[dict], texts: dict[str, dict[str, str]], left_out: int = 0) -> dict[str, int | float | None]:
+    """Check the explanations of rankings rows against passages, `texts`: qid -> docid -> text. `left_out` pieces of
+    evidence were false and are not in the rows any more.
 
     Returns `explained`, the documents that have an explanation; `evidence_empty`, the share of them without evidence;
-    `evidence_verbatim`, the share of the evidence that stands word for word in its passage. Shares lie between 0 and
+    `evidence_verbatim`, the share of all evidence that stands word for word in its passage. Shares lie between 0 and
     1, and are None where there is nothing to count; evidence whose passage is unknown is left out of the last.
     """
-    explained = empty = checked = verbatim = 0
+    explained = empty = verbatim = 0
+    checked = left_out
     for row in rows:
         passages = texts.get(row["qid"], {})
         for docid, written in reasons(row).items():

@@ -135,7 +135,7 @@ def say(checks: dict) -> str:
         return "explanations: none written"
     parts = [f"explanations: {checks['explained']:,} written", f"evidence empty in {checks['evidence_empty']:.1%}"]
     if checks["evidence_verbatim"] is not None:
-        parts.append(f"word for word in its passage in {checks['evidence_verbatim']:.1%} of the others")
+        parts.append(f"of all evidence {checks['evidence_verbatim']:.1%} word for word in its passage")
     return ", ".join(parts)
 
 

@@ -45,34 +45,33 @@ class Engine:
         *,
         max_tokens: int,
         schema: dict | None = None,
+        pattern: str | None = None,
         temperature: float = 0.0,
         seed: int | None = None,
         start: str = "",
     ) -> Reply:
-        """Answer one user message; `schema` forces the reply into JSON of that schema, `start` is how it begins."""
+        """Answer one user message; `schema` forces the reply into JSON of that schema, `pattern` into a regular
+        expression; `start` is how it begins."""
         from vllm import SamplingParams
         from vllm.sampling_params import StructuredOutputsParams
 
-        sampling = SamplingParams(
-            max_tokens=max_tokens,
-            temperature=temperature,
-            seed=seed,
-            structured_outputs=StructuredOutputsParams(json=schema) if schema else None,
-        )
+        forced = StructuredOutputsParams(json=schema, regex=pattern) if schema or pattern else None
+        sampling = SamplingParams(max_tokens=max_tokens, temperature=temperature, seed=seed, structured_outputs=forced)
         ids = chat_ids(self.tokenizer, prompt, start)
         output = await self._generate(ids, sampling)
         reply = output.outputs[0]
         cached = output.num_cached_tokens or 0
         return Reply(reply.text, reply.finish_reason == "stop", len(ids), len(reply.token_ids), cached)
 
-    async def label_logprobs(self, ids: list[int], labels: list[int]) -> list[float]:
-        """Return the log-probability of each label as the token that follows the prompt `ids`."""
+    async def label_logprobs(self, ids: list[int], labels: list[int]) -> tuple[list[float], int]:
+        """Return the log-probability of each label as the token that follows the prompt `ids`, and how many tokens of
+        that the engine had read before."""
         from vllm import SamplingParams
 
         sampling = SamplingParams(max_tokens=1, temperature=0.0, logprob_token_ids=labels, detokenize=False)
         output = await self._generate(ids, sampling)
         found = output.outputs[0].logprobs[0]
-        return [found[label].logprob for label in labels]
+        return [found[label].logprob for label in labels], output.num_cached_tokens or 0
 
     def close(self) -> None:
         """End the engine's processes, or what is left of them."""

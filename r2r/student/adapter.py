@@ -35,8 +35,9 @@ def check_saved(folder: str | Path) -> None:
         raise RuntimeError(f"{folder}: lora_B is zero throughout: the adapter changes nothing")
 
 
-def check_scores(folder: str | Path, check: str | Path, model: str) -> None:
+def check_scores(folder: str | Path, check: str | Path, model: str) -> list[list[float]]:
     """Raise RuntimeError unless model and adapter, as PEFT loads them, make of the prompts in `check` what was trained.
+    Return what the model makes of them without its adapter.
 
     check: a JSON file that distill wrote: {"dtype": ..., "prompts": [{"prompt": token ids, "labels": token ids,
     "logprobs": of the labels as the next token}, ...]}.
@@ -53,15 +54,21 @@ def check_scores(folder: str | Path, check: str | Path, model: str) -> None:
     # In the numbers that were trained with; PEFT would take more precise ones.
     loaded = PeftModel.from_pretrained(base, folder, autocast_adapter_dtype=False).eval()
     most = _TOLERANCE[wanted["dtype"]]
-    for one in wanted["prompts"]:
+
+    def scores(one: dict) -> list[float]:
         with torch.no_grad():
             logits = loaded(torch.tensor([one["prompt"]], device=device), logits_to_keep=1).logits[0, -1]
-        found = logits.float().log_softmax(-1)[one["labels"]].tolist()
+        return logits.float().log_softmax(-1)[one["labels"]].tolist()
+
+    for one in wanted["prompts"]:
+        found = scores(one)
         apart = max(abs(a - b) for a, b in zip(found, one["logprobs"], strict=True))
         if not apart <= most:
             raise RuntimeError(
                 f"{folder}: not the adapter that was trained: log-probabilities of labels are {apart:.4f} apart"
             )
+    with loaded.disable_adapter():
+        return [scores(one) for one in wanted["prompts"]]
 
 
 def check_fits(folder: str, model: str) -> None:
@@ -74,7 +81,10 @@ def check_fits(folder: str, model: str) -> None:
 
     with torch.device("meta"):
         layers = dict(AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(model)).named_modules())
-    made_for = json.loads((Path(folder) / "adapter_config.json").read_text()).get("base_model_name_or_path")
+    config = json.loads((Path(folder) / "adapter_config.json").read_text())
+    if config.get("peft_type") != "LORA" or config.get("use_dora") or config.get("modules_to_save"):
+        raise BadInput(f"{folder}: no plain LoRA adapter, and vLLM serves no other; merge it into its model instead")
+    made_for = config.get("base_model_name_or_path")
     for name, tensor in _tensors(folder).items():
         layer, _, side = re.sub(r"^base_model\.model\.", "", name).removesuffix(".weight").rpartition(".lora_")
         if side not in ("A", "B"):
@@ -88,6 +98,19 @@ def check_fits(folder: str, model: str) -> None:
                 f"{folder}: made for another model ({made_for}): its {layer} is {found} wide, {model} has {expected}; "
                 f"give the student that it was distilled into"
             )
+
+
+def distilled(adapter: str) -> dict:
+    """Return the settings that an adapter was distilled with, {} where it came from elsewhere."""
+    manifest = Path(adapter) / "manifest.json"
+    return json.loads(manifest.read_text())["settings"] if manifest.exists() else {}
+
+
+def recorded(folder: str) -> list[dict]:
+    """Return what `distill` found an adapter to answer, [] where it came from elsewhere: for each `prompt`, token ids,
+    the `logprobs` of the tokens `labels` as the next one, and those of the `base` model."""
+    file = Path(folder).parent / "check.json"
+    return json.loads(file.read_text())["prompts"] if file.exists() else []
 
 
 def _tensors(folder: str | Path) -> dict:

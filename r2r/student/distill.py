@@ -8,6 +8,7 @@ does lies in `train`.
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 from collections.abc import Iterator
@@ -75,10 +76,10 @@ def distill(annotations: str, out: str, settings: DistillSettings) -> None:
 
     best, value = (state := checkpoint.load_state(checkpoint.step_folder(checkpoints, settings.steps)))["best"]
     found = checkpoint.best_folder(checkpoints, best)
-    _check(found, settings)
+    checked = _checked(found, settings)
     with checkpoint.replacing(folder / "adapter") as aside:
         shutil.copytree(found / "adapter", aside, dirs_exist_ok=True)
-    tables.write_text((found / "check.json").read_text(), folder / "check.json")
+    tables.write_text(json.dumps(checked) + "\n", folder / "check.json")
     steps = read_steps(folder / "steps.jsonl")
     tokens = sum(step["tokens"] for step in steps)
     positions = sum(step["tokens"] / (1 - step["padding"]) for step in steps)
@@ -189,21 +190,26 @@ def _worker(config: dict) -> None:
     train(config)
 
 
-def _check(best: Path, settings: DistillSettings) -> None:
-    """Load an adapter back and compare it with what was trained. Raises RuntimeError."""
+def _checked(best: Path, settings: DistillSettings) -> dict:
+    """Load an adapter back and compare it with what was trained. Return what is known of it (see `adapter.recorded`).
+    Raises RuntimeError."""
     adapter.check_saved(best / "adapter")
     print(f"distill: loads the adapter back, in {dtype(settings)}, and compares it with what was trained", flush=True)
-    given = (best / "adapter", best / "check.json", resolve(settings.student, "student"))
-    if not settings.gpus:
-        return adapter.check_scores(*given)
-    # The driver may be where no GPU is.
-    import ray
 
-    def compare(here: str) -> None:
+    def compare(here: str) -> list[list[float]]:
         enter(here)
-        adapter.check_scores(*given)
+        return adapter.check_scores(best / "adapter", best / "check.json", resolve(settings.student, "student"))
 
-    ray.get(ray.remote(num_cpus=1, num_gpus=settings.gpus)(compare).remote(os.getcwd()))
+    if settings.gpus:
+        # The driver may be where no GPU is.
+        import ray
+
+        plain = ray.get(ray.remote(num_cpus=1, num_gpus=settings.gpus)(compare).remote(os.getcwd()))
+    else:
+        plain = compare(os.getcwd())
+    check = json.loads((best / "check.json").read_text())
+    prompts = [one | {"base": base} for one, base in zip(check["prompts"], plain, strict=True)]
+    return check | {"prompts": prompts}
 
 
 @contextmanager

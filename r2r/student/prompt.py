@@ -2,7 +2,8 @@
 
 Owns the format that training and ranking share, so that both see the same tokens. The reply gives the order first,
 `C > A > B`, and then a JSON list with a passage's evidence and reasons, in that order. Ranking needs the first label
-only; the list is written where somebody asks for it.
+only; the list is written where somebody asks for it. (Written the other way round, for comparison, the list comes first
+and goes by label.)
 
     message = prompt("how long do fleas live", ["Dogs bark.", "A flea lives 100 days."])
 """
@@ -14,6 +15,7 @@ import re
 import string
 
 from r2r.config import BadInput
+from r2r.replies import DECODER, Parsed, Unsound, parse_order, texts
 
 LABELS = string.ascii_uppercase[:20]
 
@@ -22,12 +24,13 @@ _DIRECT, _COMPARISON = ("evidence", "direct"), ("comparison",)
 
 
 def prompt(query: str, passages: list[str]) -> str:
-    """Return the message for up to 20 passages. The label stands behind its passage and the query comes again after
-    them all: a model that reads from left to right then knows both when it must tell the passages apart."""
+    """Return the message for up to 20 passages. What all messages say comes first and then the query, so that an engine
+    reads both once for many. The label stands behind its passage and the query comes again after them all: a model that
+    reads from left to right then knows both when it must tell the passages apart."""
     listed = "\n\n".join(f"{text} [{label}]" for text, label in zip(passages, LABELS, strict=False))
     return (
-        f"Query: {query}\n\nThese {len(passages)} passages may answer it. "
-        f"The label of a passage stands behind it.\n\n{listed}\n\n"
+        f"The passages below may answer a query. The label of a passage stands behind it.\n\n"
+        f"Query: {query}\n\n{listed}\n\n"
         f"Query: {query}\n\nName the labels in the order in which their passages answer the query, the best first. "
         f"Then give the reasons."
     )
@@ -70,20 +73,36 @@ def schema(labels: list[str], reasoning: str, longest: int) -> dict:
 
 
 def read_reasons(text: str, labels: list[str], reasoning: str) -> list[dict[str, str]]:
-    """Read the JSON list of reasons for `labels`. Raises ValueError, saying what is wrong, unless it is sound."""
-    listed = json.loads(text, strict=False)
-    names = fields(reasoning)
+    """Read the JSON list of reasons for `labels`. Raises Unsound, saying what is wrong, unless it is sound."""
+    try:
+        listed = DECODER.decode(text)
+    except (ValueError, RecursionError) as error:
+        raise Unsound(f"not JSON: {str(error).partition(':')[0]}") from None
     if not isinstance(listed, list) or not all(isinstance(one, dict) for one in listed):
-        raise ValueError("no list of objects")
+        raise Unsound("no list of objects")
     if [one.get("passage") for one in listed] != labels:
-        raise ValueError(f"reasons are not for {', '.join(labels)}")
-    for one in listed:
-        for name in names:
-            if not isinstance(one.get(name), str):
-                raise ValueError(f"{name} is missing or no text")
-            if name != "evidence" and not one[name].strip():
-                raise ValueError(f"{name} is empty")
-    return [{name: one[name].strip() for name in names} for one in listed]
+        raise Unsound("reasons are not for the passages asked for")
+    names = fields(reasoning)
+    # A passage may hold no answer, and then has no sentence to show; a reason there always is.
+    columns = [texts(name, [one.get(name) for one in listed], set(), name == "evidence") for name in names]
+    return [dict(zip(names, column, strict=True)) for column in zip(*columns, strict=True)]
+
+
+def order_pattern(labels: list[str]) -> str:
+    """Return the regular expression of an order line of so many labels. It cannot say that none comes twice."""
+    one = f"[{labels[0]}-{labels[-1]}]"
+    return f"{one}( > {one}){{{len(labels) - 1}}}"
+
+
+def read_order(text: str, labels: list[str]) -> Parsed:
+    """Read an order line as a free listwise reply about the passages, whose numbers the labels stand for."""
+    return parse_order(re.sub(r"\b[A-T]\b", lambda label: f"[{LABELS.index(label[0]) + 1}]", text), len(labels))
+
+
+def numbered(comparison: str) -> str:
+    """Return a student's comparison with passages' numbers, from 1, for their labels; 0 for what is no label."""
+    names = dict(zip(LABELS, range(1, len(LABELS) + 1), strict=True))
+    return re.sub(r"\[([A-Z]|[0-9]+)\]", lambda match: f"[{names.get(match[1], 0)}]", comparison)
 
 
 def label_ids(tokenizer, model: str) -> list[int]:

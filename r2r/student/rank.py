@@ -8,24 +8,32 @@ the server on one request.
 
 from __future__ import annotations
 
+import asyncio
 from collections import Counter
 from collections.abc import Awaitable, Callable
 from typing import NamedTuple
 
-from r2r.config import RerankSettings
+from r2r.config import BadInput, RerankSettings
 from r2r.llm import open_model, resolve
 from r2r.llm.prompt import chat_ids, fit, load_tokenizer
+from r2r.reasons import check as check_reasons
+from r2r.replies import Unsound
 from r2r.student import adapter as adapters
-from r2r.student.prompt import LABELS, fields, label_ids, order_line, prompt, read_reasons, rename_brackets, schema
+from r2r.student import prompt as form
+from r2r.student.prompt import LABELS
 
 # Tokens that a character of a reason takes at the most, and those of the JSON around it.
 _TOKENS_PER_CHAR, _AROUND = 0.5, 10
+# Tokens kept for the end of a line and for a label.
+_AFTER = 2
+# A difference of log-probabilities that float32 in two libraries does not exceed.
+_SAME = 0.01
 
 
 class Ranked(NamedTuple):
     """`order` holds indices into the passages, best first. `reasons` maps the index of an explained passage to its
-    evidence, direct and comparison texts, in which other passages are named by `[index]`. `counts` holds tokens and
-    other counts."""
+    evidence, direct and comparison texts, in which other passages are named by `[index]`; what is false of them is left
+    out. `counts` holds tokens and other counts."""
 
     order: list[int]
     reasons: dict[int, dict[str, str]]
@@ -72,7 +80,7 @@ def scores(n: int) -> list[float]:
 def check(student: str, adapter: str | None) -> None:
     """Raise BadInput for a student that cannot rank, or an adapter made for another model, without loading either."""
     model = resolve(student, "student")
-    label_ids(load_tokenizer(model), student)
+    form.label_ids(load_tokenizer(model), student)
     if adapter:
         adapters.check_fits(adapters.find(adapter), model)
 
@@ -81,59 +89,147 @@ class Ranker:
     """A student, with its adapter or without one, in a vLLM engine."""
 
     def __init__(self, student: str, adapter: str | None, settings: RerankSettings):
-        self.settings = settings
+        self.settings, self.student, self.adapter = settings, student, adapter
         folder = adapters.find(adapter) if adapter else None
         self.model = open_model(resolve(student, "student"), settings.engine, folder)
         self.tokenizer = self.model.tokenizer
-        self.labels = label_ids(self.tokenizer, student)
+        self.labels = form.label_ids(self.tokenizer, student)
+        self.checking: asyncio.Task | None = None
 
     async def rank(self, query: str, passages: list[str], explain: int = 0) -> Ranked:
-        """Rank the passages and explain the first `explain` of them."""
+        """Rank the passages and explain the first `explain` of them.
+
+        Raises BadInput where the engine does not answer as the adapter was trained to.
+        """
         counts: Counter = Counter()
+        if self.checking is None:
+            self.checking = asyncio.create_task(self._check_adapter())
+            counts.update(engines=1, adapter_off=await self.checking)
+        await self.checking
+        # The passages of the latest window as they were shown, and the reasons that were written before its order.
+        shown, written = list(range(len(passages))), ""
 
         async def score(inside: list[int]) -> list[float]:
-            message = self._message(query, [passages[index] for index in inside], 1, counts)
-            ids = chat_ids(self.tokenizer, message)
-            counts.update(windows=1, prompt_tokens=len(ids), completion_tokens=1)
-            return await self.model.label_logprobs(ids, self.labels[: len(inside)])
+            nonlocal shown, written
+            counts["windows"] += 1
+            shown, written = inside, ""
+            texts = [passages[index] for index in inside]
+            if self.settings.mode == "generate":
+                return await self._written_order(query, texts, counts)
+            if self.settings.order == "last":
+                written = await self._reasons(query, texts, LABELS[: len(inside)], "", counts) + "\n"
+            message = self._message(query, texts, self._longest(len(inside) if written else 0), counts)
+            ids = chat_ids(self.tokenizer, message, written)
+            found, cached = await self.model.label_logprobs(ids, self.labels[: len(inside)])
+            counts.update(prompt_tokens=len(ids), cached_tokens=cached, completion_tokens=1)
+            return found
 
         order = await slide(len(passages), self.settings.window, self.settings.stride, score)
-        reasons = await self._explain(query, passages, order, explain, counts) if explain and order else {}
+        reasons = await self._explain(query, passages, order, shown, written, explain, counts) if explain else {}
         return Ranked(order, reasons, counts)
 
-    async def _explain(self, query: str, passages: list[str], order: list[int], explain: int, counts: Counter) -> dict:
-        """Ask for the reasons of the first passages, among those of the top window, in the order that was found."""
-        top = order[: self.settings.window]
-        # As in training, the prompt does not give the order away: passages stand as they were retrieved.
-        shown = sorted(top)
+    async def _written_order(self, query: str, passages: list[str], counts: Counter) -> list[float]:
+        """Have the order of a window written, and return a score for each of its passages."""
+        labels = list(LABELS[: len(passages)])
+        # No tokenizer has more tokens than characters for a line of plain letters.
+        longest = len(form.order_line(labels)) + 1
+        message = self._message(query, passages, longest, counts)
+        reply = await self.model.complete(message, pattern=form.order_pattern(labels), max_tokens=longest)
+        _count(reply, counts)
+        parsed = form.read_order(reply.text, labels)
+        counts[f"order {parsed.status}"] += 1
+        # What cannot be read leaves the window as it was.
+        order = parsed.order or range(1, len(passages) + 1)
+        places = {number - 1: place for place, number in enumerate(order)}
+        return [-float(places[index]) for index in range(len(passages))]
+
+    async def _explain(
+        self,
+        query: str,
+        passages: list[str],
+        order: list[int],
+        shown: list[int],
+        written: str,
+        explain: int,
+        counts: Counter,
+    ) -> dict:
+        """Return the reasons of the first passages, among those of the top window. They are asked for after the prompt
+        that gave the window's order, which the engine has read already."""
         label_of = {index: LABELS[place] for place, index in enumerate(shown)}
+        top = order[: len(shown)]
         wanted = top[:explain]
         labels = [label_of[index] for index in wanted]
-        chars = self.settings.reason_chars
-        texts = len(wanted) * len(fields(self.settings.reasoning))
-        longest = int(texts * (chars * _TOKENS_PER_CHAR + _AROUND)) + _AROUND
-        message = self._message(query, [passages[index] for index in shown], longest, counts)
-        reply = await self.model.complete(
-            message,
-            start=order_line([label_of[index] for index in top]) + "\n",
-            schema=schema(labels, self.settings.reasoning, chars),
-            max_tokens=longest,
-        )
-        counts.update(prompt_tokens=reply.prompt_tokens, completion_tokens=reply.completion_tokens)
+        reasoning = self.settings.reasoning
+        counts["explanations_asked"] += len(wanted)
+        if not written:
+            start = form.order_line([label_of[index] for index in top]) + "\n"
+            written = await self._reasons(query, [passages[index] for index in shown], labels, start, counts)
+            read = labels
+        else:
+            read = list(LABELS[: len(shown)])
         try:
-            found = read_reasons(reply.text, labels, self.settings.reasoning)
-        except ValueError:
-            counts["explanations_failed"] += len(wanted)
+            found = dict(zip(read, form.read_reasons(written.rstrip("\n"), read, reasoning), strict=True))
+        except Unsound as error:
+            counts[f"failed: {error}"] += len(wanted)
             return {}
-        counts["explanations"] += len(wanted)
-        index_of = {label: str(index) for index, label in label_of.items()}
-        for reason in found:
-            if "comparison" in reason:
-                reason["comparison"] = rename_brackets(reason["comparison"], index_of)
-        return dict(zip(wanted, found, strict=True))
+        return {index: self._true(found[label_of[index]], passages[index], shown, counts) for index in wanted}
+
+    def _true(self, reason: dict[str, str], passage: str, shown: list[int], counts: Counter) -> dict[str, str]:
+        """Return what is true of one passage's reasons, as far as that can be checked, and count it."""
+        counts["explanations"] += 1
+        comparison = form.numbered(reason.get("comparison", ""))
+        checked = check_reasons([reason.get("evidence", "")], [comparison], [passage], len(shown))
+        counts.update(evidence=checked.given, verbatim=checked.verbatim)
+        if "evidence" in reason:
+            reason["evidence"] = checked.evidence[0]
+        if "comparison" in reason:
+            counts.update(comparisons=1, comparisons_false=int(bool(checked.fault)))
+            names = {label: str(index) for label, index in zip(LABELS, shown, strict=False)}
+            reason["comparison"] = "" if checked.fault else form.rename_brackets(reason["comparison"], names)
+        return reason
+
+    async def _reasons(self, query: str, passages: list[str], labels: str | list[str], start: str, counts: Counter):
+        """Have the reasons for `labels` written, as JSON, after `start`."""
+        longest = self._longest(len(labels))
+        message = self._message(query, passages, longest, counts)
+        schema = form.schema(list(labels), self.settings.reasoning, self.settings.reason_chars)
+        reply = await self.model.complete(message, start=start, schema=schema, max_tokens=longest - _AFTER)
+        _count(reply, counts)
+        return reply.text
+
+    async def _check_adapter(self) -> float:
+        """Return how far the engine's log-probabilities are from those of training, at the most; 0 with nothing to
+        compare. Raises BadInput where they are nearer to those of the model without its adapter."""
+        known = adapters.recorded(adapters.find(self.adapter)) if self.adapter else []
+        off = unmoved = 0.0
+        for one in known:
+            found, _ = await self.model.label_logprobs(one["prompt"], one["labels"])
+            off, unmoved = max(off, _distance(found, one["logprobs"])), max(unmoved, _distance(found, one["base"]))
+        if off > max(_SAME, unmoved):
+            raise BadInput(
+                f"{self.adapter}: vLLM answers as {self.student} without it (log-probabilities {off:.3f} from those of "
+                f"training, {unmoved:.3f} from the model's own); distill again, or give the student it was made for"
+            )
+        return off
+
+    def _longest(self, passages: int) -> int:
+        """Return the tokens that the reasons for so many passages may take, with an order line and what follows."""
+        texts = passages * len(form.fields(self.settings.reasoning))
+        line = len(form.order_line(list(LABELS))) if texts else 0
+        return int(texts * (self.settings.reason_chars * _TOKENS_PER_CHAR + _AROUND)) + line + _AFTER
 
     def _message(self, query: str, passages: list[str], reply: int, counts: Counter) -> str:
         budget, most = self.model.max_length - reply, self.settings.passage_tokens
-        message, cut = fit(self.tokenizer, prompt, query, passages, budget, most)
+        message, cut = fit(self.tokenizer, form.prompt, query, passages, budget, most)
         counts["cut_texts"] += cut
         return message
+
+
+def _distance(some: list[float], others: list[float]) -> float:
+    """Return the largest difference between two lists of as many numbers."""
+    return max(abs(a - b) for a, b in zip(some, others, strict=True))
+
+
+def _count(reply, counts: Counter) -> None:
+    counts.update(prompt_tokens=reply.prompt_tokens, completion_tokens=reply.completion_tokens)
+    counts["cached_tokens"] += reply.cached_tokens

@@ -18,8 +18,8 @@ from r2r.config import AnnotateSettings, BadInput, Stopped
 from r2r.llm import pool
 from r2r.llm.journal import Journal
 from r2r.llm.prompt import Bytes
+from r2r.reasons import check
 from r2r.teacher import ask, stats
-from r2r.teacher.check import check
 from r2r.teacher.merge import kendall_tau
 from r2r.workers import on_workers, progress, start_ray
 
@@ -92,7 +92,7 @@ def _recorded(stage: tables.Stage, settings: AnnotateSettings) -> pool.Done:
     annotations, rejects = datasets.read_annotations(settings.teacher)
     counts, sound = Counter(), []
     for row in annotations:
-        checked = check(row["evidence"], row["comparison"], row["texts"])
+        checked = check(row["evidence"], row["comparison"], row["texts"], len(row["texts"]))
         order = [position - 1 for position in row["ranking"]]
         counts.update(evidence=checked.given, verbatim=checked.verbatim)
         if checked.fault:

@@ -11,6 +11,7 @@ from collections import Counter
 
 from r2r.config import AnnotateSettings
 from r2r.llm.journal import Journal
+from r2r.tables import share
 from r2r.teacher.ask import cost
 from r2r.teacher.prompt import fields
 
@@ -31,7 +32,7 @@ def of(counts: Counter, reasons: list[str], speed: float, settings: AnnotateSett
         "rows": {"annotations": rows, "rejects": counts["rejects"]},
         "tokens": {
             "prompt": counts["prompt_tokens"],
-            "cached_share": _share(counts["cached_tokens"], counts["prompt_tokens"]),
+            "cached_share": share(counts["cached_tokens"], counts["prompt_tokens"]),
             "completion": counts["completion_tokens"],
             "completion_per_second": round(speed, 1),
         },
@@ -42,19 +43,15 @@ def of(counts: Counter, reasons: list[str], speed: float, settings: AnnotateSett
         "evidence": {
             "given": counts["evidence"],
             "verbatim": counts["verbatim"],
-            "share": _share(counts["verbatim"], counts["evidence"]),
+            "share": share(counts["verbatim"], counts["evidence"]),
         },
         "order": {
-            "tau_with_retrieved": _share(counts["tau"], rows),
-            "same_as_shown": _share(counts["same_as_shown"], replies),
+            "tau_with_retrieved": share(counts["tau"], rows),
+            "same_as_shown": share(counts["same_as_shown"], replies),
         },
-        "agreement": _share(counts["agree"], rows) if settings.samples > 1 else None,
+        "agreement": share(counts["agree"], rows) if settings.samples > 1 else None,
         "cost": {"spent": cost(counts["prompt_tokens"], counts["completion_tokens"], settings)},
     }
-
-
-def _share(part: float, whole: int) -> float | None:
-    return round(part / whole, 4) if whole else None
 
 
 def reasons(stats: dict) -> str:

@@ -27,6 +27,7 @@ def test_shares():
     ]
     texts = {"q": {"a": "zero one  two", "b": "one two", "c": "", "d": "elsewhere"}}
     assert check(rows, texts) == {"explained": 5, "evidence_empty": 1 / 5, "evidence_verbatim": 1 / 3}
+    assert check(rows, texts, left_out=1)["evidence_verbatim"] == 1 / 4
 
 
 def test_nothing_to_count_is_none_and_not_0():

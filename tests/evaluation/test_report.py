@@ -173,7 +173,7 @@ def test_student_is_the_after_wherever_it_stands():
 def test_say():
     say = report.say({"explained": 1200, "evidence_empty": 0.1, "evidence_verbatim": 0.825})
     assert say == (
-        "explanations: 1,200 written, evidence empty in 10.0%, word for word in its passage in 82.5% of the others"
+        "explanations: 1,200 written, evidence empty in 10.0%, of all evidence 82.5% word for word in its passage"
     )
     assert (
         report.say({"explained": 0, "evidence_empty": None, "evidence_verbatim": None}) == "explanations: none written"

@@ -12,11 +12,11 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
-from r2r.config import DistillSettings
+from r2r.config import RerankSettings
+from r2r.datasets import read_candidates
 from r2r.demo.models import demo_model
-from r2r.llm.prompt import load_tokenizer
-from r2r.student.examples import example
-from r2r.student.prompt import label_ids
+from r2r.reasons import is_verbatim
+from r2r.student.rank import Ranker
 
 RUN_FILE = """
 out: {out}
@@ -84,56 +84,61 @@ def test_published_figures(run):
 
 
 def test_peft_and_vllm_read_the_adapter_alike(run):
-    """With nothing of ours between them and the adapter, on prompts of real annotations."""
+    """Plain PEFT and vLLM, with the folder alone, on prompts of real annotations, which training kept."""
     folder, base = str(run / "distill" / "adapter"), demo_model("student")
-    tokenizer = load_tokenizer(base)
-    labels = label_ids(tokenizer, "demo")[:5]
-    rows = pq.read_table(run / "annotate" / "annotations").slice(0, 8).to_pylist()
-    prompts = [example(tokenizer, row, DistillSettings(student="demo"), 0).prompt for row in rows]
-    with_peft, without = peft_logprobs(base, folder, prompts, labels)
-    with_vllm = asyncio.run(vllm_logprobs(base, folder, prompts, labels))
-    for peft, vllm, plain in zip(with_peft, with_vllm, without, strict=True):
-        assert vllm == pytest.approx(peft, abs=1e-3)
-        assert plain != pytest.approx(peft, abs=1e-2)
+    known = json.loads((run / "distill" / "check.json").read_text())["prompts"]
+    for one, (adapted, plain) in zip(known, peft_logprobs(base, folder, known), strict=True):
+        assert one["logprobs"] == pytest.approx(adapted, abs=1e-3)
+        assert one["base"] == pytest.approx(plain, abs=1e-3)
+        assert plain != pytest.approx(adapted, abs=1e-2)
+    # Every engine of rerank compares its own with these.
+    assert 0 <= json.loads((run / "rerank" / "stats.json").read_text())["adapter_off"] < 1e-3
 
 
-def peft_logprobs(base, folder, prompts, labels):
-    """Return the label log-probabilities of each prompt, with the adapter and without it."""
+def peft_logprobs(base, folder, known):
+    """Return the label log-probabilities after each prompt, with the adapter and without it."""
     import torch
     from peft import PeftModel
     from transformers import AutoModelForCausalLM
 
     model = PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(base, dtype="float32"), folder)
 
-    def read():
+    def read(one):
         with torch.no_grad():
-            logits = [model(torch.tensor([prompt])).logits[0, -1] for prompt in prompts]
-        return [one.log_softmax(-1)[labels].tolist() for one in logits]
+            return model(torch.tensor([one["prompt"]])).logits[0, -1].log_softmax(-1)[one["labels"]].tolist()
 
-    adapted = read()
+    adapted = [read(one) for one in known]
     with model.disable_adapter():
-        return adapted, read()
+        return list(zip(adapted, [read(one) for one in known], strict=True))
 
 
-async def vllm_logprobs(base, folder, prompts, labels):
-    from vllm import AsyncEngineArgs, SamplingParams
-    from vllm.lora.request import LoRARequest
-    from vllm.v1.engine.async_llm import AsyncLLM
+def test_one_engine_ranks_in_every_way(run, data):
+    """The order scored, written, and scored after the reasons; with the adapter, and any chat model without one."""
+    query, texts = next((row["query"], row["texts"][:12]) for row in candidates_of(data))
+    asyncio.run(rank_in_every_way(str(run / "distill"), query, texts))
 
-    os.environ["VLLM_CPU_KVCACHE_SPACE"] = "1"
-    engine = AsyncLLM.from_engine_args(
-        AsyncEngineArgs(model=base, dtype="float32", enforce_eager=True, enable_lora=True, max_lora_rank=16)
-    )
-    sampling = SamplingParams(max_tokens=1, temperature=0, logprob_token_ids=labels)
-    found = []
+
+def candidates_of(data):
+    return read_candidates(f"rankgpt:{data}/msmarco-dl19/bm25-top100.json").to_pylist()
+
+
+async def rank_in_every_way(adapter, query, texts):
+    ranker = Ranker("demo", adapter, RerankSettings(passage_tokens=64, reason_chars=20, window=6, stride=3))
     try:
-        for number, prompt in enumerate(prompts):
-            stream = engine.generate(
-                {"prompt_token_ids": prompt}, sampling, str(number), lora_request=LoRARequest("student", 1, folder)
+        for more in ({}, {"mode": "generate"}, {"order": "last"}):
+            ranker.settings = ranker.settings.model_copy(update=more)
+            ranked = await ranker.rank(query, texts, explain=2)
+            assert sorted(ranked.order) == list(range(12)), more
+            assert ranked.counts["windows"] == 3
+            assert ranked.counts["explanations"] + sum(ranked.counts[name] for name in failed(ranked)) == 2
+            assert ranked.counts["order failed"] + ranked.counts["order repaired"] + ranked.counts["order ok"] == (
+                3 if more == {"mode": "generate"} else 0
             )
-            async for output in stream:
-                final = output
-            found.append([final.outputs[0].logprobs[0][label].logprob for label in labels])
+            for index, reason in ranked.reasons.items():
+                assert not reason["evidence"] or is_verbatim(reason["evidence"], texts[index])
     finally:
-        engine.shutdown()
-    return found
+        ranker.model.close()
+
+
+def failed(ranked):
+    return [name for name in ranked.counts if name.startswith("failed: ")]

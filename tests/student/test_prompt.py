@@ -1,6 +1,7 @@
 """What the student reads and writes: labels, replies, and the names in comparisons."""
 
 import json
+import re
 
 import jsonschema
 import pytest
@@ -8,7 +9,20 @@ import pytest
 from r2r.config import BadInput
 from r2r.demo.models import demo_model
 from r2r.llm.prompt import load_tokenizer
-from r2r.student.prompt import LABELS, label_ids, prompt, read_reasons, rename, rename_brackets, reply, schema
+from r2r.replies import Unsound
+from r2r.student.prompt import (
+    LABELS,
+    label_ids,
+    numbered,
+    order_pattern,
+    prompt,
+    read_order,
+    read_reasons,
+    rename,
+    rename_brackets,
+    reply,
+    schema,
+)
 
 REASONS = [
     {"evidence": "A flea lives 100 days.", "direct": "It says how long.", "comparison": "Above [A]."},
@@ -36,16 +50,25 @@ def test_a_reply_without_reasons_is_the_order():
 
 
 @pytest.mark.parametrize(
-    "text", ["", "[]", "{}", '["B", "A"]', '[{"passage":"A","evidence":"","direct":"x","comparison":"y"}]']
+    "text",
+    [
+        "",
+        "[]",
+        "{}",
+        "[" * 100000,
+        "[NaN]",
+        '["B", "A"]',
+        '[{"passage":"A","evidence":"","direct":"x","comparison":"y"}]',
+    ],
 )
 def test_reasons_that_are_not_for_the_labels_are_refused(text):
-    with pytest.raises(ValueError):
+    with pytest.raises(Unsound):
         read_reasons(text, ["B"], "both")
 
 
 def test_an_empty_reason_is_refused():
     text = reply(["B"], [REASONS[0] | {"direct": " "}], "both").partition("\n")[2]
-    with pytest.raises(ValueError, match="direct is empty"):
+    with pytest.raises(Unsound, match="direct is empty"):
         read_reasons(text, ["B"], "both")
 
 
@@ -68,6 +91,22 @@ def test_passage_numbers_become_labels(said, renamed):
 
 def test_labels_become_docids():
     assert rename_brackets("Above [A] and [Z].", {"A": "D 7/x"}) == "Above [D 7/x] and [Z]."
+
+
+def test_a_students_labels_become_numbers_and_all_else_in_brackets_0():
+    assert numbered("Above [B] and [T], below [Z] and [2]; see [citation].") == (
+        "Above [2] and [20], below [0] and [0]; see [citation]."
+    )
+
+
+def test_a_written_order_is_read_as_strictly_as_a_teachers():
+    labels = list(LABELS[:4])
+    assert read_order("C > A > D > B", labels)[:3] == ("ok", "", [3, 1, 4, 2])
+    assert read_order("C > A > C > B", labels).mended == ["duplicate dropped", "missing appended"]
+    assert read_order("C > C > C > C", labels).status == "failed"
+    assert re.fullmatch(order_pattern(labels), "C > A > D > B")
+    assert not re.fullmatch(order_pattern(labels), "C > A > E > B")
+    assert re.fullmatch(order_pattern(["A", "B"]), "B > A")
 
 
 def test_each_label_is_one_token():

@@ -1,11 +1,22 @@
-"""Windows over a list: how many, what they cover, and what a perfect scorer makes of them."""
+"""A student on one query: windows, what a perfect scorer makes of them, written orders, and reasons.
+
+The model is a stand-in that reads its prompt; with a real one, all of this runs in tests/integration/test_dl19.py.
+"""
 
 import asyncio
+import json
 import random
+import re
 
 import pytest
 
-from r2r.student.rank import scores, slide, windows
+from r2r.config import BadInput, RerankSettings
+from r2r.demo.models import demo_model
+from r2r.llm import Reply
+from r2r.llm.prompt import load_tokenizer
+from r2r.student import rank
+from r2r.student.prompt import LABELS
+from r2r.student.rank import Ranker, scores, slide, windows
 
 
 @pytest.mark.parametrize(("n", "calls"), [(8, 1), (20, 1), (25, 2), (40, 3), (100, 9)])
@@ -37,3 +48,151 @@ def test_equal_scores_keep_the_order():
 
 def test_scores_fall_strictly():
     assert scores(3) == [1, 1 / 2, 1 / 3]
+
+
+class Model:
+    """Knows a passage's worth by the number in it, and reads the passages in its prompt as a student would."""
+
+    max_length = 8192
+
+    def __init__(self):
+        self.tokenizer = load_tokenizer(demo_model("student"))
+        self.prompts, self.order, self.reasons = [], None, {}
+
+    def _worth(self, message):
+        return [int(number) for number, _ in re.findall(r"worth (\d+)\. \[([A-T])\]", message)]
+
+    async def label_logprobs(self, ids, labels):
+        self.prompts.append(self.tokenizer.decode(ids))
+        worth = self._worth(self.prompts[-1])
+        assert len(worth) == len(labels)
+        return worth, 7
+
+    async def complete(self, message, *, max_tokens, schema=None, pattern=None, start=""):
+        self.prompts.append(message + start)
+        worth = self._worth(message)
+        if pattern:
+            best = sorted(range(len(worth)), key=lambda place: -worth[place])
+            text = self.order or " > ".join(LABELS[place] for place in best)
+            assert re.fullmatch(pattern, text)
+        else:
+            labels = [one["properties"]["passage"]["const"] for one in schema["prefixItems"]]
+            at = {label: worth[LABELS.index(label)] for label in labels}
+            listed = [
+                {
+                    "passage": label,
+                    "evidence": f"worth {at[label]}",
+                    "direct": f"It is worth {at[label]}.",
+                    "comparison": "Above [A].",
+                }
+                | self.reasons
+                for label in labels
+            ]
+            text = json.dumps(listed)
+        return Reply(text, True, 100, 10, 5)
+
+
+@pytest.fixture
+def ranker(monkeypatch):
+    model = Model()
+    monkeypatch.setattr(rank, "open_model", lambda *arguments: model)
+    return lambda **settings: Ranker("demo", None, RerankSettings(**settings))
+
+
+def passages(n):
+    return [f"A thing worth {number}." for number in random.Random(n).sample(range(1000, 2000), n)]
+
+
+def best_first(texts):
+    return sorted(range(len(texts)), key=lambda index: texts[index], reverse=True)
+
+
+@pytest.mark.parametrize("n", [1, 2, 20, 45])
+@pytest.mark.parametrize("settings", [{}, {"mode": "generate"}, {"order": "last", "reason_chars": 20}])
+def test_each_way_to_rank_ranks(ranker, n, settings):
+    texts = passages(n)
+    ranked = asyncio.run(ranker(**settings).rank("what is it worth", texts))
+    assert sorted(ranked.order) == list(range(n)) and ranked.order[:10] == best_first(texts)[:10]
+    assert ranked.counts["windows"] == (len(windows(n, 20, 10)) if n > 1 else 0)
+    if not settings:
+        assert ranked.counts["completion_tokens"] == ranked.counts["windows"]
+
+
+def test_a_written_order_that_repeats_a_label_is_mended_and_one_that_says_too_little_changes_nothing(ranker):
+    texts = passages(4)
+    asking = ranker(mode="generate")
+    asking.model.order = "D > B > D > A"
+    ranked = asyncio.run(asking.rank("q", texts))
+    assert ranked.order == [3, 1, 0, 2] and ranked.counts["order repaired"] == 1
+    asking.model.order = "D > D > D > D"
+    ranked = asyncio.run(asking.rank("q", texts))
+    assert ranked.order == [0, 1, 2, 3] and ranked.counts["order failed"] == 1
+
+
+@pytest.mark.parametrize("settings", [{}, {"order": "last", "reason_chars": 20}])
+def test_reasons_are_those_of_the_first_and_name_passages_by_index(ranker, settings):
+    texts = passages(25)
+    asking = ranker(**settings)
+    ranked = asyncio.run(asking.rank("q", texts, explain=3))
+    assert list(ranked.reasons) == ranked.order[:3] == best_first(texts)[:3]
+    shown = [texts.index(f"{text}.") for text in re.findall(r"(A thing worth \d+)\. \[", asking.model.prompts[-1])]
+    for index, reason in ranked.reasons.items():
+        assert reason["evidence"] in texts[index]
+        assert reason["comparison"] == f"Above [{shown[0]}]."
+    assert ranked.counts["explanations"] == ranked.counts["explanations_asked"] == 3
+    assert ranked.counts["evidence"] == ranked.counts["verbatim"] == ranked.counts["comparisons"] == 3
+    assert not ranked.counts["comparisons_false"]
+
+
+def test_reasons_are_asked_for_after_the_prompt_that_gave_the_order(ranker):
+    asking = ranker()
+    asyncio.run(asking.rank("q", passages(25), explain=2))
+    scored, explained = asking.model.prompts[-2:]
+    message, start = explained.rsplit("\n\n", 1)[0], explained[explained.index("Then give") :]
+    assert message in scored and " > " in start
+
+
+@pytest.mark.parametrize(
+    ("said", "column", "count"),
+    [
+        ({"evidence": "worth nothing"}, "evidence", {"evidence": 2, "verbatim": 0}),
+        ({"evidence": "N/A"}, "evidence", {"evidence": 0, "verbatim": 0}),
+        ({"comparison": "Above [D]."}, "comparison", {"comparisons": 2, "comparisons_false": 2}),
+        ({"comparison": "Above [2]."}, "comparison", {"comparisons": 2, "comparisons_false": 2}),
+    ],
+)
+def test_what_is_false_of_reasons_is_left_out_and_counted(ranker, said, column, count):
+    asking = ranker()
+    asking.model.reasons = said
+    ranked = asyncio.run(asking.rank("q", passages(3), explain=2))
+    assert all(reason[column] == "" and reason["direct"] for reason in ranked.reasons.values())
+    assert {name: ranked.counts[name] for name in count} == count
+
+
+def test_reasons_that_cannot_be_read_are_counted_by_what_is_wrong(ranker):
+    asking = ranker()
+    asking.model.reasons = {"direct": " "}
+    ranked = asyncio.run(asking.rank("q", passages(3), explain=2))
+    assert ranked.reasons == {} and ranked.counts["failed: direct is empty"] == 2
+
+
+@pytest.mark.parametrize(("engine", "sound"), [("adapted", True), ("base", False), ("other", True)])
+def test_an_engine_that_answers_as_without_the_adapter_is_found_out(ranker, tmp_path, engine, sound):
+    answers = {"adapted": [-1.0, -2.0], "base": [-2.0, -1.0], "other": [-1.2, -1.9]}
+    (tmp_path / "adapter").mkdir()
+    (tmp_path / "adapter" / "adapter_config.json").write_text("{}")
+    known = {"prompt": [1, 2], "labels": [3, 4], "logprobs": answers["adapted"], "base": answers["base"]}
+    (tmp_path / "check.json").write_text(json.dumps({"prompts": [known]}))
+    asking = ranker()
+    asking.adapter = str(tmp_path)
+
+    async def label_logprobs(ids, labels):
+        return (answers[engine] if (ids, labels) == ([1, 2], [3, 4]) else [0.0] * len(labels)), 0
+
+    asking.model.label_logprobs = label_logprobs
+    if sound:
+        off = asyncio.run(asking.rank("q", passages(3))).counts["adapter_off"]
+        assert off == pytest.approx(0.2 if engine == "other" else 0)
+    else:
+        with pytest.raises(BadInput, match="answers as demo without it"):
+            asyncio.run(asking.rank("q", passages(3)))

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from r2r.teacher.parse import parse_order
+from r2r.replies import parse_order
 
 
 @pytest.mark.parametrize(

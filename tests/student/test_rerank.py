@@ -1,0 +1,65 @@
+"""What a row comes to: a ranking whose reasons name docids, or a reject; and settings that do not fit the adapter."""
+
+import asyncio
+import json
+from collections import Counter
+
+import pytest
+
+from r2r.config import BadInput, RerankSettings
+from r2r.llm import Refused
+from r2r.student import rerank as stage
+from r2r.student.rank import Ranked
+
+ROW = {"qid": "q1", "query": "q", "docids": ["D 1", "D 2", "D 3"], "texts": ["one", "two", "three"]}
+
+
+class Ranker:
+    answer = None
+
+    def __init__(self, *arguments):
+        pass
+
+    async def rank(self, query, texts, explain):
+        if isinstance(self.answer, Exception):
+            raise self.answer
+        return self.answer
+
+
+@pytest.fixture
+def answer(monkeypatch):
+    monkeypatch.setattr(stage, "Ranker", Ranker)
+
+    def answer(ranked):
+        Ranker.answer = ranked
+        return asyncio.run(stage.Reranker("demo", None, RerankSettings(explain=1), lambda row: "k" * 64)(ROW))
+
+    return answer
+
+
+def test_a_ranking_holds_docids_and_its_reasons_name_them(answer):
+    reasons = {2: {"evidence": "three", "direct": "It is.", "comparison": "Above [0] and [1]."}}
+    table, row, counts = answer(Ranked([2, 0, 1], reasons, Counter(windows=1)))
+    assert table == "rankings" and counts == {"windows": 1}
+    assert row["docids"] == ["D 3", "D 1", "D 2"] and row["scores"] == [1, 1 / 2, 1 / 3]
+    assert row["direct"] == ["It is.", "", ""] and row["evidence"] == ["three", "", ""]
+    assert row["comparison"] == ["Above [D 1] and [D 2].", "", ""]
+
+
+def test_a_query_that_the_engine_refuses_is_rejected(answer):
+    table, row, _ = answer(Refused("too long"))
+    assert table == "rejects" and row["reason"] == "refused: too long" and row["key"] == "k" * 64
+
+
+@pytest.mark.parametrize(
+    ("settings", "wrong"),
+    [
+        ({"order": "last"}, "order: last: .* was distilled with order first"),
+        ({"explain": 2}, "reasoning: both: .* was distilled with reasoning direct"),
+        ({"order": "last", "mode": "generate"}, "mode: generate"),
+    ],
+)
+def test_what_the_student_was_not_taught_is_not_asked_of_it(tmp_path, settings, wrong):
+    (tmp_path / "manifest.json").write_text(json.dumps({"settings": {"order": "first", "reasoning": "direct"}}))
+    with pytest.raises(BadInput, match=wrong):
+        stage.rerank("none", "demo", str(tmp_path), str(tmp_path / "out"), RerankSettings(**settings))
