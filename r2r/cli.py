@@ -58,7 +58,7 @@ def _rerank(args: argparse.Namespace, settings: config.RerankSettings) -> None:
 def _evaluate(args: argparse.Namespace, settings: config.EvaluateSettings) -> None:
     from r2r.evaluation.evaluate import evaluate, parse_runs
 
-    evaluate(args.qrels, parse_runs(args.run), args.out, settings, args.candidates, args.rankings)
+    evaluate(args.qrels, parse_runs(args.run), args.out, settings, args.candidates, args.rankings, args.distill)
 
 
 def _serve(args: argparse.Namespace, settings: config.ServeSettings) -> None:
@@ -122,6 +122,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     _flags(evaluate, candidates="optional: folder with candidates, for the report's passages")
     _flags(evaluate, rankings="optional: folder that rerank wrote, for the report's reasons")
+    _flags(evaluate, distill="optional: folder that distill wrote, for the report's training curves")
 
     serve = stage("serve", "the student behind POST /v1/rerank", _serve, config.ServeSettings)
     _flags(serve, student="model name or folder, or demo", adapter=_ADAPTER)

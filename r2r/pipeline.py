@@ -45,7 +45,8 @@ def run(file: str, out: str | None = None) -> None:
         plain = settings.rerank.model_copy(update={"explain": 0})
         rerank(candidates, settings.distill.student, None, place("rerank-zero-shot"), plain)
         runs["zero-shot"] = place("rerank-zero-shot/run.txt")
-    evaluate(settings.qrels, runs, place("evaluate"), settings.evaluate, candidates, place("rerank"))
+    tables = (candidates, place("rerank"), place("distill"))
+    evaluate(settings.qrels, runs, place("evaluate"), settings.evaluate, *tables)
     print(f"run: all stages are done -> {folder}")
     for what, at in {"report": "evaluate/report.html", "runs": "*/run.txt", "adapter": "distill/adapter"}.items():
         print(f"  {what:8} {folder / at}")

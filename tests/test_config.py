@@ -1,11 +1,13 @@
 """Run files: what is right is read with its types, what is wrong is named with its file and setting."""
 
 import re
+from pathlib import Path
 
 import pytest
 
 from r2r.config import BadInput, load_run_file
 
+CONFIGS = Path(__file__).parents[1] / "jobs" / "configs"
 SOUND = """
 out: runs/x
 corpus: demo
@@ -29,9 +31,17 @@ def test_a_run_file_gives_typed_settings_with_defaults(tmp_path):
     assert (run.distill.pairwise, run.distill.listwise, run.distill.generation) == (0.4, 0.4, 0.2)
 
 
-@pytest.mark.parametrize("name", ["demo", "msmarco", "beir", "bright"])
+@pytest.mark.parametrize("name", sorted(file.stem for file in CONFIGS.glob("*.yaml")))
 def test_the_run_files_of_the_project_are_sound(name):
-    assert load_run_file(f"jobs/configs/{name}.yaml").out == f"runs/{name}"
+    assert load_run_file(str(CONFIGS / f"{name}.yaml")).out == f"runs/{name}"
+
+
+@pytest.mark.parametrize(("name", "examples"), [("paper-8gpu", 64), ("paper-24gb", 16)])
+def test_the_papers_setting(name, examples):
+    distill = load_run_file(str(CONFIGS / f"{name}.yaml")).distill
+    assert (distill.pairwise, distill.listwise, distill.generation) == (0.4, 0.4, 0.2)
+    assert distill.workers * distill.batch * distill.accumulate == examples
+    assert distill.student in ("meta-llama/Llama-3.1-8B-Instruct", "Qwen/Qwen2.5-7B-Instruct")
 
 
 @pytest.mark.parametrize(

@@ -45,12 +45,14 @@ def evaluate(
     settings: EvaluateSettings,
     candidates: str | None = None,
     rankings: str | None = None,
+    distill: str | None = None,
 ) -> None:
     """Measure TREC run files against qrels; write `metrics.json` and `report.html` into `out` and print the table.
 
     qrels: dataset string. runs: system name -> TREC run file (read as `read_run` says) or candidates as `rankgpt:FILE`,
     the first being the order that the others are held against. candidates: a folder with that table, or `rankgpt:FILE`;
-    rankings: a folder with that table; they give the report its passages and its reasons.
+    rankings: a folder with that table; they give the report its passages and its reasons. distill: the folder in which
+    the student was trained; its steps are drawn.
 
     Every figure is the mean over all judged queries; one that a run lacks counts 0. Two rows are added: `random` is the
     mean over 10 seeded shuffles and `oracle` the order by relevance, both of the same documents, those that the first
@@ -67,13 +69,15 @@ def evaluate(
     inputs = {"qrels": qrels}
     # The place is part of the key: another first run makes another report.
     inputs |= {f"run {place} {name}": file for place, (name, file) in enumerate(runs.items(), start=1)}
-    inputs |= {name: folder for name, folder in (("candidates", candidates), ("rankings", rankings)) if folder}
+    folders = {"candidates": candidates, "rankings": rankings, "distill": distill}
+    inputs |= {name: folder for name, folder in folders.items() if folder}
     stage = tables.Stage("evaluate", out, inputs, settings)
     if stage.done:
         _tell(Path(out), settings)
         return
 
     measures = parse_measures(settings.measures)
+    training = _read_steps(distill) if distill else []
     judged = _read_qrels(qrels)
     found = {name: _read_judged(file, qrels, judged) for name, file in runs.items()}
     warnings = _compare(found, judged)
@@ -105,6 +109,7 @@ def evaluate(
         warnings=warnings,
         sources=[("qrels", qrels), *runs.items()],
         caption=settings.caption,
+        training=training,
     )
     tables.write_text(json.dumps(metrics, indent=2, ensure_ascii=False) + "\n", Path(out) / "metrics.json")
     tables.write_text(page, Path(out) / "report.html")
@@ -114,6 +119,17 @@ def evaluate(
     if checks:
         print(report.say(checks))
     _tell(Path(out), settings)
+
+
+def _read_steps(folder: str) -> list[dict]:
+    file = Path(folder) / "steps.jsonl"
+    try:
+        steps = [json.loads(line) for line in file.read_text().splitlines()]
+    except (OSError, ValueError):
+        steps = []
+    if not steps:
+        raise BadInput(f"{file}: no steps of a training in it; give the folder that distill wrote")
+    return steps
 
 
 def _left_out(rankings: str) -> int:

@@ -18,6 +18,18 @@ from r2r.reasons import fold
 SHOWN_QUERIES = 5
 SHOWN_DOCUMENTS = 5
 SNIPPET = 300  # characters of a passage
+CURVE_POINTS = 200
+# The curves of a training: the figure of a step, what it is called, and how it is written.
+_CURVES = {
+    "pairwise": ("pairwise loss", ".3f"),
+    "listwise": ("listwise loss", ".3f"),
+    "generation": ("generation loss", ".3f"),
+    "ndcg": ("nDCG@10 by the teacher's order, held-out queries", ".3f"),
+    "learning_rate": ("learning rate", ".1e"),
+    "grad_norm": ("gradient norm", ".2f"),
+    "tokens_per_second": ("tokens per second", ",.0f"),
+    "mfu": ("model FLOPs utilisation", ".1%"),
+}
 
 
 def render(
@@ -33,13 +45,14 @@ def render(
     warnings: list[str],
     sources: list[tuple[str, str]],
     caption: str,
+    training: list[dict],
 ) -> str:
     """Return the page.
 
     metrics: as in metrics.json. values: system -> measure -> qid -> value. runs: name -> run, the first being "before";
     "after" is the run called student, else the second. queries: qid -> text. texts: qid -> docid -> text.
     reasons: qid -> docid -> {direct, evidence, comparison}. checks: from `explanations.check`. sources: name and place
-    of the qrels and of each run.
+    of the qrels and of each run. training: the lines of distill's steps.jsonl, none where the student is not shown.
     """
     import jinja2
 
@@ -79,7 +92,41 @@ def render(
         warnings=warnings,
         sources=sources,
         caption=caption,
+        curves=curves(training),
     )
+
+
+def curves(steps: list[dict]) -> list[dict]:
+    """Return what to draw of a training, by the figures that its steps have: a line through 100 by 40 units, the steps
+    from left to right, and where it is lowest, highest and, by the held-out queries, best."""
+    steps = [step | {"tokens_per_second": step["tokens"] / max(step["seconds"], 1e-9)} for step in steps]
+    measured = [step for step in steps if "ndcg" in step]
+    best = max(measured, key=lambda step: step["ndcg"])["step"] if measured else None
+    drawn = []
+    for name, (title, form) in _CURVES.items():
+        found = [(step["step"], step[name]) for step in steps if name in step]
+        if not found:
+            continue
+        # Many steps are drawn as means of some, so that the page stays small and noise does not hide the course.
+        each = -(-len(found) // CURVE_POINTS)
+        groups = [found[start : start + each] for start in range(0, len(found), each)]
+        means = [(group[-1][0], sum(value for _, value in group) / len(group)) for group in groups]
+        low, high = min(value for _, value in means), max(value for _, value in means)
+        last = steps[-1]["step"]
+        points = [(100 * step / last, 40 - 40 * (value - low) / ((high - low) or 1)) for step, value in means]
+        if len(points) == 1:
+            points *= 2
+        drawn.append(
+            {
+                "title": title,
+                "points": " ".join(f"{x:.2f},{y:.2f}" for x, y in points),
+                **{"low": format(low, form), "high": format(high, form)},
+                **{"first": format(means[0][1], form), "last": format(means[-1][1], form)},
+                "best": None if best is None else {"step": best, "x": f"{100 * best / last:.2f}"},
+                "steps": last,
+            }
+        )
+    return drawn
 
 
 def say(checks: dict) -> str:

@@ -191,18 +191,22 @@ def _worker(config: dict) -> None:
 
 
 def _checked(best: Path, settings: DistillSettings) -> dict:
-    """Load an adapter back, where a worker would run, and compare it with what was trained. Return what is known of it
-    (see `adapter.recorded`). Raises RuntimeError."""
-    import ray
-
+    """Load an adapter back and compare it with what was trained. Return what is known of it (see `adapter.recorded`).
+    Raises RuntimeError."""
     adapter.check_saved(best / "adapter")
+    print(f"distill: loads the adapter back, in {dtype(settings)}, and compares it with what was trained", flush=True)
 
     def compare(here: str) -> list[list[float]]:
         enter(here)
         return adapter.check_scores(best / "adapter", best / "check.json", resolve(settings.student, "student"))
 
-    print(f"distill: loads the adapter back, in {dtype(settings)}, and compares it with what was trained", flush=True)
-    plain = ray.get(ray.remote(num_cpus=1, num_gpus=settings.gpus)(compare).remote(os.getcwd()))
+    if settings.gpus:
+        # The driver may be where no GPU is.
+        import ray
+
+        plain = ray.get(ray.remote(num_cpus=1, num_gpus=settings.gpus)(compare).remote(os.getcwd()))
+    else:
+        plain = compare(os.getcwd())
     check = json.loads((best / "check.json").read_text())
     prompts = [one | {"base": base} for one, base in zip(check["prompts"], plain, strict=True)]
     return check | {"prompts": prompts}

@@ -59,9 +59,6 @@ def train(config: dict) -> None:
 
     from r2r.student.examples import collate, example, until_order
 
-    # On a CPU, DeepSpeed would compile an operation that training never calls; a process that is killed meanwhile
-    # leaves a lock behind, for which every later one waits without end.
-    deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
     accelerator = deepspeed.get_accelerator()
     accelerator.set_device(int(os.environ.get("LOCAL_RANK", 0)))
     device = accelerator.current_device_name()
@@ -80,7 +77,7 @@ def train(config: dict) -> None:
     if done:
         checkpoint.load_weights(model, checkpoint.step_folder(folder, done))
     flops = _flops(model)
-    engine = _engine(model, settings, world)
+    engine = start_engine(model, settings, world)
     state = {"step": 0, "best": None, "before": None}
     if done:
         checkpoint.load_optimizer(engine, checkpoint.step_folder(folder, done))
@@ -181,8 +178,13 @@ def dtype(settings: DistillSettings) -> str:
     return "bfloat16" if settings.gpus else "float32"
 
 
-def _engine(model, settings: DistillSettings, world: int):
+def start_engine(model, settings: DistillSettings, world: int):
+    """Return the model as DeepSpeed trains it, on so many workers."""
     import deepspeed
+
+    # On a CPU, DeepSpeed would compile an operation that training never calls; a process that is killed meanwhile
+    # leaves a lock behind, for which every later one waits without end.
+    deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
 
     config = {
         "train_micro_batch_size_per_gpu": settings.batch,

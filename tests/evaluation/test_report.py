@@ -68,6 +68,7 @@ def page(**changed):
         "warnings": [],
         "sources": [("qrels", "qrels.txt")],
         "caption": "",
+        "training": [],
     }
     return report.render(**given | changed)
 
@@ -91,8 +92,37 @@ def test_bars_start_at_0_and_share_one_axis():
     assert re.findall(r'y="\d+" text-anchor="\w+">([0-9.]+)</text>', html)[::5] == ["0", "1"]
 
 
+def steps(count: int) -> list[dict]:
+    """Lines of a steps.jsonl whose losses fall, with every tenth step measured, best at the second to last of these."""
+    made = []
+    for step in range(1, count + 1):
+        line = {"step": step, "tokens": 1000, "seconds": 0.5, "learning_rate": 1e-4, "grad_norm": 1 / step}
+        line |= {"pairwise": 1 - step / count, "listwise": 2.0, "generation": 7 - step / count}
+        made.append(line | ({"ndcg": 0.9 - abs(count - 10 - step) / count} if step % 10 == 0 else {}))
+    return made
+
+
+def test_a_training_is_drawn():
+    curves = {curve["title"].partition(",")[0]: curve for curve in report.curves(steps(100))}
+    assert list(curves)[:4] == ["pairwise loss", "listwise loss", "generation loss", "nDCG@10 by the teacher's order"]
+    loss = curves["pairwise loss"]
+    assert loss["points"].startswith("1.00,0.00 2.00,0.40 ") and loss["points"].endswith(" 100.00,40.00")
+    assert (loss["first"], loss["last"], loss["best"]) == ("0.990", "0.000", {"step": 90, "x": "90.00"})
+    assert curves["tokens per second"]["high"] == "2,000" and "model FLOPs utilisation" not in curves
+    html = page(training=steps(100))
+    assert html.count("<polyline") == len(curves) and "Dashed: step 90, the best on held-out queries" in html
+    assert "Training of the student" not in page()
+
+
+def test_many_steps_are_few_points_and_one_is_a_dot():
+    (loss, *_) = report.curves(steps(12_345))
+    assert 100 < len(loss["points"].split()) <= report.CURVE_POINTS
+    (loss, *_) = report.curves(steps(1))
+    assert len(set(loss["points"].split())) == 1 < len(loss["points"].split())
+
+
 def test_page_needs_nothing_from_elsewhere():
-    html = page()
+    html = page(training=steps(20))
     assert not re.search(r"(src|href)=|@import|url\(|<script|https?:", html)
 
 

@@ -1,0 +1,185 @@
+"""A training step with all three losses, beside one with the generation loss alone, and beside a plain PEFT loop.
+
+    python benchmarks/distill.py --work DIR [--steps 12] [--batch 2] [--threads 2] [--layers 12] [--width 768]
+
+The student is made here: a Qwen3 of some 77 million random weights, unless layers or width ask for others.
+The examples are annotations made of the built-in collection, 5 passages each with three reasons. Every batch goes
+through the three in turn, in one process, so that whatever else the machine does befalls all of them; what is compared
+is the median over the steps. The plain loop is what one writes with transformers, peft and torch alone: the model's own
+loss on the reply's tokens, AdamW, clipped gradients.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import random
+import statistics
+import sys
+import time
+from pathlib import Path
+
+PASSAGES, WARM = 5, 2
+
+
+def make_student(folder: Path, layers: int, width: int) -> None:
+    import torch
+    from transformers import AutoTokenizer, Qwen3Config, Qwen3ForCausalLM
+
+    from r2r.demo.models import demo_model
+
+    tokenizer = AutoTokenizer.from_pretrained(demo_model("student"))
+    config = Qwen3Config(
+        vocab_size=len(tokenizer),
+        hidden_size=width,
+        intermediate_size=width * 8 // 3,
+        num_hidden_layers=layers,
+        num_attention_heads=width // 64,
+        num_key_value_heads=max(1, width // 192),
+        head_dim=64,
+        max_position_embeddings=4096,
+        eos_token_id=tokenizer.eos_token_id,
+        pad_token_id=tokenizer.pad_token_id,
+        dtype="float32",
+    )
+    torch.manual_seed(0)
+    model = Qwen3ForCausalLM(config)
+    print(f"{sum(weight.numel() for weight in model.parameters()) / 1e6:.0f} million weights", flush=True)
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+
+
+def make_rows(count: int) -> list[dict]:
+    from r2r.datasets import corpus_parts
+
+    (part,) = corpus_parts("demo", 1)
+    texts = [document.text for _, document in part.read()]
+    draw = random.Random(0)
+    rows = []
+    for number in range(count):
+        passages = [text[: draw.randrange(200, 500)] for text in draw.sample(texts, PASSAGES)]
+        ranking = draw.sample(range(1, PASSAGES + 1), PASSAGES)
+        row = {"qid": str(number), "query": " ".join(passages[0].split()[:6]), "texts": passages, "ranking": ranking}
+        row |= {"docids": [str(place) for place in range(PASSAGES)], "evidence": [text[:60] for text in passages]}
+        row |= {name: [draw.choice(texts)[:120] for _ in passages] for name in ("direct", "comparison")}
+        rows.append(row)
+    return rows
+
+
+def plain_loop(settings):
+    """Return a function that takes a step as a user's own loop does."""
+    import torch
+    from peft import LoraConfig, get_peft_model
+    from transformers import AutoModelForCausalLM
+
+    torch.manual_seed(settings.seed)
+    model = AutoModelForCausalLM.from_pretrained(settings.student, dtype="float32")
+    lora = LoraConfig(r=settings.lora_rank, lora_alpha=settings.lora_alpha, target_modules=settings.lora_targets)
+    model = get_peft_model(model, lora).train()
+    trained = [weight for weight in model.parameters() if weight.requires_grad]
+    optimizer = torch.optim.AdamW(trained, lr=settings.learning_rate)
+
+    def step(batch: dict) -> None:
+        targets = batch["targets"]
+        # The model shifts labels by one itself, and wants the reply's last token among its input.
+        ids = torch.cat([batch["input_ids"], targets[:, -1:]], 1)
+        labels = torch.full_like(ids, -100)
+        labels[:, -targets.shape[1] :] = targets
+        mask = torch.cat([batch["attention_mask"], torch.ones_like(targets[:, -1:])], 1)
+        model(input_ids=ids, attention_mask=mask, labels=labels).loss.backward()
+        torch.nn.utils.clip_grad_norm_(trained, 1.0)
+        optimizer.step()
+        optimizer.zero_grad()
+
+    return step
+
+
+def main(given: list[str]) -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--work", required=True, type=lambda name: Path(name).resolve(), help="folder to write to")
+    parser.add_argument("--steps", type=int, default=12)
+    parser.add_argument("--batch", type=int, default=2)
+    parser.add_argument("--threads", type=int, default=os.cpu_count())
+    parser.add_argument("--layers", type=int, default=12)
+    parser.add_argument("--width", type=int, default=768, help="a multiple of 64")
+    asked = parser.parse_args(given)
+
+    os.environ |= {"DS_ACCELERATOR": "cpu", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "0"}
+    os.environ |= {"RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "1"}
+    import torch
+
+    from r2r.config import DistillSettings
+    from r2r.llm.prompt import load_tokenizer
+    from r2r.student import losses
+    from r2r.student import train as training
+    from r2r.student.batches import step_batches
+    from r2r.student.distill import choose
+    from r2r.student.examples import collate, example
+    from r2r.student.prompt import label_ids
+
+    torch.set_num_threads(asked.threads)
+    torch.distributed.init_process_group("gloo")
+    make_student(asked.work / "student", asked.layers, asked.width)
+    steps = WARM + asked.steps
+    settings = DistillSettings(
+        **{"student": str(asked.work / "student"), "steps": steps, "workers": 1, "batch": asked.batch, "held_out": 0}
+    )
+    rows = make_rows(2 * steps * asked.batch)
+    learn, _, lengths, _ = choose(rows, settings)
+    tokenizer = load_tokenizer(settings.student)
+    labels = torch.tensor(label_ids(tokenizer, settings.student))
+    engine = training.start_engine(training.load_model(settings, "cpu"), settings, 1)
+    plain = plain_loop(settings)
+
+    def generation_alone(model, batch, labels, tau, ordered, replies):
+        nothing = torch.zeros(())
+        return nothing, nothing, losses.generation(training.predict(model, batch), batch["targets"], replies)
+
+    all_three = training.forward
+    seconds: dict[str, list[float]] = {"all": [], "generation": [], "plain": [], "tokenising": []}
+    tokens, padding = [], []
+    for step in range(steps):
+        begun = time.perf_counter()
+        (batch,) = step_batches(lengths, settings, step)
+        tensors = collate([example(tokenizer, rows[learn[row]], settings, seed) for row, seed in batch.drawn], 0)
+        work = [training.Work(tensors, batch.number, True)]
+        seconds["tokenising"].append(time.perf_counter() - begun)
+        ways = ["all", "generation", "plain"]
+        # None is always the one after which the caches are warm.
+        for way in ways[step % 3 :] + ways[: step % 3]:
+            begun = time.perf_counter()
+            if way == "plain":
+                plain(tensors)
+            else:
+                training.forward = all_three if way == "all" else generation_alone
+                entry = training.take_step(engine, work, labels, settings, step)
+            seconds[way].append(time.perf_counter() - begun)
+        tokens.append(entry["tokens"])
+        padding.append(entry["padding"])
+    training.forward = all_three
+
+    def median(values: list[float]) -> float:
+        return statistics.median(values[WARM:])
+
+    ratio = median([a / b for a, b in zip(seconds["all"], seconds["generation"], strict=True)])
+    speed = median([b / a for a, b in zip(seconds["all"], seconds["plain"], strict=True)])
+    rate = {way: median([count / took for count, took in zip(tokens, seconds[way], strict=True)]) for way in seconds}
+    print(
+        f"\n{asked.steps} steps of {asked.batch} examples, {median(tokens):.0f} tokens, {median(padding):.1%} padding; "
+        f"{asked.threads} threads, load {os.getloadavg()[0]:.1f}"
+    )
+    print("\n| | seconds a step | tokens per second |\n| --- | --- | --- |")
+    names = {"all": "all three losses", "generation": "generation loss alone", "plain": "plain PEFT loop"}
+    for way, name in names.items():
+        print(f"| {name} | {median(seconds[way]):.3f} | {rate[way]:.0f} |")
+    print(f"\nA step with all three losses takes {ratio:.2f} of one with the generation loss alone.")
+    print(f"Tokens per second with all three losses: {speed:.2f} of the plain loop's.")
+    print(f"Making a batch of tokens takes {median(seconds['tokenising']):.3f} s, beside the step before it.")
+    found = {"ratio": ratio, "speed": speed, "tokens_per_second": rate, "seconds": seconds}
+    (asked.work / "results.json").write_text(json.dumps(found) + "\n")
+    torch.distributed.destroy_process_group()
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
