@@ -59,12 +59,12 @@ def reply(labels: list[str], reasons: list[dict[str, str]], reasoning: str) -> s
 def schema(labels: list[str], reasoning: str, longest: int) -> dict:
     """Return the JSON schema of the reasons for `labels`, in that order; each text has up to `longest` characters."""
     text = {"type": "string", "maxLength": longest}
-    names = fields(reasoning)
+    columns = {name: text if name == "evidence" else text | {"minLength": 1} for name in fields(reasoning)}
     passages = [
         {
             "type": "object",
-            "properties": {"passage": {"const": label}} | {name: text for name in names},
-            "required": ["passage", *names],
+            "properties": {"passage": {"const": label}} | columns,
+            "required": ["passage", *columns],
             "additionalProperties": False,
         }
         for label in labels

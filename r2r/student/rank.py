@@ -104,7 +104,8 @@ class Ranker:
         counts: Counter = Counter()
         if self.checking is None:
             self.checking = asyncio.create_task(self._check_adapter())
-            counts.update(engines=1, adapter_off=await self.checking)
+            if (off := await self.checking) is not None:
+                counts.update(engines=1, adapter_off=off)
         await self.checking
         # The passages of the latest window as they were shown, and the reasons that were written before its order.
         shown, written = list(range(len(passages))), ""
@@ -197,8 +198,8 @@ class Ranker:
         _count(reply, counts)
         return reply.text
 
-    async def _check_adapter(self) -> float:
-        """Return how far the engine's log-probabilities are from those of training, at the most; 0 with nothing to
+    async def _check_adapter(self) -> float | None:
+        """Return how far the engine's log-probabilities are from those of training, at the most; None with nothing to
         compare. Raises BadInput where they are nearer to those of the model without its adapter."""
         known = adapters.recorded(adapters.find(self.adapter)) if self.adapter else []
         off = unmoved = 0.0
@@ -210,7 +211,7 @@ class Ranker:
                 f"{self.adapter}: vLLM answers as {self.student} without it (log-probabilities {off:.3f} from those of "
                 f"training, {unmoved:.3f} from the model's own); distill again, or give the student it was made for"
             )
-        return off
+        return off if known else None
 
     def _longest(self, passages: int) -> int:
         """Return the tokens that the reasons for so many passages may take, with an order line and what follows."""

@@ -94,7 +94,7 @@ def _stats(done: pool.Done) -> dict:
         },
         "comparisons": {"given": counts["comparisons"], "name_others": counts["comparisons_false"]},
         # The largest difference to training's log-probabilities, the mean over engines.
-        "adapter_off": tables.share(counts["adapter_off"], counts["engines"]),
+        "adapter_off": counts["adapter_off"] / counts["engines"] if counts["engines"] else None,
     }
 
 
