@@ -128,7 +128,7 @@ def main(given: list[str]) -> None:
         **{"student": str(asked.work / "student"), "steps": steps, "workers": 1, "batch": asked.batch, "held_out": 0}
     )
     rows = make_rows(2 * steps * asked.batch)
-    learn, _, lengths, _ = choose(rows, settings)
+    plan = choose(rows, settings)
     tokenizer = load_tokenizer(settings.student)
     labels = torch.tensor(label_ids(tokenizer, settings.student))
     engine = training.start_engine(training.load_model(settings, "cpu"), settings, 1)
@@ -143,8 +143,10 @@ def main(given: list[str]) -> None:
     tokens, padding = [], []
     for step in range(steps):
         begun = time.perf_counter()
-        (batch,) = step_batches(lengths, settings, step)
-        tensors = collate([example(tokenizer, rows[learn[row]], settings, seed) for row, seed in batch.drawn], 0)
+        (batch,) = step_batches(plan["lengths"], settings, step)
+        tensors = collate(
+            [example(tokenizer, rows[plan["learn"][row]], settings, seed) for row, seed in batch.drawn], 0
+        )
         work = [training.Work(tensors, batch.number, True)]
         seconds["tokenising"].append(time.perf_counter() - begun)
         ways = ["all", "generation", "plain"]

@@ -46,7 +46,7 @@ def replacing(folder: Path) -> Iterator[Path]:
 
 def keep(folder: Path, step: int, best: int) -> None:
     """Remove all checkpoints but the one of `step`, and all adapters but the best."""
-    for found in folder.iterdir():
+    for found in [*folder.glob("step-*"), *folder.glob("best-*"), *folder.glob(".*.tmp")]:
         if found not in (step_folder(folder, step), best_folder(folder, best)):
             shutil.rmtree(found, ignore_errors=True)
 

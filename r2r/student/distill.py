@@ -51,28 +51,24 @@ def distill(annotations: str, out: str, settings: DistillSettings) -> None:
         raise BadInput(f"min_workers: {settings.min_workers}: more than the {settings.workers} workers; give fewer")
     rows = read_rows(annotations, settings)
     check(settings.student, None)
-    learn, held, lengths, counts = choose(rows, settings)
-    print(
-        f"distill: {len(learn):,} annotations to learn from, {len(held):,} held out; {counts['left_out']:,} left out, "
-        f"too long for max_length {settings.max_length} or of over 20 passages; {counts['unranked']:,} of a single "
-        f"passage, without an order to learn",
-        flush=True,
-    )
-
     folder = Path(out).resolve()
     known = [one["fingerprint"] for one in stage.manifest["inputs"].values()]
     version = tables.digest([known, settings.model_dump(mode="json", exclude=_FREE)])[:16]
     checkpoints = folder / "checkpoints" / version
     if not checkpoint.newest(checkpoints):
         shutil.rmtree(folder / "checkpoints", ignore_errors=True)
-    checkpoints.mkdir(parents=True, exist_ok=True)
-    config = {
-        "settings": settings.model_dump(),
-        "rows": partial(read_rows, annotations, settings),
-        **{"learn": learn, "held": held, "lengths": lengths},
-        **{"out": str(folder), "checkpoints": str(checkpoints)},
-    }
-    _run(config, settings, folder)
+    plan = choose(rows, settings)
+    counts, held = {name: plan[name] for name in ("left_out", "unranked")}, len(plan["held"])
+    print(
+        f"distill: {len(plan['learn']):,} annotations to learn from, {held:,} held out; {counts['left_out']:,} left "
+        f"out, too long for max_length {settings.max_length} or of over 20 passages; {counts['unranked']:,} of a "
+        f"single passage, without an order to learn",
+        flush=True,
+    )
+    # In a file, since it is large, and Ray Train shows its configuration on the dashboard.
+    tables.write_text(json.dumps(plan) + "\n", checkpoints / "plan.json")
+    config = {"settings": settings.model_dump(), "rows": partial(read_rows, annotations, settings)}
+    _run(config | {"out": str(folder), "checkpoints": str(checkpoints)}, settings, folder)
 
     best, value = (state := checkpoint.load_state(checkpoint.step_folder(checkpoints, settings.steps)))["best"]
     found = checkpoint.best_folder(checkpoints, best)
@@ -87,7 +83,7 @@ def distill(annotations: str, out: str, settings: DistillSettings) -> None:
         rows={"annotations": len(rows)},
         files=["adapter", "check.json", "steps.jsonl"],
         **counts,
-        held_out=len(held),
+        held_out=held,
         steps=len(steps),
         best_step=best,
         **({} if value is None else {"ndcg_before": round(state["before"], 4), "ndcg": round(value, 4)}),
@@ -102,7 +98,7 @@ def distill(annotations: str, out: str, settings: DistillSettings) -> None:
         print(f"distill: nothing was held out to compare steps by; the adapter is that of the last, {best}", flush=True)
     else:
         print(
-            f"distill: nDCG@10 by the teacher's order, on {len(held):,} held-out annotations: {state['before']:.4f} -> "
+            f"distill: nDCG@10 by the teacher's order, on {held:,} held-out annotations: {state['before']:.4f} -> "
             f"{value:.4f} after step {best}, the best, whose adapter this is",
             flush=True,
         )
@@ -123,9 +119,9 @@ def read_rows(annotations: str, settings: DistillSettings) -> list[dict]:
     return sorted(rows, key=lambda row: (row["qid"], row["key"]))
 
 
-def choose(rows: list[dict], settings: DistillSettings) -> tuple[list[int], list[int], list[int], dict[str, int]]:
-    """Return which rows are learned from and which are held out, the lengths of the former, and counts of those that
-    are left out or have no order."""
+def choose(rows: list[dict], settings: DistillSettings) -> dict:
+    """Return which rows are learned from, `learn`, with their `lengths`, which are held out, `held`, and how many are
+    `left_out` or have no order, `unranked`."""
     from r2r.student.examples import length
 
     tokenizer = load_tokenizer(resolve(settings.student, "student"))
@@ -136,8 +132,8 @@ def choose(rows: list[dict], settings: DistillSettings) -> tuple[list[int], list
     learn, held = split([rows[place]["query"] for place in fitting], settings)
     learn, held = [fitting[place] for place in learn], [fitting[place] for place in held]
     unranked = sum(len(rows[place]["docids"]) < 2 for place in fitting)
-    counts = {"left_out": len(rows) - len(fitting), "unranked": unranked}
-    return learn, held, [lengths[place] for place in learn], counts
+    plan = {"learn": learn, "held": held, "lengths": [lengths[place] for place in learn]}
+    return plan | {"left_out": len(rows) - len(fitting), "unranked": unranked}
 
 
 def _run(config: dict, settings: DistillSettings, folder: Path) -> None:

@@ -46,9 +46,9 @@ class Work(NamedTuple):
 def train(config: dict) -> None:
     """Train, from the last checkpoint if there is one, to the end.
 
-    config: `settings`, as a dict; `rows`, a function that returns the annotations; `learn` and `held`, which of them
-    are learned from and held out; `lengths` of those to learn from; `out`, the stage's folder; `checkpoints`, the
-    run's. Leaves a checkpoint of the last step, and the best adapter. Raises BadInput for layers that the student does
+    config: `settings`, as a dict; `rows`, a function that returns the annotations; `out`, the stage's folder;
+    `checkpoints`, the run's, with `plan.json` in it: which rows are learned from (`learn`), their `lengths`, and which
+    are held out (`held`). Leaves a checkpoint of the last step, and the best adapter. Raises BadInput for layers that the student does
     not have.
     """
     settings = DistillSettings(**config["settings"])
@@ -64,7 +64,9 @@ def train(config: dict) -> None:
     device = accelerator.current_device_name()
     rank, world = torch.distributed.get_rank(), torch.distributed.get_world_size()
 
-    rows, learn, folder = config["rows"](), config["learn"], Path(config["checkpoints"])
+    rows, folder = config["rows"](), Path(config["checkpoints"])
+    plan = json.loads((folder / "plan.json").read_text())
+    learn = plan["learn"]
     tokenizer = load_tokenizer(resolve(settings.student, "student"))
     labels = torch.tensor(label_ids(tokenizer, settings.student), device=device)
     pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id
@@ -76,7 +78,7 @@ def train(config: dict) -> None:
     model = load_model(settings, device)
     if done:
         checkpoint.load_weights(model, checkpoint.step_folder(folder, done))
-    flops = _flops(model)
+    flops = operations(model)
     engine = start_engine(model, settings, world)
     state = {"step": 0, "best": None, "before": None}
     if done:
@@ -85,12 +87,12 @@ def train(config: dict) -> None:
 
     def prepared(step: int) -> list[Work]:
         found = []
-        for batch, counts in batches.shares(batches.step_batches(config["lengths"], settings, step), rank, world):
+        for batch, counts in batches.shares(batches.step_batches(plan["lengths"], settings, step), rank, world):
             examples = [example(tokenizer, rows[learn[row]], settings, seed) for row, seed in batch.drawn]
             found.append(Work(collate(examples, pad), batch.number, counts))
         return found
 
-    held = [until_order(example(tokenizer, rows[row], settings, f"held out {row}")) for row in config["held"]]
+    held = [until_order(example(tokenizer, rows[row], settings, f"held out {row}")) for row in plan["held"]]
     checked = held[:_CHECKED] or [
         until_order(example(tokenizer, rows[row], settings, "check")) for row in learn[:_CHECKED]
     ]
@@ -359,7 +361,7 @@ def _save_best(engine, folder: Path, examples: list, labels, settings: DistillSe
         checkpoint.save_adapter(engine, folder)
 
 
-def _flops(model) -> Callable[[dict], float]:
+def operations(model) -> Callable[[dict], float]:
     """Return what gives the floating point operations of a step, by its entry in steps.jsonl.
 
     Two operations a weight and token in the forward pass and two in the backward pass, whose other half, the gradients

@@ -16,7 +16,7 @@ from safetensors.torch import load_file
 from r2r.config import BadInput, DistillSettings
 from r2r.demo.models import demo_model
 from r2r.student import adapter
-from r2r.student.train import learning_rate, load_model, read_steps
+from r2r.student.train import learning_rate, load_model, operations, predict, read_steps
 
 STEPS, STOPPED = 6, 5
 BASE = {
@@ -224,7 +224,7 @@ def test_the_best_on_held_out_queries_is_kept_and_the_last_step(trained):
     assert list(measured) == [2, 4, 6] and all(0 < value <= 1 for value in measured.values())
     best = max(measured, key=lambda step: (measured[step], -step))
     folder = trained / "two workers" / "checkpoints"
-    assert sorted(found.name for found in folder.iterdir()) == [f"best-{best:06}", f"step-{STEPS:06}"]
+    assert sorted(found.name for found in folder.iterdir()) == [f"best-{best:06}", "plan.json", f"step-{STEPS:06}"]
     state = json.loads((folder / f"step-{STEPS:06}" / "state.json").read_text())
     assert state["best"] == [best, measured[best]] and 0 < state["before"] <= 1
 
@@ -233,7 +233,19 @@ def test_steps_tell_what_they_were_made_of(trained):
     steps = read_steps(trained / "two workers" / "steps.jsonl")
     assert all(0 <= step["padding"] < 0.5 and step["grad_norm"] > 0 and step["examples"] == 4 for step in steps)
     assert sum(step["unranked"] for step in steps) > 0
-    assert list((trained / "two workers" / "tensorboard").iterdir())
+
+
+def test_tensorboard_has_them_each_once_also_after_a_stop(trained):
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    board = EventAccumulator(str(trained / "two workers" / "tensorboard")).Reload()
+    losses = [f"loss/{part}" for part in ("pairwise", "listwise", "generation")]
+    told = [f"training/{name}" for name in ("learning_rate", "grad_norm", "padding", "tokens_per_second")]
+    assert set(board.Tags()["scalars"]) == {*losses, *told, "held_out/ndcg"}
+    steps = read_steps(trained / "two workers" / "steps.jsonl")
+    found = [(event.step, event.value) for event in board.Scalars("loss/pairwise")]
+    assert found == [(step["step"], pytest.approx(step["pairwise"])) for step in steps]
+    assert [event.step for event in board.Scalars("held_out/ndcg")] == [0, 2, 4, 6]
 
 
 @pytest.mark.parametrize("order", ["first", "last"])
@@ -264,6 +276,28 @@ def test_deepspeed_compiles_nothing(trained):
 def test_layers_that_the_student_lacks_are_named():
     with pytest.raises(BadInput, match=r"lora_targets: wq: no such layer in demo; it has .*, q_proj"):
         load_model(DistillSettings(student="demo", lora_targets=["q_proj", "wq"]), "cpu")
+
+
+def test_operations_are_those_that_are_counted(tmp_path):
+    from torch.utils.flop_counter import FlopCounterMode
+    from transformers import Qwen3Config, Qwen3ForCausalLM
+
+    config = Qwen3Config(
+        **{"vocab_size": 1024, "hidden_size": 128, "intermediate_size": 256, "num_hidden_layers": 12, "head_dim": 32},
+        **{"num_attention_heads": 4, "num_key_value_heads": 2, "tie_word_embeddings": False},
+    )
+    Qwen3ForCausalLM(config).save_pretrained(tmp_path)
+    model = load_model(DistillSettings(student=str(tmp_path), lora_rank=1), "cpu")
+    model.set_attn_implementation("eager")
+    for length in (16, 256):
+        ids = torch.ones(1, length, dtype=torch.long)
+        batch = {"input_ids": ids, "attention_mask": ids, "position_ids": ids.cumsum(-1) - 1}
+        with FlopCounterMode(display=False) as counter:
+            predict(model, batch | {"targets": ids[:, :4]}).sum().backward()
+        ours = operations(model)({"tokens": length, "squares": length**2, "replies": 4})
+        # It counts what the causal mask takes away, too.
+        theirs = counter.get_total_flops() - 6 * 12 * 128 * length**2
+        assert ours == pytest.approx(theirs, rel=0.05)
 
 
 def test_the_learning_rate_rises_and_falls():

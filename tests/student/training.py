@@ -36,11 +36,11 @@ def run(folder: Path, job: dict, rank: int) -> None:
             shutil.copytree(folder / job["resume"] / "checkpoints", out / "checkpoints")
             shutil.copy(folder / job["resume"] / "steps.jsonl", out)
         (out / "checkpoints").mkdir(exist_ok=True)
+    if rank == 0:
+        (out / "checkpoints" / "plan.json").write_text(json.dumps(choose(rows(folder / "rows.json"), settings)))
     torch.distributed.barrier()
-    learn, held, lengths, _ = choose(rows(folder / "rows.json"), settings)
     config = {
         **{"settings": settings.model_dump(), "rows": partial(rows, folder / "rows.json")},
-        **{"learn": learn, "held": held, "lengths": lengths},
         **{"out": str(out), "checkpoints": str(out / "checkpoints")},
     }
     took = training.take_step
