@@ -144,9 +144,8 @@ def main(given: list[str]) -> None:
     for step in range(steps):
         begun = time.perf_counter()
         (batch,) = step_batches(plan["lengths"], settings, step)
-        tensors = collate(
-            [example(tokenizer, rows[plan["learn"][row]], settings, seed) for row, seed in batch.drawn], 0
-        )
+        drawn = [(rows[plan["learn"][row]], seed) for row, seed in batch.drawn]
+        tensors = collate([example(tokenizer, row, settings, seed) for row, seed in drawn], 0)
         work = [training.Work(tensors, batch.number, True)]
         seconds["tokenising"].append(time.perf_counter() - begun)
         ways = ["all", "generation", "plain"]

@@ -48,8 +48,8 @@ def train(config: dict) -> None:
 
     config: `settings`, as a dict; `rows`, a function that returns the annotations; `out`, the stage's folder;
     `checkpoints`, the run's, with `plan.json` in it: which rows are learned from (`learn`), their `lengths`, and which
-    are held out (`held`). Leaves a checkpoint of the last step, and the best adapter. Raises BadInput for layers that the student does
-    not have.
+    are held out (`held`). Leaves a checkpoint of the last step, and the best adapter. Raises BadInput for layers that
+    the student does not have.
     """
     settings = DistillSettings(**config["settings"])
     if not settings.gpus:

@@ -235,7 +235,7 @@ def test_steps_tell_what_they_were_made_of(trained):
     assert sum(step["unranked"] for step in steps) > 0
 
 
-def test_tensorboard_has_them_each_once_also_after_a_stop(trained):
+def test_tensorboard_has_them(trained):
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
     board = EventAccumulator(str(trained / "two workers" / "tensorboard")).Reload()
