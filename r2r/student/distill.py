@@ -152,6 +152,8 @@ def _run(config: dict, settings: DistillSettings, folder: Path) -> None:
         num_workers=most if settings.min_workers == most else (settings.min_workers, most),
         use_gpu=settings.gpus > 0,
         resources_per_worker={"CPU": 1} | ({"GPU": settings.gpus} if settings.gpus else {}),
+        # More workers, where there is room again, begin at the last checkpoint: not worth it every minute.
+        elastic_resize_monitor_interval_s=1800,
     )
     run = RunConfig(name="train", storage_path=str(folder), failure_config=FailureConfig(max_failures=0))
     log, checkpoints = folder / "steps.jsonl", Path(config["checkpoints"])

@@ -54,6 +54,14 @@ def test_metrics_are_the_mean_over_all_judged_queries(files, capsys):
     assert table[5] == f"report: {Path(files('out')) / 'report.html'}"
 
 
+def test_a_training_is_in_the_report(files):
+    step = {"step": 1, "tokens": 10, "seconds": 0.1, "pairwise": 0.7, "listwise": 0.3, "generation": 5.0}
+    Path(files("distill")).mkdir()
+    Path(files("distill"), "steps.jsonl").write_text(json.dumps(step) + "\n")
+    run(files, distill=files("distill"))
+    assert "Training of the student" in Path(files("out"), "report.html").read_text()
+
+
 def test_random_is_the_mean_of_ten_shuffles_of_the_first_run(files):
     qids, docids = [f"q{number}" for number in range(200)], [f"d{number}" for number in range(50)]
     Path(files("qrels.txt")).write_text("".join(f"{qid} 0 d0 1\n" for qid in qids))
@@ -170,6 +178,7 @@ def test_empty_qrels(files):
 def test_folder_without_its_table(files):
     refused(files, "holds no candidates table", candidates=files("none"))
     refused(files, "holds no rankings table", rankings=files("none"))
+    refused(files, "no steps of a training in it; give the folder that distill wrote", distill=files("none"))
 
 
 def test_run_names_on_the_command_line():

@@ -59,6 +59,18 @@ def test_the_order_may_come_last(tokenizer, reasoning):
     assert one.ranks == first.ranks and one.prompt == first.prompt
 
 
+@pytest.mark.parametrize("order", ["first", "last"])
+def test_the_labels_of_qwen_are_tokens_of_their_own_in_each_place(tokenizer, data, order):
+    from transformers import PreTrainedTokenizerFast
+
+    file = str(data / "tokenizers/qwen2.5/tokenizer.json")
+    qwen = PreTrainedTokenizerFast(tokenizer_file=file, eos_token="<|im_end|>", chat_template=tokenizer.chat_template)
+    for seed in range(5):
+        one = example(qwen, ROW, SETTINGS.model_copy(update={"order": order}), seed)
+        assert one.reply[one.place] == label_ids(qwen, "qwen")[one.ranks.index(0)]
+        assert qwen.decode(one.reply[one.place :]).startswith(f"{LABELS[one.ranks.index(0)]} > ")
+
+
 def test_ranking_reads_as_far_as_the_first_label(tokenizer):
     for order in ("first", "last"):
         one = example(tokenizer, ROW, SETTINGS.model_copy(update={"order": order}), 3)
