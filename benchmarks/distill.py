@@ -80,17 +80,19 @@ def plain_loop(settings):
     trained = [weight for weight in model.parameters() if weight.requires_grad]
     optimizer = torch.optim.AdamW(trained, lr=settings.learning_rate)
 
-    def step(batch: dict) -> None:
+    def step(batch: dict) -> float:
         targets = batch["targets"]
         # The model shifts labels by one itself, and wants the reply's last token among its input.
         ids = torch.cat([batch["input_ids"], targets[:, -1:]], 1)
         labels = torch.full_like(ids, -100)
         labels[:, -targets.shape[1] :] = targets
         mask = torch.cat([batch["attention_mask"], torch.ones_like(targets[:, -1:])], 1)
-        model(input_ids=ids, attention_mask=mask, labels=labels).loss.backward()
+        loss = model(input_ids=ids, attention_mask=mask, labels=labels).loss
+        loss.backward()
         torch.nn.utils.clip_grad_norm_(trained, 1.0)
         optimizer.step()
         optimizer.zero_grad()
+        return loss.item()
 
     return step
 
@@ -150,11 +152,16 @@ def main(given: list[str]) -> None:
         for way in ways[step % 3 :] + ways[: step % 3]:
             begun = time.perf_counter()
             if way == "plain":
-                plain(tensors)
+                theirs = plain(tensors)
             else:
                 training.forward = all_three if way == "all" else generation_alone
                 entry = training.take_step(engine, work, labels, settings, step)
+                if way == "all":
+                    mine = entry["generation"]
             seconds[way].append(time.perf_counter() - begun)
+        if step == 0:
+            # Before anything is learned, the same loss on the same tokens.
+            first_losses = [[mine, theirs]]
         tokens.append(entry["tokens"])
         padding.append(entry["padding"])
     training.forward = all_three
@@ -176,7 +183,13 @@ def main(given: list[str]) -> None:
     print(f"\nA step with all three losses takes {ratio:.2f} of one with the generation loss alone.")
     print(f"Tokens per second with all three losses: {speed:.2f} of the plain loop's.")
     print(f"Making a batch of tokens takes {median(seconds['tokenising']):.3f} s, beside the step before it.")
-    found = {"ratio": ratio, "speed": speed, "tokens_per_second": rate, "seconds": seconds}
+    found = {
+        "ratio": ratio,
+        "speed": speed,
+        "tokens_per_second": rate,
+        "seconds": seconds,
+        "first_losses": first_losses,
+    }
     (asked.work / "results.json").write_text(json.dumps(found) + "\n")
     torch.distributed.destroy_process_group()
 

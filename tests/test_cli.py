@@ -10,6 +10,7 @@ from r2r import cli, config, tables
 from r2r.config import BadInput
 from r2r.demo.models import demo_model
 
+_DISTILL = ["--annotations", "none", "--student", "demo", "--out", "OUT"]
 _RANK = ["--candidates", "x", "--student", "demo", "--out", "OUT"]
 
 
@@ -54,7 +55,10 @@ def beir(tmp_path):
         (["annotate", "--candidates", "none", "--teacher", "demo", "--out", "OUT"], "none: holds no candidates"),
         (["annotate", "--teacher", "demo", "--out", "OUT"], "candidates: missing"),
         (["annotate", "--teacher", "teacher:none", "--out", "OUT"], "none: no such file"),
-        (["distill", "--annotations", "none", "--student", "demo", "--out", "OUT"], "none: holds no annotations"),
+        (["distill", *_DISTILL], "none: holds no annotations"),
+        (["distill", *_DISTILL, "--pairwise", "0", "--listwise", "0", "--generation", "0"], "all are 0"),
+        (["distill", *_DISTILL, "--min-workers", "3"], "min_workers: 3: more than the 2 workers"),
+        (["distill", *_DISTILL, "--held-out", "1"], "held_out: '1': input should be less than 1"),
         (["rerank", "--candidates", "rankgpt:none", "--student", "demo", "--out", "OUT"], "none: no such file"),
         (
             ["rerank", "--candidates", "none", "--student", "demo", "--out", "OUT", "--adapter", "none"],
@@ -142,6 +146,10 @@ def test_annotations_without_the_reasons_to_learn_are_named(mistake, tmp_path):
     tables.write([row], tmp_path, "annotations")
     told = mistake("distill", "--annotations", tmp_path, "--student", "demo", "--out", tmp_path / "out")
     assert "holds no direct texts, but reasoning is both" in told
+    long = row | {"direct": ["because " * 50] * 2, "comparison": ["above [2]"] * 2}
+    tables.write([long], tmp_path, "annotations")
+    flags = ["--annotations", tmp_path, "--student", "demo", "--out", tmp_path / "out", "--max-length", "64"]
+    assert "max_length: 64: no annotation fits; raise it" in mistake("distill", *flags)
 
 
 def test_flags_become_settings(monkeypatch, tmp_path):

@@ -158,10 +158,14 @@ def load_model(settings: DistillSettings, device: str):
         target_modules=settings.lora_targets,
         task_type="CAUSAL_LM",
     )
-    try:
-        model = get_peft_model(model, lora)
-    except ValueError as error:
-        raise BadInput(f"lora_targets: {' '.join(settings.lora_targets)}: {error}") from None
+    # PEFT passes over what it does not find, as long as it finds something.
+    layers = {name.rpartition(".")[2] for name, one in model.named_modules() if isinstance(one, torch.nn.Linear)}
+    for name in settings.lora_targets:
+        if name not in layers:
+            raise BadInput(
+                f"lora_targets: {name}: no such layer in {settings.student}; it has {', '.join(sorted(layers))}"
+            )
+    model = get_peft_model(model, lora)
     if settings.checkpointing:
         # Under ZeRO-3 only the older way knows that weights come and go between the two calculations; it needs inputs
         # with gradients.

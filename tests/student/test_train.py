@@ -13,10 +13,10 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from r2r.config import DistillSettings
+from r2r.config import BadInput, DistillSettings
 from r2r.demo.models import demo_model
 from r2r.student import adapter
-from r2r.student.train import learning_rate, read_steps
+from r2r.student.train import learning_rate, load_model, read_steps
 
 STEPS, STOPPED = 6, 5
 BASE = {
@@ -259,6 +259,11 @@ def test_a_part_without_weight_has_no_gradient(trained):
 def test_deepspeed_compiles_nothing(trained):
     # What it would compile leaves a lock behind where it is killed, for which every later run waits.
     assert not (trained / "extensions").exists()
+
+
+def test_layers_that_the_student_lacks_are_named():
+    with pytest.raises(BadInput, match=r"lora_targets: wq: no such layer in demo; it has .*, q_proj"):
+        load_model(DistillSettings(student="demo", lora_targets=["q_proj", "wq"]), "cpu")
 
 
 def test_the_learning_rate_rises_and_falls():
