@@ -63,7 +63,8 @@ def lucene(ray_local):
 
     # Ray's workers do not find the tests as modules.
     cloudpickle.register_pickle_by_value(sys.modules[__name__])
-    actor = ray_local.remote(num_cpus=1)(Lucene).remote()
+    # Without a CPU of its own, which it would keep from all later tests.
+    actor = ray_local.remote(num_cpus=0)(Lucene).remote()
     yield lambda method, *arguments: ray_local.get(getattr(actor, method).remote(*arguments))
     ray_local.kill(actor)
 

@@ -27,7 +27,7 @@ class Worker:
     a second worker. Notes every row in `log`, with how many rows it had at that time."""
 
     def __init__(self, log: Path):
-        self.log, self.dead, self.has = log, False, 0
+        self.log, self.dead, self.has, self.patience = log, False, 0, 600
         (log.parent / f"process-{os.getpid()}").touch()
 
     def close(self):
@@ -39,9 +39,10 @@ class Worker:
         self.has += 1
         self._note(f"{row['qid']} {self.has}")
         await asyncio.sleep(0.05)
-        for _ in range(600 if row["query"].startswith("together") else 0):
+        while row["query"].startswith("together") and self.patience > 0:
             if len(list(self.log.parent.glob("process-*"))) > 1:
                 break
+            self.patience -= 1
             await asyncio.sleep(0.1)
         self.dead = self.dead or row["query"].startswith("poison")
         await asyncio.sleep(0.05)
