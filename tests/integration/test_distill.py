@@ -23,7 +23,7 @@ from r2r.demo.models import demo_model
 R2R = str(Path(sys.executable).parent / "r2r")
 TRAINING = Path(__file__).parents[1] / "student" / "training.py"
 CORPUS = Path(__file__).parents[2] / "r2r" / "demo" / "collection" / "corpus.jsonl"
-STEPS = 200
+STEPS = 120
 SETTINGS = {
     **{"student": demo_model("student"), "steps": STEPS, "workers": 2, "learning_rate": 0.01, "lora_dropout": 0.1},
     **{"save_every": 10, "evaluate_every": 40, "held_out": 0.2, "reasoning": "direct", "max_length": 1024},
