@@ -56,7 +56,7 @@ class Annotation:
         flags = (
             f"--passages 2 --reasoning direct --reason-chars 8 --attempts 1 --max-tokens 256 --in-flight {IN_FLIGHT}"
         )
-        flags += " --false-evidence drop --max-reject-rate 1"
+        flags += " --temperature 0.7 --false-evidence drop --max-reject-rate 1"
         self.command = [R2R, "annotate", "--candidates", str(candidates), "--out", str(out), "--teacher", teacher]
         self.command += flags.split()
         self.log = (out.parent / f"{out.name}.log").open("ab")
@@ -164,3 +164,4 @@ def test_twenty_kills_and_a_server_change_nothing(candidates, server, tmp_path):
         assert row.pop("key")
         row.pop("teacher", None)
     assert rows == undisturbed
+    assert any("ranking" in row for row in rows) and any("reason" in row for row in rows)
