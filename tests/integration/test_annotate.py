@@ -59,12 +59,16 @@ class Annotation:
         flags += " --temperature 0.7 --false-evidence drop --max-reject-rate 1"
         self.command = [R2R, "annotate", "--candidates", str(candidates), "--out", str(out), "--teacher", teacher]
         self.command += flags.split()
-        self.log = (out.parent / f"{out.name}.log").open("ab")
+        self.log = out.parent / f"{out.name}.log"
         self.start()
 
     def start(self) -> None:
         env = os.environ | {"RAY_ADDRESS": "local"}
-        self.process = subprocess.Popen(self.command, env=env, stdout=self.log, stderr=self.log, start_new_session=True)
+        with self.log.open("ab") as log:
+            self.process = subprocess.Popen(self.command, env=env, stdout=log, stderr=log, start_new_session=True)
+
+    def told(self) -> str:
+        return self.log.read_text(errors="replace").strip()
 
     def answered(self) -> int:
         return sum(file.read_bytes().count(b"\n") for file in self.out.glob("rows/*/*.jsonl"))
@@ -150,7 +154,11 @@ def test_twenty_kills_and_a_server_change_nothing(candidates, server, tmp_path):
     while job.process.wait() != 0:
         job.start()
     print(f"{time.monotonic() - begun:.0f} s: done", flush=True)
-    assert served is not None and served.process.wait() == 0
+    assert served is not None
+    while served.process.wait() != 0:
+        # Ray gives itself 30 seconds to start, in which two cores may not get round to it.
+        assert served.told().endswith("GCS has become overloaded."), served.told()[-3000:]
+        served.start()
 
     rows, undisturbed = results(job.out), results(served.out)
     assert len({row["key"] for row in rows}) == len(rows) == ROWS
