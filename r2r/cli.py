@@ -118,7 +118,11 @@ def _parser() -> argparse.ArgumentParser:
     evaluate = stage("evaluate", "measures and a report from TREC runs", _evaluate, config.EvaluateSettings)
     _flags(evaluate, qrels="dataset, or a TREC qrels file", out=_OUT)
     evaluate.add_argument(
-        "--run", action="append", required=True, metavar="NAME=FILE", help="TREC run; may be repeated"
+        "--run",
+        action="append",
+        required=True,
+        metavar="NAME=FILE",
+        help="TREC run or, after the first, a folder that annotate wrote; may be repeated",
     )
     _flags(evaluate, candidates="optional: folder with candidates, for the report's passages")
     _flags(evaluate, rankings="optional: folder that rerank wrote, for the report's reasons")

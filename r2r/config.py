@@ -176,6 +176,11 @@ class RunFile(Section):
     zero_shot: bool = Field(
         False, description="also rerank with the student as it was, the row for distillation to beat"
     )
+    teacher_row: bool = Field(
+        False,
+        description="also have the teacher order the candidates that are evaluated: the row that the student is "
+        "measured against",
+    )
     runs: dict[str, str] = Field(default_factory=dict, description="further TREC runs to evaluate, by name")
 
 
@@ -230,6 +235,10 @@ def load_run_file(path: str) -> RunFile:
         raise BadInput(f"{path}: train_queries: missing; the teacher annotates them (only teacher:FILE needs none)")
     if run.train_queries is not None and recorded:
         raise BadInput(f"{path}: train_queries: {run.annotate.teacher} brings its own queries; leave train_queries out")
+    if run.teacher_row and recorded:
+        raise BadInput(
+            f"{path}: teacher_row: {run.annotate.teacher} cannot be asked about other queries; leave teacher_row out"
+        )
     if run.train_queries is not None and run.corpus is None:
         raise BadInput(f"{path}: train_queries: needs a corpus to retrieve from")
     return run

@@ -38,13 +38,17 @@ def run(file: str, out: str | None = None) -> None:
         retrieve(place("index"), settings.train_queries, train, settings.retrieve)
     annotate(train, place("annotate"), settings.annotate)
     distill(place("annotate"), place("distill"), settings.distill)
-    rerank(candidates, settings.distill.student, place("distill"), place("rerank"), settings.rerank)
-    first = place("retrieve/run.txt") if settings.corpus else settings.candidates
-    runs = {"bm25": first, "student": place("rerank/run.txt"), **settings.runs}
+    runs = {"bm25": place("retrieve/run.txt") if settings.corpus else settings.candidates}
     if settings.zero_shot:
         plain = settings.rerank.model_copy(update={"explain": 0})
         rerank(candidates, settings.distill.student, None, place("rerank-zero-shot"), plain)
         runs["zero-shot"] = place("rerank-zero-shot/run.txt")
+    rerank(candidates, settings.distill.student, place("distill"), place("rerank"), settings.rerank)
+    runs["student"] = place("rerank/run.txt")
+    if settings.teacher_row:
+        annotate(candidates, place("annotate-test"), settings.annotate)
+        runs["teacher"] = place("annotate-test")
+    runs |= settings.runs
     tables = (candidates, place("rerank"), place("distill"))
     evaluate(settings.qrels, runs, place("evaluate"), settings.evaluate, *tables)
     print(f"run: all stages are done -> {folder}")

@@ -1,4 +1,5 @@
-"""Run files: what is right is read with its types, what is wrong is named with its file and setting."""
+"""Run files: what is right is read with its types, what is wrong is named with its file and setting; which systems a
+run file puts into the table."""
 
 import re
 from pathlib import Path
@@ -6,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from r2r.config import BadInput, load_run_file
+from r2r.pipeline import run
 
 CONFIGS = Path(__file__).parents[1] / "jobs" / "configs"
 SOUND = """
@@ -64,6 +66,57 @@ def test_a_wrong_setting_is_named(tmp_path, change, said):
     with pytest.raises(BadInput, match=re.escape(said)) as error:
         load(tmp_path, text)
     assert "\n" not in str(error.value)
+
+
+def test_recorded_annotations_are_no_row_of_the_table(tmp_path):
+    text = SOUND.replace("train_queries: demo#train\n", "").replace("{teacher: demo}", "{teacher: 'teacher:x.jsonl'}")
+    said = "run.yaml: teacher_row: teacher:x.jsonl cannot be asked about other queries; leave teacher_row out"
+    with pytest.raises(BadInput, match=re.escape(said)):
+        load(tmp_path, text + "teacher_row: true\n")
+
+
+@pytest.fixture
+def stages(monkeypatch):
+    """The calls of the stages, as (name, arguments), in their order; none of them runs."""
+    called = []
+    for where in (
+        "bm25.index.build_index",
+        "bm25.retrieve.retrieve",
+        "teacher.annotate.annotate",
+        "student.distill.distill",
+        "student.rerank.rerank",
+        "evaluation.evaluate.evaluate",
+    ):
+        name = where.rpartition(".")[2]
+        monkeypatch.setattr(f"r2r.{where}", lambda *given, name=name: called.append((name, given)))
+    return called
+
+
+def test_the_systems_of_a_run_file_in_the_order_of_the_table(tmp_path, stages):
+    rows = "zero_shot: true\nteacher_row: true\nruns: {dense: dense.txt}\nrerank: {explain: 3}\n"
+    (tmp_path / "run.yaml").write_text(SOUND + rows)
+    run(str(tmp_path / "run.yaml"))
+    _, (_, systems, *_) = stages[-1]
+    assert list(systems.items()) == [
+        ("bm25", "runs/x/retrieve/run.txt"),
+        ("zero-shot", "runs/x/rerank-zero-shot/run.txt"),
+        ("student", "runs/x/rerank/run.txt"),
+        ("teacher", "runs/x/annotate-test"),
+        ("dense", "dense.txt"),
+    ]
+    learned, tested = (given for name, given in stages if name == "annotate")
+    assert learned[:2] == ("runs/x/retrieve-train", "runs/x/annotate")
+    assert tested == ("runs/x/retrieve", "runs/x/annotate-test", learned[2])
+    plain, student = (given for name, given in stages if name == "rerank")
+    assert (plain[2], plain[4].explain) == (None, 0)
+    assert (student[2], student[4].explain) == ("runs/x/distill", 3)
+
+
+def test_no_further_system_unless_it_is_asked_for(tmp_path, stages):
+    (tmp_path / "run.yaml").write_text(SOUND)
+    run(str(tmp_path / "run.yaml"))
+    assert list(stages[-1][1][1]) == ["bm25", "student"]
+    assert [name for name, _ in stages].count("annotate") == 1
 
 
 def test_a_run_file_that_is_not_there_is_named():

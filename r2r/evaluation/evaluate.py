@@ -16,7 +16,7 @@ from r2r import datasets, tables
 from r2r.config import BadInput, EvaluateSettings
 from r2r.evaluation import explanations, report
 from r2r.evaluation.measures import Values, average, parse_measures, scorer
-from r2r.evaluation.runs import Qrels, Run, oracle, read_run, shuffled
+from r2r.evaluation.runs import Qrels, Run, completed, oracle, read_run, shuffled
 
 SHUFFLES = 10
 _TAKEN = {"random": "the shuffled candidates", "oracle": "the candidates by relevance"}
@@ -49,10 +49,13 @@ def evaluate(
 ) -> None:
     """Measure TREC run files against qrels; write `metrics.json` and `report.html` into `out` and print the table.
 
-    qrels: dataset string. runs: system name -> TREC run file (read as `read_run` says) or candidates as `rankgpt:FILE`,
-    the first being the order that the others are held against. candidates: a folder with that table, or `rankgpt:FILE`;
-    rankings: a folder with that table; they give the report its passages and its reasons. distill: the folder in which
-    the student was trained; its steps are drawn.
+    qrels: dataset string. runs: system name -> TREC run file (read as `read_run` says), candidates as `rankgpt:FILE`,
+    or a folder with the table annotations; the first is the order that the others are held against. candidates: a
+    folder with that table, or `rankgpt:FILE`; rankings: a folder with that table; they give the report its passages and
+    its reasons. distill: the folder in which the student was trained; its steps are drawn.
+
+    Annotations are the teacher's order of the few documents that it saw. Those that only the first run lists for the
+    query follow in its order, and a judged query without an annotation keeps that order; a warning counts such queries.
 
     Every figure is the mean over all judged queries; one that a run lacks counts 0. Two rows are added: `random` is the
     mean over 10 seeded shuffles and `oracle` the order by relevance, both of the same documents, those that the first
@@ -62,8 +65,8 @@ def evaluate(
     metrics.json: {"measures": [...], "queries": N, "systems": {"NAME": {"nDCG@10": 0.51, ...}, ...}}, measures under
     the spelling they were asked for. What `explanations.check` counts stands in the manifest under `explanations`.
 
-    Raises BadInput for a run name that is taken, a missing or broken run file, an unknown measure, qrels that are empty
-    or belong to other queries, and a folder without its table.
+    Raises BadInput for a run name that is taken, a missing or broken run file, annotations as the first run, an unknown
+    measure, qrels that are empty or belong to other queries, and a folder without its table.
     """
     _check_names(runs)
     inputs = {"qrels": qrels}
@@ -80,7 +83,8 @@ def evaluate(
     training = _read_steps(distill) if distill else []
     judged = _read_qrels(qrels)
     found = {name: _read_judged(file, qrels, judged) for name, file in runs.items()}
-    warnings = _compare(found, judged)
+    teachers = [name for name, file in runs.items() if Path(file).is_dir()]
+    warnings = _complete(found, teachers, judged) + _compare(found, judged)
     for warning in warnings:
         print(f"evaluate: warning: {warning}", file=sys.stderr, flush=True)
 
@@ -94,7 +98,7 @@ def evaluate(
     rows = _as_in_runs(datasets.read_candidates(candidates).to_pylist()) if candidates else []
     texts = {row["qid"]: dict(zip(row["docids"], row["texts"], strict=True)) for row in rows}
     ranked = _as_in_runs(tables.read(rankings, "rankings").to_pylist()) if rankings else []
-    checks = explanations.check(ranked, texts, _left_out(rankings)) if rankings else None
+    checks = explanations.check(ranked, texts, *_left_out(rankings)) if rankings else None
 
     metrics = {"measures": list(measures), "queries": len(judged), "systems": systems}
     page = report.render(
@@ -132,11 +136,13 @@ def _read_steps(folder: str) -> list[dict]:
     return steps
 
 
-def _left_out(rankings: str) -> int:
-    """Return how many pieces of evidence rerank found to be false and left out."""
-    stats = Path(rankings) / "stats.json"
-    evidence = json.loads(stats.read_text())["evidence"] if stats.exists() else {"given": 0, "verbatim": 0}
-    return evidence["given"] - evidence["verbatim"]
+def _left_out(rankings: str) -> tuple[int, int]:
+    """Return how many pieces of evidence, and how many comparisons, rerank found to be false and left out."""
+    file = Path(rankings) / "stats.json"
+    if not file.exists():
+        return 0, 0
+    stats = json.loads(file.read_text())
+    return stats["evidence"]["given"] - stats["evidence"]["verbatim"], stats["comparisons"]["name_others"]
 
 
 def _tell(out: Path, settings: EvaluateSettings) -> None:
@@ -152,9 +158,16 @@ def _check_names(runs: dict[str, str]) -> None:
     for name, file in runs.items():
         if name in _TAKEN:
             raise BadInput(f"run {name}={file}: the name {name} stands for {_TAKEN[name]}; give the run another name")
-        if not _is_candidates(file) and not Path(file).is_file():
-            wrong = "is a folder" if Path(file).is_dir() else "no such file"
-            raise BadInput(f"{file}: {wrong}; run {name} needs a TREC run file")
+        folder = Path(file).is_dir()
+        if folder and tables.path(file, "annotations").is_dir():
+            if name == next(iter(runs)):
+                raise BadInput(
+                    f"run {name}={file}: annotations order only what the teacher saw; give them after a run that lists "
+                    f"all documents, such as bm25"
+                )
+        elif not _is_candidates(file) and not Path(file).is_file():
+            wrong = "is a folder" if folder else "no such file"
+            raise BadInput(f"{file}: {wrong}; run {name} needs a TREC run file, or a folder that annotate wrote")
 
 
 def _is_candidates(source: str) -> bool:
@@ -179,7 +192,9 @@ def _read_qrels(source: str) -> Qrels:
 
 
 def _read_judged(file: str, source: str, judged: Qrels) -> Run:
-    if _is_candidates(file):
+    if Path(file).is_dir():
+        run = _read_annotations(file)
+    elif _is_candidates(file):
         run = {row["qid"]: row["docids"] for row in _as_in_runs(datasets.read_candidates(file).to_pylist())}
     else:
         run = read_run(file)
@@ -190,6 +205,28 @@ def _read_judged(file: str, source: str, judged: Qrels) -> Run:
             f"{next(iter(judged))!r}; give the qrels for the run's own queries"
         )
     return kept
+
+
+def _read_annotations(folder: str) -> Run:
+    """Return the teacher's order of what it saw. Raises BadInput where there is none, all of it being rejects."""
+    rows = _as_in_runs(tables.read(folder, "annotations").to_pylist())
+    if not rows:
+        raise BadInput(f"{folder}: holds no annotations; a run has at least one query")
+    return {row["qid"]: [row["docids"][position - 1] for position in row["ranking"]] for row in rows}
+
+
+def _complete(runs: dict[str, Run], teachers: list[str], judged: Qrels) -> list[str]:
+    """Give the teachers' runs what they lack of the first; return a line for each that lacks queries."""
+    first_name, first = next(iter(runs.items()))
+    lines = []
+    for name in teachers:
+        if missing := len(first.keys() - runs[name].keys()):
+            lines.append(
+                f"run {name} has no annotation for {missing} of {len(judged)} judged queries; they keep the order of "
+                f"{first_name}"
+            )
+        runs[name] = completed(runs[name], first)
+    return lines
 
 
 def _compare(runs: dict[str, Run], judged: Qrels) -> list[str]:

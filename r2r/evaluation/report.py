@@ -136,6 +136,8 @@ def say(checks: dict) -> str:
     parts = [f"explanations: {checks['explained']:,} written", f"evidence empty in {checks['evidence_empty']:.1%}"]
     if checks["evidence_verbatim"] is not None:
         parts.append(f"of all evidence {checks['evidence_verbatim']:.1%} word for word in its passage")
+    if checks["neighbours"] is not None:
+        parts.append(f"of all comparisons {checks['neighbours']:.1%} name the neighbours")
     return ", ".join(parts)
 
 

@@ -1,4 +1,4 @@
-"""Runs: reading TREC run files, and the two orders that every run is held against, random and oracle.
+"""Runs: reading TREC run files, completing a run, and the orders that every run is held against, random and oracle.
 
 Owns the order of a run (score, ties) and what counts as a broken file. Does not own measures. A run in memory is a
 dict from qid to its docids, best first; scores have done their work once the order is known.
@@ -73,6 +73,14 @@ def _in_order(scores: dict[str, float]) -> list[str]:
     with np.errstate(over="ignore"):
         single = np.array(list(scores.values())).astype(np.float32).tolist()
     return [docid for _, docid in sorted(zip(single, scores, strict=True), reverse=True)]
+
+
+def completed(run: Run, first: Run) -> Run:
+    """Return the run with what it lacks of the first one, in that one's order: documents after its own, and queries."""
+    return {
+        qid: [*run.get(qid, ()), *(docid for docid in first.get(qid, ()) if docid not in run.get(qid, ()))]
+        for qid in first | run
+    }
 
 
 def shuffled(candidates: Run, seed: int) -> Run:

@@ -121,12 +121,71 @@ def test_explanations_reach_the_report_and_the_manifest(files, capsys):
     )
     assert list(metrics) == ["measures", "queries", "systems"]
     manifest = json.loads(Path(files("out"), "manifest.json").read_text())
-    assert manifest["explanations"] == {"explained": 1, "evidence_empty": 0, "evidence_verbatim": 1}
+    checks = {"explained": 1, "evidence_empty": 0, "evidence_verbatim": 1, "compared": 1, "neighbours": 0}
+    assert manifest["explanations"] == checks
     assert manifest["files"] == ["metrics.json", "report.html"]
     html = Path(files("out"), "report.html").read_text()
     assert "<mark>A passage with</mark> &lt;script&gt;alert(1)" in html and "<script" not in html
     assert "A test." in html and "what?" in html and "Before b." in html
     assert "explanations: 1 written" in capsys.readouterr().out
+
+
+def test_what_rerank_left_out_counts_as_wrong(files):
+    query = {"qid": "q1", "query": "what?", "docids": ["a", "b"], "scores": [9.0, 8.0]}
+    tables.write([query | {"texts": ["A passage.", "Nothing."]}], files("retrieve"), "candidates")
+    explained = {"direct": ["Answers.", "No."], "evidence": ["A passage.", ""], "comparison": ["Above [b].", ""]}
+    tables.write([query | explained], files("rerank"), "rankings")
+    stats = {"evidence": {"given": 4, "verbatim": 1}, "comparisons": {"given": 2, "name_others": 1}}
+    Path(files("rerank"), "stats.json").write_text(json.dumps(stats))
+    run(files, candidates=files("retrieve"), rankings=files("rerank"))
+    checks = json.loads(Path(files("out"), "manifest.json").read_text())["explanations"]
+    assert checks["evidence_verbatim"] == 1 / 4
+    assert (checks["compared"], checks["neighbours"]) == (2, 1 / 2)
+
+
+def annotated(files, *orders):
+    """Write annotations of (qid, docids, ranking) as the teacher's folder; return its path."""
+    row = {name: [] for name in ("texts", "direct", "evidence", "comparison")} | {"query": "what?"}
+    rows = [row | {"qid": qid, "docids": docids, "ranking": ranking} for qid, docids, ranking in orders]
+    tables.write(rows, files("teacher"), "annotations")
+    return files("teacher")
+
+
+def with_teacher(files, *orders):
+    """Return the mean reciprocal rank of the teacher, beside bm25."""
+    runs = {"bm25": files("bm25.txt"), "teacher": annotated(files, *orders)}
+    evaluate(files("qrels.txt"), runs, files("out"), EvaluateSettings(measures=["RR"]))
+    return json.loads(Path(files("out"), "metrics.json").read_text())["systems"]["teacher"]["RR"]
+
+
+@pytest.mark.parametrize(("ranking", "place"), [([1, 2, 3], 3), ([2, 3, 1], 2), ([3, 1, 2], 1)])
+def test_annotations_are_a_run_in_the_teachers_order(files, capsys, ranking, place):
+    Path(files("qrels.txt")).write_text("q1 0 a 1\n")
+    Path(files("bm25.txt")).write_text("".join(f"q1 Q0 {docid} 0 {score} t\n" for score, docid in enumerate("abc")))
+    assert with_teacher(files, ("q1", ["c", "b", "a"], ranking)) == pytest.approx(1 / place)
+    assert "warning" not in capsys.readouterr().err
+
+
+def test_what_the_teacher_did_not_see_follows_as_in_the_first_run(files, capsys):
+    Path(files("qrels.txt")).write_text("q1 0 e 1\n")
+    Path(files("bm25.txt")).write_text("".join(f"q1 Q0 {docid} 0 {-at} t\n" for at, docid in enumerate("abcdef")))
+    assert with_teacher(files, ("q1", ["b", "f"], [2, 1])) == pytest.approx(1 / 6)
+    assert "warning" not in capsys.readouterr().err
+
+
+def test_queries_without_annotation_keep_the_order_of_the_first_run(files, capsys):
+    # q2 is a reject; q3, which the first run lacks, has no order to keep.
+    assert with_teacher(files, ("q1", ["b", "a"], [2, 1])) == pytest.approx((1 + 1 + 0) / 3)
+    said = "run teacher has no annotation for 1 of 3 judged queries; they keep the order of bm25"
+    err = capsys.readouterr().err
+    assert f"evaluate: warning: {said}" in err and "run teacher lacks 1 of 3 judged queries" in err
+    assert said in Path(files("out"), "report.html").read_text()
+
+
+def test_ids_of_annotations_are_as_in_runs(files):
+    Path(files("qrels.txt")).write_text("q%201 0 doc%20a 1\n")
+    Path(files("bm25.txt")).write_text("q%201 Q0 doc%20b 1 2 t\nq%201 Q0 doc%20a 2 1 t\n")
+    assert with_teacher(files, ("q 1", ["doc b", "doc a"], [2, 1])) == 1
 
 
 def refused(files, says, **changed):
@@ -144,6 +203,16 @@ def test_missing_run_file(files):
 
 def test_folder_for_a_run_file(files):
     refused(files, ": is a folder; run bm25 needs a TREC run file", runs={"bm25": str(Path(files("bm25.txt")).parent)})
+
+
+def test_annotations_cannot_be_the_first_run(files):
+    teacher = annotated(files, ("q1", ["a"], [1]))
+    refused(files, f"run teacher={teacher}: annotations order only what the teacher saw", runs={"teacher": teacher})
+
+
+def test_annotations_that_are_rejects_alone(files):
+    runs = {"bm25": files("bm25.txt"), "teacher": annotated(files)}
+    refused(files, f"{files('teacher')}: holds no annotations; a run has at least one query", runs=runs)
 
 
 @pytest.mark.parametrize("name", ["random", "oracle"])

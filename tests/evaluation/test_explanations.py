@@ -1,6 +1,8 @@
-"""Explanations: which documents have one, and whether the evidence stands in the passage."""
+"""Explanations: which documents have one, whether evidence stands in its passage, and whom a comparison names."""
 
-from r2r.evaluation.explanations import check, reasons
+import pytest
+
+from r2r.evaluation.explanations import check, names_neighbours, reasons
 from r2r.reasons import is_verbatim
 
 
@@ -26,9 +28,59 @@ def test_shares():
         row(["e"], direct=[], evidence=[], comparison=[]),
     ]
     texts = {"q": {"a": "zero one  two", "b": "one two", "c": "", "d": "elsewhere"}}
-    assert check(rows, texts) == {"explained": 5, "evidence_empty": 1 / 5, "evidence_verbatim": 1 / 3}
-    assert check(rows, texts, left_out=1)["evidence_verbatim"] == 1 / 4
+    assert check(rows, texts) == {
+        "explained": 5,
+        "evidence_empty": 1 / 5,
+        "evidence_verbatim": 1 / 3,
+        "compared": 0,
+        "neighbours": None,
+    }
+    assert check(rows, texts, false_evidence=1)["evidence_verbatim"] == 1 / 4
+
+
+def test_comparisons_that_were_left_out_count_as_wrong():
+    rows = [
+        row(["a", "b", "c"], comparison=["Above [b].", "Below [a], above [c].", ""]),
+        row(["a", "b", "c"], comparison=["Above [c].", " "]),
+        row(["a", "b"], direct=["yes"]),
+    ]
+    found = check(rows, {})
+    assert (found["compared"], found["neighbours"]) == (3, 2 / 3)
+    found = check(rows, {}, false_comparisons=1)
+    assert (found["compared"], found["neighbours"]) == (4, 1 / 2)
+    found = check([], {}, false_comparisons=1)
+    assert (found["compared"], found["neighbours"]) == (1, 0)
+
+
+@pytest.mark.parametrize(
+    ("comparison", "right"),
+    [
+        ("Longer than [c].", True),
+        ("Between [a] and [c].", True),
+        ("[b] is longer than [c].", True),
+        ("Longer than [c], not as long as [d].", False),
+        ("Longer than [d].", False),
+        ("Longer than [b].", False),
+        ("Longer than c, or passage 3.", False),
+        ("The longest [sic] of all.", False),
+    ],
+)
+def test_neighbours_stand_directly_above_or_below(comparison, right):
+    assert names_neighbours(comparison, "b", ["a", "b", "c", "d"]) is right
+
+
+def test_the_first_and_the_last_have_one_neighbour():
+    assert names_neighbours("Above [b].", "a", ["a", "b", "c"])
+    assert names_neighbours("Below [b].", "c", ["a", "b", "c"])
+    assert not names_neighbours("Above [c].", "a", ["a", "b", "c"])
+    assert not names_neighbours("Above [a].", "a", ["a"])
+
+
+def test_ids_with_white_space_or_brackets_are_names():
+    assert names_neighbours("Above [doc b].", "doc%20a", ["doc%20a", "doc%20b"])
+    assert names_neighbours("Above [b[1]].", "a", ["a", "b[1]"])
 
 
 def test_nothing_to_count_is_none_and_not_0():
-    assert check([row(["a"])], {}) == {"explained": 0, "evidence_empty": None, "evidence_verbatim": None}
+    shares = dict.fromkeys(("evidence_empty", "evidence_verbatim", "neighbours"))
+    assert check([row(["a"])], {}) == {"explained": 0, "compared": 0} | shares

@@ -64,7 +64,13 @@ def page(**changed):
         "queries": {"q": "a question"},
         "texts": {"q": {"a": "Passage a.", "b": "Before. The evidence. After.", "new": "Passage new."}},
         "reasons": {"q": {"b": {"direct": "It answers.", "evidence": "The evidence.", "comparison": "Above all."}}},
-        "checks": {"explained": 1, "evidence_empty": 0.0, "evidence_verbatim": 1.0},
+        "checks": {
+            "explained": 1,
+            "evidence_empty": 0.0,
+            "evidence_verbatim": 1.0,
+            "compared": 1,
+            "neighbours": 0.0,
+        },
         "warnings": [],
         "sources": [("qrels", "qrels.txt")],
         "caption": "",
@@ -168,13 +174,16 @@ def test_student_is_the_after_wherever_it_stands():
     systems = {name: {"nDCG@10": 0.5} for name in values}
     html = page(values=values, runs=runs, metrics={"measures": ["nDCG@10"], "queries": 1, "systems": systems})
     assert "Before and after: bm25 → student" in html
+    assert "on which student gains most over bm25 in nDCG@10" in html and "those of student with its reasons" in html
 
 
 def test_say():
-    say = report.say({"explained": 1200, "evidence_empty": 0.1, "evidence_verbatim": 0.825})
-    assert say == (
-        "explanations: 1,200 written, evidence empty in 10.0%, of all evidence 82.5% word for word in its passage"
+    checks = {"explained": 1200, "evidence_empty": 0.1, "evidence_verbatim": 0.825, "compared": 50, "neighbours": 0.98}
+    assert report.say(checks) == (
+        "explanations: 1,200 written, evidence empty in 10.0%, of all evidence 82.5% word for word in its passage, "
+        "of all comparisons 98.0% name the neighbours"
     )
-    assert (
-        report.say({"explained": 0, "evidence_empty": None, "evidence_verbatim": None}) == "explanations: none written"
+    assert report.say(checks | {"evidence_verbatim": None, "compared": 0, "neighbours": None}) == (
+        "explanations: 1,200 written, evidence empty in 10.0%"
     )
+    assert report.say(checks | {"explained": 0}) == "explanations: none written"

@@ -5,7 +5,7 @@ import random
 import pytest
 
 from r2r.config import BadInput
-from r2r.evaluation.runs import oracle, read_run, shuffled
+from r2r.evaluation.runs import completed, oracle, read_run, shuffled
 
 
 def written(tmp_path, text, name="run.txt"):
@@ -90,3 +90,8 @@ def test_oracle_takes_an_unjudged_document_for_relevance_0():
     assert oracle({"q": ["bad", "none", "best", "good"]}, {"q": {"bad": -1, "best": 3, "good": 1}}) == {
         "q": ["best", "good", "none", "bad"]
     }
+
+
+def test_a_run_is_completed_in_the_order_of_the_first():
+    run, first = {"p": ["c", "new", "a"], "own": ["z"]}, {"q": ["b", "a"], "p": ["a", "b", "c", "d"]}
+    assert completed(run, first) == {"p": ["c", "new", "a", "b", "d"], "q": ["b", "a"], "own": ["z"]}
