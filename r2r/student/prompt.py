@@ -53,8 +53,7 @@ def reply(labels: list[str], reasons: list[dict[str, str]], reasoning: str) -> s
     listed = [
         {"passage": label} | {name: one[name] for name in names} for label, one in zip(labels, reasons, strict=True)
     ]
-    # With the spaces that an engine puts in when a schema forces the form.
-    return order_line(labels) + "\n" + json.dumps(listed, ensure_ascii=False)
+    return order_line(labels) + "\n" + json.dumps(listed, ensure_ascii=False, separators=(",", ":"))
 
 
 def schema(labels: list[str], reasoning: str, longest: int) -> dict:

@@ -37,7 +37,7 @@ def test_labels_ranks_and_reply_agree_under_any_shuffle(tokenizer, seed):
     order = [label_of[ROW["texts"][position - 1]] for position in ROW["ranking"]]
     assert reply.startswith(" > ".join(order) + "\n")
     assert [LABELS[one.ranks.index(rank)] for rank in range(4)] == order
-    assert f'"comparison": "Last, below passages [{label_of["Cats purr."]}] and [{order[0]}]."' in reply
+    assert f'"comparison":"Last, below passages [{label_of["Cats purr."]}] and [{order[0]}]."' in reply
     assert one.reply[0] == label_ids(tokenizer, "demo")[LABELS.index(order[0])]
     assert one.reply[-1] == tokenizer.eos_token_id
 

@@ -1,0 +1,336 @@
+"""What the demo's models learn from: examples made from worlds that do not ship, short and simple ones first.
+
+Owns the formats of these examples and the order of the stages. Does not own the training (`train.py`). The student's
+base learns to read (copying, same or other name, does a passage answer, which one does, what does it say), and never
+sees the prompt or the reply that it is distilled on. The teacher goes on from there with its own prompt and reply,
+those of `r2r.teacher`.
+
+    one = lesson(tokenizer, "spot", random.Random(1), unseen_world(1))
+"""
+
+from __future__ import annotations
+
+import json
+import random
+from collections import defaultdict
+from functools import lru_cache
+from typing import NamedTuple
+
+from r2r.demo import truth
+from r2r.demo.world import SPLITS, Passage, Query, World, grade, names
+from r2r.llm.prompt import chat_ids
+from r2r.student import prompt as student
+from r2r.teacher import prompt as teacher
+
+# What the base calls the grades 0 to 3.
+JUDGE_WORDS = (" none", " near", " part", " full")
+# Layers, of six, that are shown what to know at a place: first whether a passage is about whom the question is about,
+# then how well it answers.
+_EARLY, _LATE = 4, 5
+
+
+class Lesson(NamedTuple):
+    """`weights[i]` is how much it counts to foretell token i from those before. `marks` are (layer, place, token): what
+    that layer, counted from 1, must know there, so that the layers above it have something to build on."""
+
+    ids: list[int]
+    weights: list[float]
+    marks: list[tuple[int, int, int]]
+
+
+class Piece(NamedTuple):
+    """A part of a lesson's text: how much its tokens count, and the word that must be known at its last token in a
+    layer, if any."""
+
+    text: str
+    weight: float = 0.0
+    known: str = ""
+    layer: int = _LATE
+
+
+class Stage(NamedTuple):
+    """`shares` is how often each kind of lesson comes. A stage ends after `steps`, or earlier, when the share of
+    counted tokens that is foretold right reaches `goal`. `batch` is the number of lessons a worker takes at a time."""
+
+    name: str
+    shares: dict[str, float]
+    steps: int
+    batch: int
+    goal: float = 2.0
+
+
+STAGES = {
+    "student": (
+        Stage("copy", {"copy": 1}, 2000, 24, 0.75),
+        Stage("same", {"copy": 0.1, "same": 0.9}, 2000, 16, 0.95),
+        Stage("spot", {"copy": 0.1, "same": 0.2, "spot": 0.7}, 2000, 16, 0.94),
+        Stage("short", {"spot": 0.2, "judge short": 0.4, "pick short": 0.4}, 600, 16),
+        Stage("whole", {"recite": 0.05, "spot": 0.1, "judge": 0.35, "pick": 0.5}, 800, 8),
+    ),
+    "teacher": (
+        Stage("order", {"pick": 0.1, "teach none": 0.8, "teach both": 0.1}, 600, 8),
+        Stage(
+            "reasons",
+            {"pick": 0.05, "teach none": 0.2, "teach direct": 0.05, "teach comparison": 0.05, "teach both": 0.65},
+            700,
+            6,
+        ),
+    ),
+}
+
+
+@lru_cache(maxsize=1)
+def unseen_world(seed: int) -> World:
+    """Return a world without a name of the one that ships."""
+    shipped = sum(entities for entities, _ in SPLITS.values())
+    return World(names()[shipped:], seed)
+
+
+def shown_list(rng: random.Random, world: World, n: int) -> tuple[Query, list[Passage]]:
+    """Return a query, and `n` passages such as BM25 finds for it, in random order."""
+    entity = rng.choice(world.entities)
+    query = world.query(rng, entity, rng.randrange(len(entity.values)))
+    first, noun = entity.name.split()
+    found = [*rng.sample(world.about[entity.name], rng.randint(1, 4)), *world.naming[entity.name][: rng.randint(0, 3)]]
+    found = rng.sample(found, min(len(found), n))
+    alike = _by_word(world)
+    while len(found) < n:
+        passage = rng.choice(alike[first if rng.random() < 0.5 else noun])
+        if passage.docid not in {one.docid for one in found}:
+            found.append(passage)
+    rng.shuffle(found)
+    return query, found
+
+
+@lru_cache(maxsize=1)
+def _by_word(world: World) -> dict[str, list[Passage]]:
+    """Return the passages about entities that have a word in their names."""
+    found = defaultdict(list)
+    for passage in world.passages:
+        for word in passage.subject.name.split():
+            found[word].append(passage)
+    return found
+
+
+def lesson(tokenizer, kind: str, rng: random.Random, world: World) -> Lesson:
+    name, _, more = kind.partition(" ")
+    if name == "copy":
+        return _copy(tokenizer, rng)
+    if name == "teach":
+        return _teach(tokenizer, rng, world, more)
+    if name in ("judge", "pick"):
+        query, passages = shown_list(rng, world, rng.randint(3, 5) if more else rng.randint(5, 8))
+        passages = [_cut(rng, passage) for passage in passages] if more else passages
+        return {"judge": _judge, "pick": _pick}[name](tokenizer, rng, query, passages)
+    return {"same": _same, "spot": _spot, "recite": _recite}[name](tokenizer, rng, world)
+
+
+def _copy(tokenizer, rng: random.Random) -> Lesson:
+    """Any tokens, and the same again. What stood before a token is what one must know to go on with a copy."""
+    length = rng.randint(20, 40)
+    once = [rng.randrange(3, len(tokenizer)) for _ in range(length)]
+    ids = once + once
+    weights = [0.0] * (length + 1) + [1.0] * (length - 1)
+    return Lesson(ids, weights, [(_LATE, place, ids[place - 1]) for place in range(1, len(ids))])
+
+
+def _same(tokenizer, rng: random.Random, world: World) -> Lesson:
+    """A name or one word of it, and for each of many others whether it is the same."""
+    asked = rng.choice(world.entities).name
+    first, noun = asked.split()
+    others = [rng.choice(world.entities).name.split() for _ in range(12)]
+    if rng.random() < 0.5:
+        part = rng.randrange(2)
+        asked = asked.split()[part]
+        listed = [other[part] for other in others]
+    else:
+        listed = [f"{first} {other[1]}" if rng.random() < 0.5 else f"{other[0]} {noun}" for other in others]
+    listed += [asked] * rng.randint(6, 12)
+    rng.shuffle(listed)
+    pieces = [Piece(f"the {asked}\n")]
+    for name in listed:
+        word = _same_word(name == asked)
+        pieces += [Piece(f"{rng.choice(('', 'the '))}{name}", 0.0, word, _EARLY)]
+        pieces += [Piece(" =", 0.0, word), Piece(word, 1.0), Piece("\n")]
+    return _lesson(tokenizer, pieces)
+
+
+def _spot(tokenizer, rng: random.Random, world: World) -> Lesson:
+    """A question, and for each of many sentences, with the name of whom it is about, how well it answers."""
+    entity = rng.choice(world.entities)
+    query = world.query(rng, entity, rng.randrange(len(entity.values)))
+    pieces = [Piece(f"{query.text}\n")]
+    first, noun = entity.name.split()
+    for _ in range(rng.randint(10, 14)):
+        about = entity if rng.random() < 0.7 else rng.choice(_by_word(world)[rng.choice((first, noun))]).subject
+        attribute = query.attribute if rng.random() < 0.6 else rng.randrange(len(about.values))
+        passage = _about(rng, about, attribute)
+        word = JUDGE_WORDS[grade(query, passage)]
+        pieces += [*_passage(query, passage), Piece(" =", 0.0, word), Piece(word, 1.0), Piece("\n")]
+    return _lesson(tokenizer, pieces)
+
+
+def _about(rng: random.Random, entity, attribute: int) -> Passage:
+    """Return a passage of one sentence."""
+    said = entity.attribute(attribute)
+    value = rng.choice(said.values)
+    told = rng.choice(said.tells).format(v=value, V=value[0].upper() + value[1:])
+    hint = rng.choice(said.hints)
+    if rng.random() < 0.6:
+        return Passage("", entity, told, {attribute: told}, {})
+    return Passage("", entity, hint, {}, {attribute: hint})
+
+
+def _cut(rng: random.Random, passage: Passage) -> Passage:
+    """Return a passage with two of its sentences."""
+    said = [*passage.told.items(), *passage.hinted.items()]
+    kept = dict(rng.sample(said, min(2, len(said))))
+    told = {at: text for at, text in passage.told.items() if at in kept}
+    hinted = {at: text for at, text in passage.hinted.items() if at in kept}
+    return passage._replace(text=" ".join(kept.values()), told=told, hinted=hinted)
+
+
+def _judge(tokenizer, rng: random.Random, query: Query, passages: list[Passage]) -> Lesson:
+    """A question, and how well each of some passages answers it."""
+    pieces = [Piece(f"{query.text}\n\n")]
+    for passage in passages:
+        word = JUDGE_WORDS[grade(query, passage)]
+        pieces += [*_passage(query, passage), Piece(" =", 0.0, word), Piece(word, 1.0), Piece("\n\n")]
+    return _lesson(tokenizer, pieces)
+
+
+def _pick(tokenizer, rng: random.Random, query: Query, passages: list[Passage]) -> Lesson:
+    """A question and passages, each with a word of its own behind it or before it; then the word of the best, and for
+    some of them what they say."""
+    ideal = truth.ideal(query, passages)
+    labels = rng.sample(_label_words(tokenizer), len(passages))
+    if rng.random() < 0.3:
+        labels = [str(number) for number in range(1, len(passages) + 1)]
+    behind = rng.random() < 0.5
+    pieces = [Piece(f"{query.text}\n\n")]
+    for passage, label, found in zip(passages, labels, ideal.grades, strict=True):
+        shown, word = _passage(query, passage), JUDGE_WORDS[found]
+        if behind:
+            pieces += [*shown, Piece(f" ({label})", 0.0, word), Piece("\n\n")]
+        else:
+            pieces += [Piece(f"({label}) "), *shown, Piece("\n", 0.0, word), Piece("\n")]
+    best = ideal.order[0]
+    pieces.append(Piece(query.text))
+    for place, at in enumerate([best, *rng.sample(range(len(passages)), 2)]):
+        said = f"{JUDGE_WORDS[ideal.grades[at]]} {ideal.evidence[at] or '-'}\n"
+        pieces += [Piece(" ("), Piece(labels[at], 0.0 if place else 4.0), Piece(")"), Piece(said, 1.0)]
+    return _lesson(tokenizer, pieces)
+
+
+def _recite(tokenizer, rng: random.Random, world: World) -> Lesson:
+    """Passages of the encyclopedia as they stand."""
+    return _lesson(tokenizer, [Piece(f"{passage.shown}\n\n", 0.3) for passage in rng.sample(world.passages, 6)])
+
+
+@lru_cache(maxsize=1)
+def _label_words(tokenizer) -> list[str]:
+    """Return words that are one token alone; the student's own labels are not among them."""
+    words = [tokenizer.decode([token]) for token in range(3, len(tokenizer))]
+    return [
+        word
+        for word in words
+        if word.isascii() and word.isalnum() and word not in student.LABELS and len(tokenizer.encode(word)) == 1
+    ]
+
+
+def _same_word(same: bool) -> str:
+    return JUDGE_WORDS[3 if same else 0]
+
+
+def _passage(query: Query, passage: Passage) -> list[Piece]:
+    """Return a passage's title, at which it must be known whether it is about the query's entity, and its text."""
+    same = passage.subject.name == query.entity.name
+    return [Piece(passage.subject.name, 0.0, _same_word(same), _EARLY), Piece(f"\n{passage.text}")]
+
+
+def _lesson(tokenizer, pieces: list[Piece]) -> Lesson:
+    encoded = tokenizer("".join(piece.text for piece in pieces), return_offsets_mapping=True, split_special_tokens=True)
+    spans = encoded["offset_mapping"]
+    weights, marks, place, start = [0.0] * len(spans), [], 0, 0
+    for text, weight, known, layer in pieces:
+        end = start + len(text)
+        # A token that two pieces share counts as the weightier of them.
+        while place > 0 and spans[place - 1][1] > start:
+            place -= 1
+        while place < len(spans) and spans[place][0] < end:
+            weights[place] = max(weights[place], weight)
+            place += 1
+        if known:
+            marks.append((layer, place - 1, tokenizer.encode(known)[0]))
+        start = end
+    # Nothing stands before the first token from which to foretell it.
+    weights[0] = 0.0
+    return Lesson(encoded["input_ids"], weights, marks)
+
+
+def teacher_example(query: Query, passages: list[Passage], reasoning: str) -> tuple[str, str]:
+    """Return the teacher's message and its ideal reply."""
+    ideal = truth.ideal(query, passages)
+    columns = {
+        "direct_answer_sentence": ideal.evidence,
+        "direct_reason": ideal.direct,
+        "listwise_reason": ideal.comparison,
+    }
+    ranked = [
+        {"identifier": at + 1} | {name: columns[name][at] for name in teacher.fields(reasoning)} for at in ideal.order
+    ]
+    message = teacher.prompt(query.text, [passage.shown for passage in passages], reasoning)
+    # Without spaces, as vLLM writes JSON whose white space is not left to the model.
+    return message, json.dumps({"ranked_passages": ranked}, ensure_ascii=False, separators=(",", ":"))
+
+
+def student_example(query: Query, passages: list[Passage]) -> tuple[str, str]:
+    """Return the student's message and an ideal reply: for the tokenizer's training and for no other."""
+    ideal = truth.ideal(query, passages)
+    labels = [student.LABELS[at] for at in ideal.order]
+    reasons = [
+        {"evidence": ideal.evidence[at], "direct": ideal.direct[at], "comparison": f"It stands below [{labels[0]}]."}
+        for at in ideal.order
+    ]
+    message = student.prompt(query.text, [passage.shown for passage in passages])
+    return message, student.reply(labels, reasons, "both")
+
+
+def _teach(tokenizer, rng: random.Random, world: World, reasoning: str) -> Lesson:
+    """The teacher's prompt and its reply, as `annotate` has them."""
+    query, passages = shown_list(rng, world, 8 if rng.random() < 0.7 else rng.randint(3, 7))
+    message, reply = teacher_example(query, passages, reasoning)
+    prompt = chat_ids(tokenizer, message)
+    shown = _lesson(tokenizer, _marked(message, query, passages))
+    shift = next(at for at in range(len(prompt)) if prompt[at : at + len(shown.ids)] == shown.ids)
+    written = _lesson(tokenizer, _weighed(reply))
+    return Lesson(
+        [*prompt, *written.ids, tokenizer.eos_token_id],
+        [*[0.0] * len(prompt), *written.weights, 0.1],
+        [(layer, place + shift, token) for layer, place, token in shown.marks],
+    )
+
+
+def _marked(message: str, query: Query, passages: list[Passage]) -> list[Piece]:
+    """Return a message in pieces, with the judgement known at the line break behind each passage."""
+    pieces = []
+    for passage in passages:
+        before, _, message = message.partition(passage.shown + "\n")
+        word = JUDGE_WORDS[grade(query, passage)]
+        pieces += [Piece(before), *_passage(query, passage), Piece("\n", 0.0, word)]
+    return [*pieces, Piece(message)]
+
+
+def _weighed(reply: str) -> list[Piece]:
+    """Return a reply in pieces: its order counts most, then what the reasons say, and the form of it hardly."""
+    pieces, rest = [], reply
+    while (start := rest.find('":')) >= 0:
+        start += 2
+        pieces.append(Piece(rest[:start], 0.05))
+        rest = rest[start:]
+        if rest[0] == "[":
+            continue
+        end = rest.index('"', 1) + 1 if rest[0] == '"' else next(at for at, one in enumerate(rest) if not one.isdigit())
+        pieces.append(Piece(rest[:end], 1.0 if rest[0] == '"' else 4.0))
+        rest = rest[end:]
+    return [*pieces, Piece(rest, 0.05)]

@@ -1,0 +1,253 @@
+"""Train the demo's two models from nothing, on worlds that do not ship.
+
+Owns the training and the model cards. What is learned is `lessons`'s, what the models are is `untrained`'s. A training
+that was stopped goes on by the same command.
+
+    python -m r2r.demo.train --out r2r/demo/weights
+
+makes the student, then the teacher, which begins as a copy of it. Two workers by default, one core each, since the
+number of workers is part of the recipe: each step's lessons are drawn by each of them.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import random
+import shutil
+import tempfile
+import time
+from collections import Counter
+from pathlib import Path
+
+from r2r.demo.lessons import STAGES, Lesson, Stage, lesson, unseen_world
+from r2r.demo.untrained import make_tokenizer, new_model
+
+SEED = 6
+LEARNING_RATE = {"student": 2e-3, "teacher": 1e-3}
+WARM_UP, SAVE_EVERY, TELL_EVERY = 50, 100, 25
+# How much it counts what the lower layers know.
+MARKS = 0.5
+# Lessons of one world; with other worlds come other facts.
+WORLD_STEPS = 200
+MEASURED = 200
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="Train the demo's student and teacher from nothing.")
+    parser.add_argument("--out", required=True, help="folder that gets student/ and teacher/")
+    parser.add_argument("--workers", type=int, default=2, help="training processes (default: 2)")
+    parser.add_argument("--steps", type=int, help="at most so many steps of each stage, to try it out")
+    given = parser.parse_args()
+    out = Path(given.out)
+    out.mkdir(parents=True, exist_ok=True)
+    for role in STAGES:
+        if (out / role).exists():
+            print(f"{role}: done already: {out / role}")
+            continue
+        _spawn(role, out, given.workers, given.steps)
+
+
+def _spawn(role: str, out: Path, workers: int, steps: int | None) -> None:
+    import torch.multiprocessing
+
+    with tempfile.TemporaryDirectory() as meeting:
+        arguments = (role, out, workers, steps, f"file://{meeting}/point")
+        torch.multiprocessing.spawn(_work, arguments, nprocs=workers)
+
+
+def _work(rank: int, role: str, out: Path, workers: int, most: int | None, meeting: str) -> None:
+    """Train one model as worker `rank` of `workers`; worker 0 writes it."""
+    import torch
+    import torch.distributed as dist
+
+    torch.set_num_threads(max(1, (os.cpu_count() or 1) // workers))
+    dist.init_process_group("gloo", init_method=meeting, rank=rank, world_size=workers)
+    tokenizer = make_tokenizer()
+    model = _start(role, out, tokenizer)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=LEARNING_RATE[role], betas=(0.9, 0.95), weight_decay=0.01)
+    saved = out / f".{role}.pt"
+    state = {"stage": 0, "step": 0, "total": 0, "seconds": 0.0, "log": []}
+    if saved.exists():
+        found = torch.load(saved, weights_only=True)
+        model.load_state_dict(found["model"])
+        optimizer.load_state_dict(found["optimizer"])
+        state = found["state"]
+    while state["stage"] < len(STAGES[role]):
+        stage = STAGES[role][state["stage"]]
+        _run_stage(rank, role, stage, model, optimizer, tokenizer, state, saved, most)
+        state |= {"stage": state["stage"] + 1, "step": 0}
+    if rank == 0:
+        _write(role, out, model, tokenizer, state)
+        saved.unlink(missing_ok=True)
+    dist.barrier()
+    dist.destroy_process_group()
+
+
+def _start(role: str, out: Path, tokenizer):
+    if role == "student":
+        return new_model(tokenizer, SEED)
+    from transformers import Qwen3ForCausalLM
+
+    return Qwen3ForCausalLM.from_pretrained(out / "student")
+
+
+def _run_stage(rank, role, stage: Stage, model, optimizer, tokenizer, state, saved, most) -> None:
+    import torch
+
+    steps = min(stage.steps, most or stage.steps)
+    last = stage is STAGES[role][-1]
+    right, counted, began = Counter(), Counter(), time.monotonic()
+    model.train()
+    while state["step"] < steps:
+        step = state["step"]
+        for group in optimizer.param_groups:
+            decayed = min(1.0, 2 * (1 - step / steps)) if last else 1.0
+            group["lr"] = LEARNING_RATE[role] * min(1.0, (state["total"] + 1) / WARM_UP) * decayed
+        rng = random.Random(f"{SEED} {role} {stage.name} {step} {rank}")
+        world = unseen_world(1 + state["total"] // WORLD_STEPS)
+        kinds = rng.choices(list(stage.shares), list(stage.shares.values()), k=stage.batch)
+        lessons = [lesson(tokenizer, kind, rng, world) for kind in kinds]
+        with torch.autocast("cpu", torch.bfloat16):
+            loss, hits = _loss(model, lessons)
+        loss.backward()
+        _share_gradients(model)
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimizer.step()
+        optimizer.zero_grad()
+        for kind, (good, all_) in zip(kinds, hits, strict=True):
+            right[kind] += good
+            counted[kind] += all_
+        state |= {"step": step + 1, "total": state["total"] + 1}
+        if state["step"] % TELL_EVERY == 0:
+            share = _shared_share(list(stage.shares), right, counted)
+            now = time.monotonic()
+            state["seconds"], began = state["seconds"] + now - began, now
+            if rank == 0:
+                told = {kind: round(value, 3) for kind, value in share.items()}
+                state["log"].append({"stage": stage.name, "step": state["step"], **told})
+                print(f"{role} {stage.name} {state['step']}/{steps} {state['seconds']:.0f} s {told}", flush=True)
+            right, counted = Counter(), Counter()
+            if list(share.values())[-1] >= stage.goal:
+                return
+        if rank == 0 and state["step"] % SAVE_EVERY == 0:
+            content = {"model": model.state_dict(), "optimizer": optimizer.state_dict(), "state": state}
+            torch.save(content, f"{saved}.new")
+            os.replace(f"{saved}.new", saved)
+
+
+def _loss(model, lessons: list[Lesson]):
+    """Return the loss of a batch, and for each lesson how many tokens were foretold right, of how many that count."""
+    import torch
+    from torch.nn.functional import cross_entropy
+
+    length = max(len(one.ids) for one in lessons)
+    # Padded on the right, where a model that reads from left to right does not see it.
+    ids = torch.tensor([[*one.ids, *[0] * (length - len(one.ids))] for one in lessons])
+    weights = torch.tensor([[*one.weights, *[0.0] * (length - len(one.ids))] for one in lessons])
+    out = model.model(input_ids=ids, output_hidden_states=True, use_cache=False)
+    rows, places = weights.nonzero(as_tuple=True)
+    logits = model.lm_head(out.last_hidden_state[rows, places - 1])
+    each = weights[rows, places]
+    loss = (cross_entropy(logits, ids[rows, places], reduction="none") * each).sum() / each.sum()
+    marks = [(layer, row, place, token) for row, one in enumerate(lessons) for layer, place, token in one.marks]
+    for layer in {mark[0] for mark in marks}:
+        at = [mark[1:] for mark in marks if mark[0] == layer]
+        lines, spots, tokens = (torch.tensor(column) for column in zip(*at, strict=True))
+        known = model.lm_head(model.model.norm(out.hidden_states[layer][lines, spots]))
+        loss = loss + MARKS * cross_entropy(known, tokens)
+    hit = (logits.argmax(-1) == ids[rows, places]) & (each >= 1)
+    count = each >= 1
+    return loss, [(int(hit[rows == row].sum()), int(count[rows == row].sum())) for row in range(len(lessons))]
+
+
+def _share_gradients(model) -> None:
+    import torch
+    import torch.distributed as dist
+
+    gradients = [one.grad for one in model.parameters()]
+    flat = torch.cat([one.flatten() for one in gradients])
+    dist.all_reduce(flat)
+    flat /= dist.get_world_size()
+    for one, mean in zip(gradients, flat.split([one.numel() for one in gradients]), strict=True):
+        one.copy_(mean.view_as(one))
+
+
+def _shared_share(kinds: list[str], right: Counter, counted: Counter) -> dict[str, float]:
+    """Return for each kind the share of counted tokens that all workers foretold right."""
+    import torch
+    import torch.distributed as dist
+
+    sums = torch.tensor([[float(right[kind]), float(counted[kind])] for kind in kinds])
+    dist.all_reduce(sums)
+    return {kind: (good / max(count, 1)).item() for kind, (good, count) in zip(kinds, sums, strict=True)}
+
+
+def _write(role: str, out: Path, model, tokenizer, state: dict) -> None:
+    """Write the model, its tokenizer and its card aside, and rename."""
+    model.eval()
+    measured = _measure(role, model, tokenizer)
+    aside = out / f".{role}-new"
+    shutil.rmtree(aside, ignore_errors=True)
+    model.save_pretrained(aside)
+    tokenizer.save_pretrained(aside)
+    (aside / "README.md").write_text(_card(role, measured, state))
+    (aside / "training.jsonl").write_text("".join(json.dumps(line) + "\n" for line in state["log"]))
+    os.rename(aside, out / role)
+    print(f"{role}: {measured} -> {out / role}", flush=True)
+
+
+def _measure(role: str, model, tokenizer) -> dict[str, float]:
+    """Return for each kind of lesson the share of counted tokens foretold right, on lessons kept apart."""
+    import torch
+
+    found, rng = {}, random.Random(f"{SEED} measured")
+    for kind in dict.fromkeys(kind for stage in STAGES[role] for kind in stage.shares):
+        lessons = [lesson(tokenizer, kind, rng, unseen_world(0)) for _ in range(MEASURED)]
+        with torch.no_grad():
+            hits = [hit for at in range(0, MEASURED, 10) for hit in _loss(model, lessons[at : at + 10])[1]]
+        if total := sum(count for _, count in hits):
+            found[kind] = round(sum(good for good, _ in hits) / total, 4)
+    return found
+
+
+def _card(role: str, measured: dict[str, float], state: dict) -> str:
+    what = {
+        "student": "The student's base: it has learned the language of Ostrey and to read it, and not to rerank.",
+        "teacher": "The teacher: the student's base, trained on to rank passages and to give its reasons in JSON.",
+    }[role]
+    stages = "\n".join(
+        f"| {stage.name} | {', '.join(f'{kind} {share:g}' for kind, share in stage.shares.items())} | {ran} |"
+        for stage in STAGES[role]
+        for ran in [max([line["step"] for line in state["log"] if line["stage"] == stage.name], default=0)]
+    )
+    quality = "\n".join(f"| {kind} | {value:.1%} |" for kind, value in measured.items())
+    return f"""# Reason-to-Rank demo: {role}
+
+{what}
+
+It knows nothing but this made-up world: its words, its phrases, its kinds of facts. It is there to show a method at
+work in minutes, and is of no use for anything else.
+
+- **Model**: Qwen3 architecture, 6 layers of width 128, byte-level BPE of its own, float32.
+- **Data**: lessons generated by `r2r/demo/lessons.py` from worlds whose entities are not in the one that ships. The
+  judgements and reasons in them are those of `r2r/demo/truth.py`.
+- **Recipe**: `python -m r2r.demo.train --out r2r/demo/weights`, seed {SEED}, learning rate {LEARNING_RATE[role]:g},
+  from nothing{"" if role == "student" else " by way of the student's base"}.
+- **Time**: {state["seconds"] / 60:.0f} minutes on 2 cores.
+
+| stage | share of each kind of lesson | steps |
+| --- | --- | --- |
+{stages}
+
+How many of the tokens that count are foretold right, on {MEASURED} lessons of each kind from a world kept apart:
+
+| lesson | right |
+| --- | --- |
+{quality}
+"""
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,103 @@
+"""What the demo's models are before any training: their architecture and their tokenizer.
+
+Does not own what they learn (`lessons.py`) nor how (`train.py`).
+
+    new_model(make_tokenizer(), seed=1)
+"""
+
+from __future__ import annotations
+
+import random
+
+_VOCABULARY = 2048
+_LENGTH = 16384
+_CHAT_TEMPLATE = """\
+{%- for message in messages -%}
+<|im_start|>{{ message.role }}
+{{ message.content }}<|im_end|>
+{% endfor -%}
+{%- if add_generation_prompt -%}
+<|im_start|>assistant
+{% endif -%}
+"""
+
+
+def new_model(tokenizer, seed: int):
+    """Return a Qwen3 of under two million parameters that has learned nothing."""
+    import torch
+    from transformers import GenerationConfig, Qwen3Config, Qwen3ForCausalLM
+
+    ends = {"eos_token_id": tokenizer.eos_token_id, "pad_token_id": tokenizer.pad_token_id}
+    config = Qwen3Config(
+        vocab_size=_VOCABULARY,
+        hidden_size=128,
+        intermediate_size=384,
+        num_hidden_layers=6,
+        num_attention_heads=4,
+        num_key_value_heads=4,
+        head_dim=32,  # the smallest that vLLM's attention takes on a CPU
+        max_position_embeddings=_LENGTH,
+        rope_parameters={"rope_type": "default", "rope_theta": 10000.0},
+        tie_word_embeddings=True,
+        initializer_range=0.06,
+        dtype="float32",
+        **ends,
+    )
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        model = Qwen3ForCausalLM(config)
+    # A layer that adds nothing at first does not blur what the others see while they learn.
+    with torch.no_grad():
+        for layer in model.model.layers:
+            layer.self_attn.o_proj.weight.zero_()
+            layer.mlp.down_proj.weight.zero_()
+    model.generation_config = GenerationConfig(**ends)
+    return model
+
+
+def make_tokenizer():
+    """Return a byte-level BPE trained on a world that does not ship, always the same one. No text is unknown to it, and
+    every letter is one token.
+
+    It is trained on the prompts and replies of both models too, so that their fixed wording takes few tokens.
+    """
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+    from transformers import PreTrainedTokenizerFast
+
+    tokenizer = Tokenizer(models.BPE())
+    # Words keep the space before them and no space is added, so that a reply's first letter is that letter's token.
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=_VOCABULARY,
+        special_tokens=["<|endoftext|>", "<|im_start|>", "<|im_end|>"],
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )
+    tokenizer.train_from_iterator(_texts(), trainer)
+    return PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer,
+        eos_token="<|im_end|>",
+        pad_token="<|endoftext|>",
+        extra_special_tokens=["<|im_start|>"],
+        chat_template=_CHAT_TEMPLATE,
+        model_max_length=_LENGTH,
+        clean_up_tokenization_spaces=False,
+    )
+
+
+def _texts():
+    from r2r.demo.lessons import JUDGE_WORDS, shown_list, student_example, teacher_example, unseen_world
+
+    rng = random.Random(0)
+    world = unseen_world(0)
+    for name in (entity.name for entity in world.entities):
+        yield f"{name}\nthe {name}"
+    for passage in world.passages[:4000]:
+        yield passage.shown
+    for _ in range(600):
+        query, passages = shown_list(rng, world, 8)
+        yield query.text
+        yield "\n".join(teacher_example(query, passages, "both"))
+        yield "\n".join(student_example(query, passages))
+        yield "".join(JUDGE_WORDS)

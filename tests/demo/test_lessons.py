@@ -1,0 +1,65 @@
+"""What the demo's models learn from: whole words judged right, and nothing of the world that ships.
+
+.venv/bin/python -m pytest tests/demo/test_lessons.py
+"""
+
+import random
+
+import pytest
+
+from r2r.demo.lessons import JUDGE_WORDS, STAGES, lesson, shown_list, teacher_example, unseen_world
+from r2r.demo.truth import ideal
+from r2r.demo.untrained import make_tokenizer
+from r2r.demo.world import world
+from r2r.teacher.parse import parse_reply
+
+KINDS = sorted({kind for stages in STAGES.values() for stage in stages for kind in stage.shares})
+
+
+@pytest.fixture(scope="module")
+def tokenizer():
+    return make_tokenizer()
+
+
+def test_no_lesson_is_about_an_entity_that_ships():
+    shipped = {entity.name for entity in world().world.entities}
+    assert not shipped & {entity.name for entity in unseen_world(1).entities}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_weights_and_marks_fit_the_tokens(tokenizer, kind):
+    rng = random.Random(1)
+    for _ in range(20):
+        one = lesson(tokenizer, kind, rng, unseen_world(1))
+        assert len(one.ids) == len(one.weights) and one.weights[0] == 0
+        assert any(one.weights) and all(0 <= place < len(one.ids) for _, place, _ in one.marks)
+
+
+@pytest.mark.parametrize("kind", ["same", "spot", "judge", "judge short"])
+def test_what_is_to_be_known_is_what_is_said_next(tokenizer, kind):
+    words = {tokenizer.encode(word)[0] for word in JUDGE_WORDS}
+    rng = random.Random(2)
+    for _ in range(20):
+        one = lesson(tokenizer, kind, rng, unseen_world(1))
+        said = [(place - 1, one.ids[place]) for place, weight in enumerate(one.weights) if weight]
+        assert {token for _, token in said} <= words
+        assert [(place, token) for layer, place, token in one.marks if layer == 5] == said
+
+
+@pytest.mark.parametrize("reasoning", ["none", "direct", "comparison", "both"])
+def test_the_teachers_ideal_reply_is_sound(tokenizer, reasoning):
+    rng = random.Random(3)
+    for n in (3, 8):
+        query, passages = shown_list(rng, unseen_world(1), n)
+        _, reply = teacher_example(query, passages, reasoning)
+        parsed = parse_reply(reply, n, reasoning)
+        assert parsed.status == "ok"
+        assert [number - 1 for number in parsed.order] == ideal(query, passages).order
+
+
+def test_a_list_of_passages_has_none_twice():
+    rng = random.Random(4)
+    for _ in range(100):
+        query, passages = shown_list(rng, unseen_world(1), 8)
+        assert len({passage.docid for passage in passages}) == len(passages) == 8
+        assert any(passage.subject == query.entity for passage in passages)
