@@ -18,21 +18,14 @@ import os
 import tempfile
 from pathlib import Path
 
+from r2r.demo import untrained
+from r2r.demo.untrained import LENGTH, byte_level_bpe
+
 _CORPUS = Path(__file__).parent / "collection" / "corpus.jsonl"
 # Seed and spread of the weights. The teacher's even out its choices, so that a reply that is asked for again has a fair
 # chance of naming every passage once; the student's are wide enough for its scores to depend on the passages.
 _WEIGHTS = {"teacher": (1, 0.02), "student": (2, 0.1)}
 _VOCABULARY = 1024
-_LENGTH = 16384
-_CHAT_TEMPLATE = """\
-{%- for message in messages -%}
-<|im_start|>{{ message.role }}
-{{ message.content }}<|im_end|>
-{% endfor -%}
-{%- if add_generation_prompt -%}
-<|im_start|>assistant
-{% endif -%}
-"""
 
 
 def demo_model(role: str) -> str:
@@ -54,8 +47,8 @@ def demo_model(role: str) -> str:
 
 
 def _recipe() -> str:
-    """Return a hash of all that decides the models' bytes: this file, the corpus, and the libraries that write them."""
-    digest = hashlib.sha256(Path(__file__).read_bytes() + _CORPUS.read_bytes())
+    """Return a hash of all that decides the models' bytes: the code, the corpus, and the libraries that write them."""
+    digest = hashlib.sha256(b"".join(Path(file).read_bytes() for file in (__file__, untrained.__file__, _CORPUS)))
     for package in ("tokenizers", "torch", "transformers"):
         digest.update(importlib.metadata.version(package).encode())
     return digest.hexdigest()[:16]
@@ -75,7 +68,7 @@ def _build(seed: int, spread: float, folder: Path) -> None:
         num_attention_heads=2,
         num_key_value_heads=1,
         head_dim=32,  # the smallest that vLLM's attention takes on a CPU
-        max_position_embeddings=_LENGTH,
+        max_position_embeddings=LENGTH,
         tie_word_embeddings=True,
         initializer_range=spread,
         dtype="float32",
@@ -90,28 +83,5 @@ def _build(seed: int, spread: float, folder: Path) -> None:
 
 
 def _tokenizer():
-    """Return a byte-level BPE trained on the collection. No text is unknown to it, and every letter is one token."""
-    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
-    from transformers import PreTrainedTokenizerFast
-
-    tokenizer = Tokenizer(models.BPE())
-    # Words keep the space before them and no space is added, so that a reply's first letter is that letter's token.
-    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    tokenizer.decoder = decoders.ByteLevel()
-    trainer = trainers.BpeTrainer(
-        vocab_size=_VOCABULARY,
-        special_tokens=["<|endoftext|>", "<|im_start|>", "<|im_end|>"],
-        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
-        show_progress=False,
-    )
     documents = [json.loads(line) for line in _CORPUS.read_text(encoding="utf-8").splitlines()]
-    tokenizer.train_from_iterator([f"{document['title']}\n{document['text']}" for document in documents], trainer)
-    return PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer,
-        eos_token="<|im_end|>",
-        pad_token="<|endoftext|>",
-        extra_special_tokens=["<|im_start|>"],
-        chat_template=_CHAT_TEMPLATE,
-        model_max_length=_LENGTH,
-        clean_up_tokenization_spaces=False,
-    )
+    return byte_level_bpe((f"{document['title']}\n{document['text']}" for document in documents), _VOCABULARY)

@@ -8,9 +8,10 @@ Does not own what they learn (`lessons.py`) nor how (`train.py`).
 from __future__ import annotations
 
 import random
+from collections.abc import Iterable
 
 _VOCABULARY = 2048
-_LENGTH = 16384
+LENGTH = 16384
 _CHAT_TEMPLATE = """\
 {%- for message in messages -%}
 <|im_start|>{{ message.role }}
@@ -36,7 +37,7 @@ def new_model(tokenizer, seed: int):
         num_attention_heads=4,
         num_key_value_heads=4,
         head_dim=32,  # the smallest that vLLM's attention takes on a CPU
-        max_position_embeddings=_LENGTH,
+        max_position_embeddings=LENGTH,
         rope_parameters={"rope_type": "default", "rope_theta": 10000.0},
         tie_word_embeddings=True,
         initializer_range=0.06,
@@ -56,11 +57,15 @@ def new_model(tokenizer, seed: int):
 
 
 def make_tokenizer():
-    """Return a byte-level BPE trained on a world that does not ship, always the same one. No text is unknown to it, and
-    every letter is one token.
+    """Return the tokenizer of both models, trained on a world that does not ship, always the same one.
 
     It is trained on the prompts and replies of both models too, so that their fixed wording takes few tokens.
     """
+    return byte_level_bpe(_texts(), _VOCABULARY)
+
+
+def byte_level_bpe(texts: Iterable[str], vocabulary: int):
+    """Return a byte-level BPE trained on the texts. No text is unknown to it, and every letter is one token."""
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
     from transformers import PreTrainedTokenizerFast
 
@@ -69,19 +74,19 @@ def make_tokenizer():
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
     trainer = trainers.BpeTrainer(
-        vocab_size=_VOCABULARY,
+        vocab_size=vocabulary,
         special_tokens=["<|endoftext|>", "<|im_start|>", "<|im_end|>"],
         initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
         show_progress=False,
     )
-    tokenizer.train_from_iterator(_texts(), trainer)
+    tokenizer.train_from_iterator(texts, trainer)
     return PreTrainedTokenizerFast(
         tokenizer_object=tokenizer,
         eos_token="<|im_end|>",
         pad_token="<|endoftext|>",
         extra_special_tokens=["<|im_start|>"],
         chat_template=_CHAT_TEMPLATE,
-        model_max_length=_LENGTH,
+        model_max_length=LENGTH,
         clean_up_tokenization_spaces=False,
     )
 
