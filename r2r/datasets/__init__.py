@@ -7,7 +7,7 @@
     jsonl:FILE[#NAMES]   one JSON object a line; NAMES says which fields to read, such as #docid=id,text=contents,
                          where they are not called docid, title, text (corpus), qid, query (queries), relevance (qrels)
     parquet:PATH[#NAMES] a Parquet file or a folder of them, with NAMES likewise
-    demo[#SPLIT]         the built-in collection
+    demo[#SPLIT]         the built-in world: test, dev, train, and the first queries of train as train500 and so on
     rankgpt:FILE         candidates in RankGPT's JSON
     teacher:FILE         annotations in the JSONL of Reason-to-Rank's authors
     PATH                 qrels: a TREC file; candidates, annotations: a stage's folder
@@ -24,7 +24,6 @@ from __future__ import annotations
 
 import importlib
 import re
-from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING
 
@@ -36,8 +35,7 @@ if TYPE_CHECKING:
     from r2r.datasets.candidates import Candidates
     from r2r.datasets.documents import Part
 
-_DEMO = Path(__file__).parents[1] / "demo" / "collection"
-_COLLECTIONS = ("beir", "msmarco", "irds", "bright", "jsonl", "parquet")
+_COLLECTIONS = ("beir", "msmarco", "irds", "bright", "jsonl", "parquet", "demo")
 
 
 def corpus_parts(spec: str, parts: int) -> list[Part]:
@@ -102,12 +100,12 @@ def _parse(spec: str, what: str, schemes: tuple[str, ...], plain: str = "") -> t
 
     `plain` says what a plain path means for `what`; without it, a plain path is a mistake.
     """
-    if re.fullmatch(r"demo(#.*)?", spec):
-        spec = f"beir:{_DEMO}{spec[4:]}"
+    if "demo" in schemes and (found := re.fullmatch(r"demo(?:#(.*))?", spec)):
+        return "demo", "", found[1] or ""
     found = re.match(r"([a-z0-9_]+):", spec)
     scheme, rest = (found[1], spec[found.end() :]) if found else ("", spec)
-    if scheme not in schemes:
-        known = [f"{name}:" for name in schemes if name] + ["demo"] * ("beir" in schemes) + [plain] * bool(plain)
+    if scheme not in schemes or scheme == "demo":
+        known = ["demo" if name == "demo" else f"{name}:" for name in schemes if name] + [plain] * bool(plain)
         wrong = f"unknown scheme {scheme}:" if scheme else "a plain path"
         raise BadInput(f"{spec}: {wrong} for {what}; known here: {', '.join(known)}")
     source, _, fragment = rest.partition("#") if scheme else (rest, "", "")

@@ -1,9 +1,9 @@
 """What the demo's models learn from: examples made from worlds that do not ship, short and simple ones first.
 
 Owns the formats of these examples and the order of the stages. Does not own the training (`train.py`). The student's
-base learns to read (copying, same or other name, does a passage answer, which one does, what does it say), and never
-sees the prompt or the reply that it is distilled on. The teacher goes on from there with its own prompt and reply,
-those of `r2r.teacher`.
+base learns to read (copying, same or other name, does a passage answer, which one does, what does it say) and to answer
+in a chat and in JSON, and never sees the prompt or the reply that it is distilled on. The teacher goes on from there
+with its own prompt and reply, those of `r2r.teacher`.
 
     one = lesson(tokenizer, "spot", random.Random(1), unseen_world(1))
 """
@@ -50,22 +50,34 @@ class Piece(NamedTuple):
 
 class Stage(NamedTuple):
     """`shares` is how often each kind of lesson comes. A stage ends after `steps`, or earlier, when the share of
-    counted tokens that is foretold right reaches `goal`. `batch` is the number of lessons a worker takes at a time."""
+    counted tokens that is foretold right reaches `goal`. `batch` is the number of lessons a worker takes at a time.
+    Where `ends`, the learning rate falls to 0 in the second half, and the next stage begins with a new optimizer."""
 
     name: str
     shares: dict[str, float]
     steps: int
     batch: int
     goal: float = 2.0
+    ends: bool = False
 
 
+# The stage of the student after which the teacher goes its own way.
+BRANCH = "chat"
 STAGES = {
     "student": (
         Stage("copy", {"copy": 1}, 2000, 24, 0.75),
         Stage("same", {"copy": 0.1, "same": 0.9}, 2000, 16, 0.95),
         Stage("spot", {"copy": 0.1, "same": 0.2, "spot": 0.7}, 2000, 16, 0.94),
         Stage("short", {"spot": 0.2, "judge short": 0.4, "pick short": 0.4}, 600, 16),
-        Stage("whole", {"recite": 0.05, "spot": 0.1, "judge": 0.35, "pick": 0.5}, 800, 8),
+        Stage("whole", {"recite": 0.05, "spot": 0.1, "judge": 0.35, "pick": 0.5}, 800, 8, ends=True),
+        Stage("chat", {"spot": 0.1, "judge": 0.2, "pick": 0.25, "answer": 0.45}, 700, 8, ends=True),
+        Stage(
+            "choose",
+            {"copy": 0.1, "judge": 0.1, "pick": 0.15, "answer": 0.15, "choose": 0.5},
+            400,
+            8,
+            ends=True,
+        ),
     ),
     "teacher": (
         Stage("order", {"pick": 0.1, "teach none": 0.8, "teach both": 0.1}, 600, 8),
@@ -74,6 +86,7 @@ STAGES = {
             {"pick": 0.05, "teach none": 0.2, "teach direct": 0.05, "teach comparison": 0.05, "teach both": 0.65},
             700,
             6,
+            ends=True,
         ),
     ),
 }
@@ -118,10 +131,11 @@ def lesson(tokenizer, kind: str, rng: random.Random, world: World) -> Lesson:
         return _copy(tokenizer, rng)
     if name == "teach":
         return _teach(tokenizer, rng, world, more)
-    if name in ("judge", "pick"):
+    if name in ("judge", "pick", "answer", "choose"):
         query, passages = shown_list(rng, world, rng.randint(3, 5) if more else rng.randint(5, 8))
         passages = [_cut(rng, passage) for passage in passages] if more else passages
-        return {"judge": _judge, "pick": _pick}[name](tokenizer, rng, query, passages)
+        made = {"judge": _judge, "pick": _pick, "answer": _answer, "choose": _choose}[name]
+        return made(tokenizer, rng, query, passages)
     return {"same": _same, "spot": _spot, "recite": _recite}[name](tokenizer, rng, world)
 
 
@@ -222,6 +236,81 @@ def _pick(tokenizer, rng: random.Random, query: Query, passages: list[Passage]) 
     return _lesson(tokenizer, pieces)
 
 
+# How a user begins, and what stands around a passage's word.
+_BEGINNINGS = (
+    "Here are some notes about Ostrey.",
+    "Read these notes; somebody has a question.",
+    "The notes below come from an encyclopedia.",
+    "A question, and what was found:",
+)
+_AROUND = (("(", ")"), ("<", ">"), ("{", "}"), ("#", ""))
+_ASKED = ("Question: ", "Asked: ", "Somebody wants to know: ", "")
+
+
+def _answer(tokenizer, rng: random.Random, query: Query, passages: list[Passage]) -> Lesson:
+    """A chat about passages, each with a word of its own: what some of them say, in JSON, which one answers, or how two
+    of them differ."""
+    ideal = truth.ideal(query, passages)
+    labels = rng.sample(_label_words(tokenizer), len(passages))
+    before, after = rng.choice(_AROUND)
+    named = [f"{before}{label}{after}" for label in labels]
+    behind, asked = rng.random() < 0.7, f"{rng.choice(_ASKED)}{query.text}"
+    message = [Piece(f"{rng.choice(_BEGINNINGS)}\n\n{asked}\n\n")]
+    for passage, name, found in zip(passages, named, ideal.grades, strict=True):
+        shown, word = _passage(query, passage), JUDGE_WORDS[found]
+        if behind:
+            message += [*shown, Piece(f" {name}", 0.0, word), Piece("\n\n")]
+        else:
+            message += [Piece(f"{name} "), *shown, Piece("\n", 0.0, word), Piece("\n")]
+    message.append(Piece(f"{asked}\n\n"))
+    best = ideal.order[0]
+    some = rng.sample(range(len(passages)), 2)
+    notes = [{"note": labels[at], "quote": ideal.evidence[at], "about": ideal.direct[at]} for at in [best, *some]]
+    kind = rng.random()
+    if kind < 0.5:
+        rng.shuffle(notes)
+        message.append(Piece(f"What do notes {', '.join(note['note'] for note in notes)} say of it? List it as JSON."))
+        return _chat(tokenizer, message, _weighed(_json(notes)))
+    if kind < 0.8:
+        message.append(Piece("What is the answer, and which note has it? Reply in JSON."))
+        found = {name: notes[0][name] for name in ("quote", "about", "note")}
+        return _chat(tokenizer, message, _weighed(_json(found)))
+    message.append(Piece(f"How do notes {labels[some[0]]} and {labels[some[1]]} differ?"))
+    differ = [Piece(f"{named[at]} {truth.NEIGHBOUR[ideal.grades[at]]}", 1.0) for at in some]
+    return _chat(tokenizer, message, [differ[0], Piece(", ", 1.0), differ[1], Piece(".", 1.0)])
+
+
+_BEHIND = ((" [", "]"), (" (", ")"), (" {", "}"), (" |", "|"), ("\nNote ", ""), ("\nThis was ", "."))
+
+
+def _choose(tokenizer, rng: random.Random, query: Query, passages: list[Passage]) -> Lesson:
+    """A chat about passages, each with a letter or a word behind it: which one answers, and what it says; or in one
+    word, a passage of whatever grade is asked for."""
+    ideal = truth.ideal(query, passages)
+    kind = rng.random()
+    letters = kind < 0.7 and rng.random() < 0.7
+    labels = rng.sample(student.LABELS if letters else _label_words(tokenizer), len(passages))
+    before, after = rng.choice(_BEHIND)
+    asked = f"{rng.choice(_ASKED)}{query.text}"
+    message = [Piece(f"{rng.choice(_BEGINNINGS)}\n\n{asked}\n\n")]
+    for passage, label, found in zip(passages, labels, ideal.grades, strict=True):
+        word = JUDGE_WORDS[found]
+        message += [*_passage(query, passage), Piece(f"{before}{label}{after}", 0.0, word), Piece("\n\n")]
+    message.append(Piece(f"{asked}\n\n"))
+    best = ideal.order[0]
+    about, label = ideal.direct[best], Piece(labels[best], 4.0)
+    if kind < 0.35:
+        message.append(Piece("Which of them answers it best? Say why."))
+        return _chat(tokenizer, message, [Piece("It is ", 0.1), label, Piece(f". {about}", 1.0)])
+    if kind < 0.7:
+        message.append(Piece("Which of them answers it best? Reply in JSON."))
+        return _chat(tokenizer, message, [Piece('{"best":"', 0.1), label, Piece(f'","about":"{about}"}}', 1.0)])
+    # The worst twice as often, so that a base that does not understand what it is asked does not name the best.
+    asked_for = rng.choice(sorted([*set(ideal.grades), min(ideal.grades)]))
+    message.append(Piece(f"Which of them {truth.NEIGHBOUR[asked_for]}? One word."))
+    return _chat(tokenizer, message, [Piece(labels[ideal.grades.index(asked_for)], 4.0)])
+
+
 def _recite(tokenizer, rng: random.Random, world: World) -> Lesson:
     """Passages of the encyclopedia as they stand."""
     return _lesson(tokenizer, [Piece(f"{passage.shown}\n\n", 0.3) for passage in rng.sample(world.passages, 6)])
@@ -280,8 +369,12 @@ def teacher_example(query: Query, passages: list[Passage], reasoning: str) -> tu
         {"identifier": at + 1} | {name: columns[name][at] for name in teacher.fields(reasoning)} for at in ideal.order
     ]
     message = teacher.prompt(query.text, [passage.shown for passage in passages], reasoning)
-    # Without spaces, as vLLM writes JSON whose white space is not left to the model.
-    return message, json.dumps({"ranked_passages": ranked}, ensure_ascii=False, separators=(",", ":"))
+    return message, _json({"ranked_passages": ranked})
+
+
+def _json(content) -> str:
+    """Return JSON without spaces, as vLLM writes it where white space is not left to the model."""
+    return json.dumps(content, ensure_ascii=False, separators=(",", ":"))
 
 
 def student_example(query: Query, passages: list[Passage]) -> tuple[str, str]:
@@ -300,10 +393,16 @@ def _teach(tokenizer, rng: random.Random, world: World, reasoning: str) -> Lesso
     """The teacher's prompt and its reply, as `annotate` has them."""
     query, passages = shown_list(rng, world, 8 if rng.random() < 0.7 else rng.randint(3, 7))
     message, reply = teacher_example(query, passages, reasoning)
-    prompt = chat_ids(tokenizer, message)
-    shown = _lesson(tokenizer, _marked(message, query, passages))
+    return _chat(tokenizer, _marked(message, query, passages), _weighed(reply))
+
+
+def _chat(tokenizer, message: list[Piece], reply: list[Piece]) -> Lesson:
+    """A user's message and the reply to it, in the tokenizer's chat format."""
+    prompt = chat_ids(tokenizer, "".join(piece.text for piece in message))
+    shown, written = _lesson(tokenizer, message), _lesson(tokenizer, reply)
     shift = next(at for at in range(len(prompt)) if prompt[at : at + len(shown.ids)] == shown.ids)
-    written = _lesson(tokenizer, _weighed(reply))
+    # Its first token is foretold by the chat's last one.
+    written.weights[0] = reply[0].weight
     return Lesson(
         [*prompt, *written.ids, tokenizer.eos_token_id],
         [*[0.0] * len(prompt), *written.weights, 0.1],

@@ -5,8 +5,8 @@ that was stopped goes on by the same command.
 
     python -m r2r.demo.train --out r2r/demo/weights
 
-makes the student, then the teacher, which begins as a copy of it. Two workers by default, one core each, since the
-number of workers is part of the recipe: each step's lessons are drawn by each of them.
+makes the student, then the teacher, which begins as a copy of what the student was before its last stage. Two workers
+by default, one core each; their number is part of the recipe, since each of them draws its own lessons of a step.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ import time
 from collections import Counter
 from pathlib import Path
 
-from r2r.demo.lessons import STAGES, Lesson, Stage, lesson, unseen_world
+from r2r.demo.lessons import BRANCH, STAGES, Lesson, Stage, lesson, unseen_world
 from r2r.demo.untrained import make_tokenizer, new_model
 
 SEED = 6
@@ -32,6 +32,8 @@ MARKS = 0.5
 # Lessons of one world; with other worlds come other facts.
 WORLD_STEPS = 200
 MEASURED = 200
+# Where the teacher begins.
+_BRANCH = ".branch"
 
 
 def main() -> None:
@@ -47,6 +49,7 @@ def main() -> None:
             print(f"{role}: done already: {out / role}")
             continue
         _spawn(role, out, given.workers, given.steps)
+    shutil.rmtree(out / _BRANCH, ignore_errors=True)
 
 
 def _spawn(role: str, out: Path, workers: int, steps: int | None) -> None:
@@ -66,9 +69,10 @@ def _work(rank: int, role: str, out: Path, workers: int, most: int | None, meeti
     dist.init_process_group("gloo", init_method=meeting, rank=rank, world_size=workers)
     tokenizer = make_tokenizer()
     model = _start(role, out, tokenizer)
-    optimizer = torch.optim.AdamW(model.parameters(), lr=LEARNING_RATE[role], betas=(0.9, 0.95), weight_decay=0.01)
+    optimizer = _optimizer(model)
     saved = out / f".{role}.pt"
-    state = {"stage": 0, "step": 0, "total": 0, "seconds": 0.0, "log": []}
+    # `total` counts the steps of all stages, `since` those of the optimizer.
+    state = {"stage": 0, "step": 0, "total": 0, "since": 0, "seconds": 0.0, "log": []}
     if saved.exists():
         found = torch.load(saved, weights_only=True)
         model.load_state_dict(found["model"])
@@ -78,6 +82,10 @@ def _work(rank: int, role: str, out: Path, workers: int, most: int | None, meeti
         stage = STAGES[role][state["stage"]]
         _run_stage(rank, role, stage, model, optimizer, tokenizer, state, saved, most)
         state |= {"stage": state["stage"] + 1, "step": 0}
+        if stage.ends:
+            optimizer, state["since"] = _optimizer(model), 0
+        if stage.name == BRANCH and rank == 0:
+            model.save_pretrained(out / _BRANCH)
     if rank == 0:
         _write(role, out, model, tokenizer, state)
         saved.unlink(missing_ok=True)
@@ -85,26 +93,31 @@ def _work(rank: int, role: str, out: Path, workers: int, most: int | None, meeti
     dist.destroy_process_group()
 
 
+def _optimizer(model):
+    import torch
+
+    return torch.optim.AdamW(model.parameters(), betas=(0.9, 0.95), weight_decay=0.01)
+
+
 def _start(role: str, out: Path, tokenizer):
     if role == "student":
         return new_model(tokenizer, SEED)
     from transformers import Qwen3ForCausalLM
 
-    return Qwen3ForCausalLM.from_pretrained(out / "student")
+    return Qwen3ForCausalLM.from_pretrained(out / _BRANCH)
 
 
 def _run_stage(rank, role, stage: Stage, model, optimizer, tokenizer, state, saved, most) -> None:
     import torch
 
     steps = min(stage.steps, most or stage.steps)
-    last = stage is STAGES[role][-1]
     right, counted, began = Counter(), Counter(), time.monotonic()
     model.train()
     while state["step"] < steps:
         step = state["step"]
         for group in optimizer.param_groups:
-            decayed = min(1.0, 2 * (1 - step / steps)) if last else 1.0
-            group["lr"] = LEARNING_RATE[role] * min(1.0, (state["total"] + 1) / WARM_UP) * decayed
+            decayed = min(1.0, 2 * (1 - step / steps)) if stage.ends else 1.0
+            group["lr"] = LEARNING_RATE[role] * min(1.0, (state["since"] + 1) / WARM_UP) * decayed
         rng = random.Random(f"{SEED} {role} {stage.name} {step} {rank}")
         world = unseen_world(1 + state["total"] // WORLD_STEPS)
         kinds = rng.choices(list(stage.shares), list(stage.shares.values()), k=stage.batch)
@@ -119,7 +132,7 @@ def _run_stage(rank, role, stage: Stage, model, optimizer, tokenizer, state, sav
         for kind, (good, all_) in zip(kinds, hits, strict=True):
             right[kind] += good
             counted[kind] += all_
-        state |= {"step": step + 1, "total": state["total"] + 1}
+        state |= {"step": step + 1, "total": state["total"] + 1, "since": state["since"] + 1}
         if state["step"] % TELL_EVERY == 0:
             share = _shared_share(list(stage.shares), right, counted)
             now = time.monotonic()

@@ -12,7 +12,7 @@ from typing import NamedTuple
 from r2r.demo.world import Passage, Query, grade
 
 # What is said of a neighbour in the order, by its grade.
-_NEIGHBOUR = {3: "tells it", 2: "hints at it", 1: "leaves it open", 0: "is about something else"}
+NEIGHBOUR = {3: "tells it", 2: "hints at it", 1: "leaves it open", 0: "is about something else"}
 
 
 class Ideal(NamedTuple):
@@ -35,7 +35,7 @@ def ideal(query: Query, passages: list[Passage]) -> Ideal:
         # The one above; the first has none, and stands above the second.
         neighbour = order[rank - 1] if rank else order[min(1, len(order) - 1)]
         word = "below" if rank else "above"
-        comparison[at] = f"It stands {word} [{neighbour + 1}], which {_NEIGHBOUR[grades[neighbour]]}."
+        comparison[at] = f"It stands {word} [{neighbour + 1}], which {NEIGHBOUR[grades[neighbour]]}."
     return Ideal(
         order,
         grades,

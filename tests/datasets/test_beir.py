@@ -130,14 +130,3 @@ def test_scifact(data):
     assert len(_documents(data / "scifact", parts=3)) == 5183
     assert read_queries(f"beir:{data / 'scifact'}").num_rows == 300
     assert read_qrels(f"beir:{data / 'scifact'}").num_rows == 339
-
-
-def test_demo_reads_as_any_other_collection():
-    assert len(_documents_of_demo()) > 0
-    qids = {split: set(read_queries(f"demo#{split}")["qid"].to_pylist()) for split in ("train", "test")}
-    assert qids["train"] and qids["test"] and not qids["train"] & qids["test"]
-    assert set(read_qrels("demo")["qid"].to_pylist()) == qids["test"]
-
-
-def _documents_of_demo():
-    return [document for part in corpus_parts("demo", 2) for _, document in part.read()]

@@ -4,10 +4,11 @@
 """
 
 import random
+import re
 
 import pytest
 
-from r2r.demo.lessons import JUDGE_WORDS, STAGES, lesson, shown_list, teacher_example, unseen_world
+from r2r.demo.lessons import JUDGE_WORDS, STAGES, lesson, shown_list, student_example, teacher_example, unseen_world
 from r2r.demo.truth import ideal
 from r2r.demo.untrained import make_tokenizer
 from r2r.demo.world import world
@@ -44,6 +45,18 @@ def test_what_is_to_be_known_is_what_is_said_next(tokenizer, kind):
         said = [(place - 1, one.ids[place]) for place, weight in enumerate(one.weights) if weight]
         assert {token for _, token in said} <= words
         assert [(place, token) for layer, place, token in one.marks if layer == 5] == said
+
+
+@pytest.mark.parametrize("kind", sorted({kind for stage in STAGES["student"] for kind in stage.shares}))
+def test_the_base_never_sees_what_the_student_is_distilled_on(tokenizer, kind):
+    query, passages = shown_list(random.Random(5), unseen_world(1), 3)
+    message, reply = student_example(query, passages)
+    asked, order = message.rpartition("\n\n")[2], re.compile(r"\b[A-T] > [A-T]\b")
+    assert asked.startswith("Name the labels in the order") and order.search(reply)
+    rng = random.Random(6)
+    for _ in range(50):
+        said = tokenizer.decode(lesson(tokenizer, kind, rng, unseen_world(1)).ids)
+        assert "Name the labels" not in said and "label of a passage" not in said and not order.search(said)
 
 
 @pytest.mark.parametrize("reasoning", ["none", "direct", "comparison", "both"])

@@ -1,60 +1,48 @@
-"""The demo's models: deterministic, safe to race for, and loaded by transformers as they lie.
+"""The demo's models as they ship: small, with a card each, and loaded by transformers as they lie.
 
 .venv/bin/python -m pytest tests/demo/test_models.py
 """
 
-import multiprocessing
 from pathlib import Path
 
 import pytest
 
-from r2r.demo.models import demo_model
+from r2r.demo.models import WEIGHTS, demo_model
+from r2r.demo.untrained import make_tokenizer
 
 LABELS = "ABCDEFGHIJKLMNOPQRST"
+ROLES = ["teacher", "student"]
 
 
 @pytest.fixture(scope="module")
-def cache(tmp_path_factory):
-    with pytest.MonkeyPatch.context() as patch:
-        folder = tmp_path_factory.mktemp("cache")
-        patch.setenv("XDG_CACHE_HOME", str(folder))
-        yield folder
-
-
-@pytest.fixture(scope="module")
-def tokenizer(cache):
+def tokenizer():
     from transformers import AutoTokenizer
 
     return AutoTokenizer.from_pretrained(demo_model("student"))
 
 
-def contents(folder: str) -> dict[str, bytes]:
-    return {file.name: file.read_bytes() for file in Path(folder).iterdir()}
+def test_the_weights_are_small():
+    assert sum(file.stat().st_size for file in WEIGHTS.rglob("*.safetensors")) < 25_000_000
 
 
-def test_built_twice_the_bytes_are_the_same(cache, tmp_path, monkeypatch):
-    first = contents(demo_model("teacher"))
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    assert contents(demo_model("teacher")) == first
+@pytest.mark.parametrize("role", ROLES)
+def test_a_card_says_what_the_model_is(role):
+    card = (Path(demo_model(role)) / "README.md").read_text()
+    for said in ("python -m r2r.demo.train", "seed", "minutes", "foretold right", "knows nothing but"):
+        assert said in card
 
 
-def test_teacher_and_student_differ_in_weights_and_share_a_tokenizer(cache):
-    teacher, student = contents(demo_model("teacher")), contents(demo_model("student"))
-    differing = {name for name in teacher if teacher[name] != student[name]}
-    assert "model.safetensors" in differing
-    assert differing.isdisjoint(["tokenizer.json", "tokenizer_config.json", "chat_template.jinja"])
+def test_the_tokenizer_that_ships_is_the_one_that_is_made():
+    # Whoever trains the models anew gets the same tokens, and so may compare losses.
+    made = make_tokenizer().backend_tokenizer.to_str()
+    from transformers import AutoTokenizer
+
+    for role in ROLES:
+        assert AutoTokenizer.from_pretrained(demo_model(role)).backend_tokenizer.to_str() == made
 
 
-def test_processes_may_race(tmp_path, monkeypatch):
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    with multiprocessing.get_context("spawn").Pool(2) as pool:
-        folders = pool.map(demo_model, ["student", "student"])
-    assert folders[0] == folders[1]
-    assert [file.name for file in Path(folders[0]).parent.iterdir()] == ["student"]
-
-
-@pytest.mark.parametrize("role", ["teacher", "student"])
-def test_transformers_loads_and_generates(cache, role):
+@pytest.mark.parametrize("role", ROLES)
+def test_transformers_loads_and_generates(role):
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
@@ -86,9 +74,3 @@ def test_chat_template_is_chatml(tokenizer):
     assert tokenizer.apply_chat_template(messages, tokenize=False) == chat
     prompt = tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
     assert prompt == chat + "<|im_start|>assistant\n"
-
-
-def test_control_tokens_are_single_tokens_only_where_asked_for(tokenizer):
-    for token in ("<|im_start|>", "<|im_end|>", "<|endoftext|>"):
-        assert len(tokenizer.encode(token, add_special_tokens=False)) == 1
-        assert len(tokenizer.encode(token, add_special_tokens=False, split_special_tokens=True)) > 1

@@ -4,7 +4,6 @@ and undisturbed. Both come to the same.
 Owns the kills: of the driver, of Ray's actor, of the engine's process, of the Ray node, at moments drawn from a seed.
 """
 
-import json
 import os
 import random
 import socket
@@ -21,22 +20,22 @@ import pyarrow.parquet as pq
 import pytest
 
 from r2r import tables
-from r2r.demo.models import demo_model
+from r2r.demo.world import world
 from r2r.llm.journal import Journal
+from tests.tiny import tiny_model
 
 R2R = str(Path(sys.executable).parent / "r2r")
 ROWS, IN_FLIGHT = 300, 8
 # What is killed while rows are being answered, and at any time, most of which is the start of an engine.
 WORKING = ["driver", "actor", "engine"]
 ANY_TIME = ["driver"] * 10 + ["actor"] * 2 + ["engine"] + ["node"] * 4
-CORPUS = Path(__file__).parents[2] / "r2r" / "demo" / "collection" / "corpus.jsonl"
 
 
 @pytest.fixture
 def candidates(tmp_path):
-    """300 queries with two passages each, made of the words of the built-in collection."""
+    """300 queries with two passages each, made of the words of the built-in world."""
     folder = tmp_path / "candidates"
-    texts = [json.loads(line)["text"] for line in CORPUS.read_text().splitlines()]
+    texts = [passage.text for passage in world().world.passages]
     draw = random.Random(0)
     rows = []
     for number in range(ROWS):
@@ -51,7 +50,7 @@ def candidates(tmp_path):
 class Annotation:
     """The job, run by one command that is given again whenever it was killed."""
 
-    def __init__(self, candidates: Path, out: Path, teacher: str = "demo"):
+    def __init__(self, candidates: Path, out: Path, teacher: str):
         self.out = out
         flags = (
             f"--passages 2 --reasoning direct --reason-chars 8 --attempts 1 --max-tokens 256 --in-flight {IN_FLIGHT}"
@@ -92,7 +91,7 @@ class Annotation:
 
 
 class Server:
-    """The demo's teacher behind vLLM's own server, with the settings of an engine in process."""
+    """The same teacher behind vLLM's own server, with the settings of an engine in process."""
 
     def __init__(self):
         with socket.socket() as free:
@@ -100,7 +99,7 @@ class Server:
             port = free.getsockname()[1]
         self.address = f"http://127.0.0.1:{port}"
         # What `vllm serve` runs, whose command does not know itself in the build for CPUs.
-        command = [sys.executable, "-m", "vllm.entrypoints.openai.api_server", "--model", demo_model("teacher")]
+        command = [sys.executable, "-m", "vllm.entrypoints.openai.api_server", "--model", tiny_model("teacher")]
         command += ["--host", "127.0.0.1", "--port", str(port), "--dtype", "float32", "--max-num-seqs", "256"]
         command += ["--enforce-eager", "--no-enable-chunked-prefill"]
         command += ["--structured-outputs-config", '{"backend": "xgrammar", "disable_any_whitespace": true}']
@@ -129,7 +128,7 @@ def results(out: Path) -> list[dict]:
 
 
 def test_twenty_kills_and_a_server_change_nothing(candidates, server, tmp_path):
-    job = Annotation(candidates, tmp_path / "killed")
+    job = Annotation(candidates, tmp_path / "killed", tiny_model("teacher"))
     draw = random.Random(7)
     plan = [(kind, True) for kind in WORKING] + [(kind, False) for kind in ANY_TIME]
     draw.shuffle(plan)

@@ -1,5 +1,6 @@
-"""The demo as a user runs it: as a job on a cluster of three nodes, then on one machine with a setting changed, and
-served.
+"""The demo as a user runs it, smaller: as a job on a cluster of three nodes, then on one machine with a setting
+changed, and served. What the student learns from its teacher is measured: a loss, a prompt or windows that break show
+here.
 
 Owns the nodes that it starts, on loopback, each with ports of its own, and ends them by process id: `ray stop` would
 end every Ray of this machine. They are set up as cluster.yaml does it: the head does no work, and nobody gets in
@@ -27,13 +28,19 @@ import httpx
 import psutil
 import pyarrow.parquet as pq
 import pytest
+import yaml
+
+from r2r import datasets
 
 ROOT = Path(__file__).parent.parent.parent
 BIN = Path(sys.executable).parent
 R2R, RAY = str(BIN / "r2r"), str(BIN / "ray")
 # Loopback addresses, one for each node. For 127.0.0.1 Ray would take the outer address of this machine.
 HEAD, *WORKERS = "127.0.0.2", "127.0.0.3", "127.0.0.4"
-STAGES = ["index", "retrieve", "retrieve-train", "annotate", "distill", "rerank", "evaluate"]
+STAGES = ["index", "retrieve", "retrieve-train", "annotate", "distill", "rerank", "rerank-zero-shot", "annotate-test"]
+STAGES += ["evaluate"]
+# What is smaller than in the run file.
+SMALLER = {"train_queries": "demo#train200", "queries": "demo#dev", "qrels": "demo#dev"}
 
 
 class Cluster(NamedTuple):
@@ -140,13 +147,22 @@ def r2r(*arguments):
     )
 
 
+def smaller(file: Path, **changes) -> Path:
+    settings = yaml.safe_load(Path("jobs/configs/demo.yaml").read_text()) | SMALLER
+    settings["distill"] |= {"steps": 150}
+    settings["rerank"] |= changes
+    file.write_text(yaml.safe_dump(settings))
+    return file
+
+
 @pytest.fixture(scope="module")
 def demo(tmp_path_factory):
     """The folder of one whole run, and what it printed."""
     out = tmp_path_factory.mktemp("runs") / "demo"
+    file = smaller(out.parent / "smaller.yaml")
     with cluster(tmp_path_factory.mktemp("home")) as started:
         submit = [RAY, "job", "submit", "--address", started.dashboard, "--working-dir", ".", "--"]
-        pipeline = ["python", "jobs/pipeline.py", "jobs/configs/demo.yaml", "--out", str(out)]
+        pipeline = ["python", "jobs/pipeline.py", str(file), "--out", str(out)]
         job = subprocess.run(
             [*submit, *pipeline], cwd=ROOT, env=started.env, capture_output=True, text=True, timeout=900
         )
@@ -164,13 +180,13 @@ def test_every_stage_leaves_its_tables(demo):
     for stage in STAGES:
         assert json.loads((out / stage / "manifest.json").read_text())["versions"]["ray"]
     assert json.loads((out / "index" / "manifest.json").read_text())["settings"]["shards"] == 2
-    assert len(rows(out / "retrieve", "candidates")) == 20
+    assert len(rows(out / "retrieve", "candidates")) == 100
     assert len((out / "retrieve" / "run.txt").read_text().splitlines()) > 100
     annotated, rejected = rows(out / "annotate", "annotations"), rows(out / "annotate", "rejects")
-    assert len(annotated) + len(rejected) == 40 and len(annotated) >= 20
+    assert len(annotated) + len(rejected) == 200 and len(rejected) <= 4
     for row in annotated:
-        assert sorted(row["ranking"]) == [1, 2, 3]
-        assert all(len(row[column]) == 3 for column in ("docids", "texts", "direct", "evidence", "comparison"))
+        assert sorted(row["ranking"]) == [*range(1, 9)]
+        assert all(len(row[column]) == 8 for column in ("docids", "texts", "direct", "evidence", "comparison"))
     assert all(row["reason"] and row["reply"] for row in rejected)
 
 
@@ -182,7 +198,8 @@ def test_rankings_reorder_the_candidates_and_explain_the_first(demo):
     assert any(row["docids"] != candidates[row["qid"]] for row in ranked)
     for row in ranked:
         assert row["scores"] == sorted(row["scores"], reverse=True)
-        assert [bool(text) for text in row["direct"]].index(False) == 3
+        assert not any(row["direct"][3:])
+    assert sum(map(bool, (text for row in ranked for text in row["direct"][:3]))) > 0.95 * 3 * len(ranked)
     first = (out / "rerank" / "run.txt").read_text().splitlines()[0].split()
     assert first[2] == next(row for row in ranked if row["qid"] == first[0])["docids"][0]
 
@@ -190,24 +207,43 @@ def test_rankings_reorder_the_candidates_and_explain_the_first(demo):
 def test_the_table_and_the_report_hold_all_rows(demo):
     out, printed = demo
     metrics = json.loads((out / "evaluate" / "metrics.json").read_text())
-    assert metrics["queries"] == 20
-    assert list(metrics["systems"]) == ["bm25", "student", "random", "oracle"]
+    assert metrics["queries"] == 100
+    assert list(metrics["systems"]) == ["bm25", "zero-shot", "student", "teacher", "random", "oracle"]
     measured = {name: row["nDCG@10"] for name, row in metrics["systems"].items()}
-    assert measured["random"] < measured["bm25"] < measured["oracle"] and measured["student"] < measured["oracle"]
+    assert measured["random"] < measured["bm25"] < measured["oracle"]
     assert re.search(rf"^bm25 +{measured['bm25']:.4f} ", printed, re.MULTILINE)
-    for line in ("random weights", "evaluate/report.html", "distill/adapter"):
+    for line in ("made-up world", "evaluate/report.html", "distill/adapter"):
         assert line in printed
     page = (out / "evaluate" / "report.html").read_text()
-    assert "random weights" in page and "<svg" in page
+    assert "made-up world" in page and "<svg" in page
+
+
+def test_the_student_learns_to_rank_from_its_teacher(demo):
+    out, _ = demo
+    metrics = json.loads((out / "evaluate" / "metrics.json").read_text())
+    measured = {name: row["nDCG@10"] for name, row in metrics["systems"].items()}
+    bm25, base, student, teacher = (measured[name] for name in ("bm25", "zero-shot", "student", "teacher"))
+    print(measured)
+    assert 0.4 <= bm25 <= 0.75
+    assert base <= bm25 + 0.05
+    assert teacher >= bm25 + 0.12
+    assert student >= bm25 + 0.5 * (teacher - bm25) and student >= base + 0.12
+
+
+def test_every_loss_falls(demo):
+    # The order can be learned from the reply's tokens alone, so the table does not show whether each loss is at work.
+    out, _ = demo
+    steps = [json.loads(line) for line in (out / "distill" / "steps.jsonl").read_text().splitlines()]
+    for loss in ("pairwise", "listwise", "generation"):
+        values = [step[loss] for step in steps if loss in step]
+        assert sum(values[-20:]) < 0.7 * sum(values[:20]), loss
 
 
 def test_again_elsewhere_with_a_changed_setting_only_its_stage_and_those_after_are_redone(demo, tmp_path):
     # The run of the cluster goes on in a Ray of this machine.
     out, _ = demo
     before = {stage: (out / stage / "manifest.json").stat().st_mtime_ns for stage in STAGES}
-    changed = tmp_path / "changed.yaml"
-    text = Path("jobs/configs/demo.yaml").read_text()
-    changed.write_text(text.replace("explain: 3", "explain: 0"))
+    changed = smaller(tmp_path / "changed.yaml", explain=0)
     redone = r2r("run", str(changed), "--out", str(out))
     assert redone.returncode == 0, redone.stderr[-3000:]
     assert redone.stdout.count("done already") == len(STAGES) - 2
@@ -216,7 +252,9 @@ def test_again_elsewhere_with_a_changed_setting_only_its_stage_and_those_after_a
     assert not any(any(row["direct"]) for row in rows(out / "rerank", "rankings"))
 
 
-def test_the_student_is_served(demo):
+@pytest.fixture(scope="module")
+def served(demo):
+    """The address of the student behind HTTP. It ends when it is told to, and well."""
     out, _ = demo
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
@@ -229,24 +267,7 @@ def test_the_student_is_served(demo):
     )
     try:
         line = next(line for line in server.stdout if line.startswith("serve:"))
-        url = line.split("POST ")[1].split(";")[0]
-        documents = ["Dogs bark at night.", {"text": "A flea lives <|im_end|> 100 days."}, "Cats purr."]
-        body = {"model": "any", "query": "how long do fleas live", "documents": documents}
-
-        answer = httpx.post(url, json=body | {"top_n": 2}, timeout=60).raise_for_status().json()
-        assert set(answer) >= {"id", "results", "usage"} and answer["usage"]["total_tokens"] > 0
-        assert len(answer["results"]) == 2
-        for result in answer["results"]:
-            text = documents[result["index"]]
-            assert result["document"] == {"text": text if isinstance(text, str) else text["text"]}
-            assert 0 < result["relevance_score"] <= 1 and "reasons" not in result
-
-        explained = httpx.post(url, json=body | {"explain": True, "documents": documents[:2]}, timeout=120).json()
-        assert [result["index"] for result in explained["results"]] in ([0, 1], [1, 0])
-        assert all(set(one["reasons"] or ()) <= {"evidence", "direct", "comparison"} for one in explained["results"])
-
-        for wrong in ({"documents": []}, {"documents": [1]}, {"query": ""}, {"top_n": 0}):
-            assert httpx.post(url, json=body | wrong, timeout=60).status_code == 422
+        yield line.split("POST ")[1].split(";")[0]
     finally:
         server.send_signal(signal.SIGINT)
         started = time.time()
@@ -254,3 +275,39 @@ def test_the_student_is_served(demo):
             time.sleep(0.5)
         server.kill()
     assert server.returncode == 0
+
+
+def test_the_student_is_served(served):
+    documents = ["Dogs bark at night.", {"text": "A flea lives <|im_end|> 100 days."}, "Cats purr."]
+    body = {"model": "any", "query": "how long do fleas live", "documents": documents}
+
+    answer = httpx.post(served, json=body | {"top_n": 2}, timeout=60).raise_for_status().json()
+    assert set(answer) >= {"id", "results", "usage"} and answer["usage"]["total_tokens"] > 0
+    assert len(answer["results"]) == 2
+    for result in answer["results"]:
+        text = documents[result["index"]]
+        assert result["document"] == {"text": text if isinstance(text, str) else text["text"]}
+        assert 0 < result["relevance_score"] <= 1 and "reasons" not in result
+
+    explained = httpx.post(served, json=body | {"explain": True, "documents": documents[:2]}, timeout=120).json()
+    assert [result["index"] for result in explained["results"]] in ([0, 1], [1, 0])
+    assert all(set(one["reasons"] or ()) <= {"evidence", "direct", "comparison"} for one in explained["results"])
+
+    for wrong in ({"documents": []}, {"documents": [1]}, {"query": ""}, {"top_n": 0}):
+        assert httpx.post(served, json=body | wrong, timeout=60).status_code == 422
+
+
+def test_the_student_does_not_rely_on_the_order_in_which_passages_come(demo, served):
+    # Candidates come best first, and so a student that was taught in that order can do well by trusting it.
+    out, _ = demo
+    grades = {(row["qid"], row["docid"]): row["relevance"] for row in datasets.read_qrels("demo#dev").to_pylist()}
+
+    def best(row: dict, places: list[int]) -> int:
+        body = {"query": row["query"], "documents": [row["texts"][place] for place in places], "top_n": 1}
+        (first,) = httpx.post(served, json=body, timeout=60).raise_for_status().json()["results"]
+        return grades.get((row["qid"], row["docids"][places[first["index"]]]), 0)
+
+    asked = rows(out / "retrieve", "candidates")[:50]
+    as_found, backwards = (sum(best(row, [*range(8)][::step]) for row in asked) for step in (1, -1))
+    print(as_found, backwards)
+    assert backwards > 0.9 * as_found > 0

@@ -18,14 +18,14 @@ import torch
 from safetensors.torch import load_file
 
 from r2r import tables
-from r2r.demo.models import demo_model
+from r2r.demo.world import world
+from tests.tiny import tiny_model
 
 R2R = str(Path(sys.executable).parent / "r2r")
 TRAINING = Path(__file__).parents[1] / "student" / "training.py"
-CORPUS = Path(__file__).parents[2] / "r2r" / "demo" / "collection" / "corpus.jsonl"
 STEPS = 120
 SETTINGS = {
-    **{"student": demo_model("student"), "steps": STEPS, "workers": 2, "learning_rate": 0.01, "lora_dropout": 0.1},
+    **{"student": tiny_model("student"), "steps": STEPS, "workers": 2, "learning_rate": 0.01, "lora_dropout": 0.1},
     **{"save_every": 10, "evaluate_every": 40, "held_out": 0.2, "reasoning": "direct", "max_length": 1024},
 }
 
@@ -33,7 +33,7 @@ SETTINGS = {
 @pytest.fixture
 def rows(tmp_path) -> list[dict]:
     """Annotations in the order in which distill reads them, and the table of them in `tmp_path`."""
-    texts = [json.loads(line)["text"][:200] for line in CORPUS.read_text().splitlines()]
+    texts = [passage.text for passage in world().world.passages]
     found = []
     for number in range(20):
         passages = texts[3 * number : 3 * number + 3]

@@ -14,9 +14,9 @@ import pytest
 
 from r2r.config import RerankSettings
 from r2r.datasets import read_candidates
-from r2r.demo.models import demo_model
 from r2r.reasons import is_verbatim
 from r2r.student.rank import Ranker
+from tests.tiny import tiny_model
 
 RUN_FILE = """
 out: {out}
@@ -25,7 +25,7 @@ qrels: {data}/msmarco-dl19/qrels.txt
 annotate:
   teacher: teacher:{data}/teacher-gpt4/msmarco_500.jsonl
 distill:
-  student: demo
+  student: {student}
   steps: 20
   workers: 2
   batch: 4
@@ -44,7 +44,7 @@ runs:
 def run(data, tmp_path_factory):
     folder = tmp_path_factory.mktemp("dl19")
     file = folder / "run.yaml"
-    file.write_text(RUN_FILE.format(out=folder / "run", data=data))
+    file.write_text(RUN_FILE.format(out=folder / "run", data=data, student=tiny_model("student")))
     done = subprocess.run(
         [Path(sys.executable).parent / "r2r", "run", file],
         env=os.environ | {"RAY_ADDRESS": "local"},
@@ -85,7 +85,7 @@ def test_published_figures(run):
 
 def test_peft_and_vllm_read_the_adapter_alike(run):
     """Plain PEFT and vLLM, with the folder alone, on prompts of real annotations, which training kept."""
-    folder, base = str(run / "distill" / "adapter"), demo_model("student")
+    folder, base = str(run / "distill" / "adapter"), tiny_model("student")
     known = json.loads((run / "distill" / "check.json").read_text())["prompts"]
     for one, (adapted, plain) in zip(known, peft_logprobs(base, folder, known), strict=True):
         assert one["logprobs"] == pytest.approx(adapted, abs=1e-3)
@@ -123,7 +123,9 @@ def candidates_of(data):
 
 
 async def rank_in_every_way(adapter, query, texts):
-    ranker = Ranker("demo", adapter, RerankSettings(passage_tokens=64, reason_chars=20, window=6, stride=3))
+    ranker = Ranker(
+        tiny_model("student"), adapter, RerankSettings(passage_tokens=64, reason_chars=20, window=6, stride=3)
+    )
     try:
         for more in ({}, {"mode": "generate"}, {"mode": "score", "order": "last"}):
             ranker.settings = ranker.settings.model_copy(update=more)

@@ -5,17 +5,17 @@ from functools import partial
 import pytest
 
 from r2r.config import BadInput
-from r2r.demo.models import demo_model
 from r2r.llm.prompt import chat_ids, cut_to_fit, fit, load_tokenizer, text_ids
 from r2r.student.prompt import prompt as student_prompt
 from r2r.teacher.prompt import prompt as teacher_prompt
+from tests.tiny import tiny_model
 
 CONTROL = ["<|im_end|>", "<|im_start|>", "<|endoftext|>"]
 
 
 @pytest.fixture(scope="module")
 def tokenizer():
-    return load_tokenizer(demo_model("student"))
+    return load_tokenizer(tiny_model("student"))
 
 
 def test_a_passage_that_spells_control_tokens_is_text(tokenizer):

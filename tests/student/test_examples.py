@@ -5,10 +5,10 @@ import json
 import pytest
 
 from r2r.config import DistillSettings
-from r2r.demo.models import demo_model
 from r2r.llm.prompt import load_tokenizer
 from r2r.student.examples import collate, example, fits, length, until_order
 from r2r.student.prompt import LABELS, label_ids
+from tests.tiny import tiny_model
 
 SETTINGS = DistillSettings(student="demo", max_length=1024)
 ROW = {
@@ -25,7 +25,7 @@ ROW = {
 
 @pytest.fixture(scope="module")
 def tokenizer():
-    return load_tokenizer(demo_model("student"))
+    return load_tokenizer(tiny_model("student"))
 
 
 @pytest.mark.parametrize("seed", range(5))

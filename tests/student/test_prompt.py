@@ -7,7 +7,6 @@ import jsonschema
 import pytest
 
 from r2r.config import BadInput
-from r2r.demo.models import demo_model
 from r2r.llm.prompt import load_tokenizer
 from r2r.replies import Unsound
 from r2r.student.prompt import (
@@ -23,6 +22,7 @@ from r2r.student.prompt import (
     reply,
     schema,
 )
+from tests.tiny import tiny_model
 
 REASONS = [
     {"evidence": "A flea lives 100 days.", "direct": "It says how long.", "comparison": "Above [A]."},
@@ -110,7 +110,7 @@ def test_a_written_order_is_read_as_strictly_as_a_teachers():
 
 
 def test_each_label_is_one_token():
-    tokenizer = load_tokenizer(demo_model("student"))
+    tokenizer = load_tokenizer(tiny_model("student"))
     found = label_ids(tokenizer, "demo")
     assert [tokenizer.decode([number]) for number in found] == list(LABELS)
 

@@ -11,12 +11,12 @@ import re
 import pytest
 
 from r2r.config import BadInput, RerankSettings
-from r2r.demo.models import demo_model
 from r2r.llm import Reply
 from r2r.llm.prompt import load_tokenizer
 from r2r.student import rank
 from r2r.student.prompt import LABELS
 from r2r.student.rank import Ranker, scores, slide, windows
+from tests.tiny import tiny_model
 
 
 @pytest.mark.parametrize(("n", "calls"), [(8, 1), (20, 1), (25, 2), (40, 3), (100, 9)])
@@ -56,7 +56,7 @@ class Model:
     max_length = 8192
 
     def __init__(self):
-        self.tokenizer = load_tokenizer(demo_model("student"))
+        self.tokenizer = load_tokenizer(tiny_model("student"))
         self.prompts, self.order, self.reasons = [], None, {}
 
     def _worth(self, message):

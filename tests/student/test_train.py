@@ -14,14 +14,14 @@ import torch
 from safetensors.torch import load_file
 
 from r2r.config import BadInput, DistillSettings
-from r2r.demo.models import demo_model
 from r2r.student import adapter
 from r2r.student.train import learning_rate, load_model, operations, predict, read_steps
+from tests.tiny import tiny_model
 
 STEPS, STOPPED = 6, 5
 BASE = {
     **{"steps": STEPS, "batch": 2, "workers": 2, "learning_rate": 0.01, "lora_rank": 1, "warmup": 0.2},
-    **{"max_length": 512, "held_out": 0.2, "evaluate_every": 2, "save_every": 2, "lora_dropout": 0.2},
+    **{"max_length": 640, "held_out": 0.2, "evaluate_every": 2, "save_every": 2, "lora_dropout": 0.2},
 }
 ONE_STEP = {"steps": 1, "held_out": 0, "workers": 1}
 
@@ -97,7 +97,7 @@ def make_student(folder: Path) -> None:
     """Write a tiny model with an odd number of weights in its adapter, which workers cannot share evenly."""
     from transformers import AutoTokenizer, Qwen3Config, Qwen3ForCausalLM
 
-    tokenizer = AutoTokenizer.from_pretrained(demo_model("student"))
+    tokenizer = AutoTokenizer.from_pretrained(tiny_model("student"))
     config = Qwen3Config(
         **{"vocab_size": len(tokenizer), "hidden_size": 33, "intermediate_size": 35, "num_hidden_layers": 2},
         **{"num_attention_heads": 2, "num_key_value_heads": 1, "head_dim": 16, "initializer_range": 0.2},

@@ -7,11 +7,11 @@ from functools import partial
 import pytest
 
 from r2r.config import AnnotateSettings
-from r2r.demo.models import demo_model
 from r2r.llm import Refused, Reply
 from r2r.llm.prompt import chat_ids, load_tokenizer
 from r2r.teacher import ask, parse
 from r2r.teacher import prompt as asking
+from tests.tiny import tiny_model
 
 ROW = {
     "qid": "q1",
@@ -42,7 +42,7 @@ class Model:
 
     def __init__(self, *replies):
         self.replies, self.asked = list(replies), []
-        self.tokenizer = load_tokenizer(demo_model("teacher"))
+        self.tokenizer = load_tokenizer(tiny_model("teacher"))
 
     async def complete(self, message, *, max_tokens, schema, temperature, seed):
         self.asked.append({"message": message, "temperature": temperature, "seed": seed})
