@@ -1,9 +1,9 @@
-"""Models that have learned nothing, for tests of what surrounds a model: made on the spot, and kept in a cache.
+"""A model that has learned nothing, for tests of what surrounds a model: made on the spot, and kept in a cache.
 
-Such a teacher prefers one passage to another for no reason and writes letters for reasons, so that replies are refused
-and asked for again; the demo's own models seldom let that happen.
+As a teacher it prefers one passage to another for no reason and writes letters for reasons, so that replies are
+refused; the demo's own models seldom let that happen.
 
-    tiny_model("teacher")  # '/home/me/.cache/r2r-tests-5f0c…/teacher'
+    tiny_model()  # '/home/me/.cache/r2r-tests-5f0c…/model'
 """
 
 from __future__ import annotations
@@ -19,24 +19,23 @@ from r2r.demo import world as worlds
 from r2r.demo.untrained import LENGTH, byte_level_bpe
 from r2r.demo.world import world
 
-# Seed and spread of the weights. The teacher's even out its choices, so that a reply that is asked for again has a fair
-# chance of naming every passage once; the student's are wide enough for its scores to depend on the passages.
-_WEIGHTS = {"teacher": (1, 0.02), "student": (2, 0.1)}
+# Of the weights: wide enough for what it says to depend on the passages.
+_SPREAD = 0.1
 _VOCABULARY = 1024
 
 
-def tiny_model(role: str) -> str:
-    """Return the folder of a "teacher" or a "student", which is made if it is not in the cache yet."""
+def tiny_model() -> str:
+    """Return the model's folder, which is made if it is not in the cache yet."""
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / f"r2r-tests-{_recipe()}"
-    folder = cache / role
+    folder = cache / "model"
     if not folder.exists():
         cache.mkdir(parents=True, exist_ok=True)
-        # Built aside and renamed, so that a folder in the cache is always whole. Of two processes that build the same
-        # model at once the first one's stays: the bytes are the same.
-        with tempfile.TemporaryDirectory(dir=cache, prefix=f".{role}-") as aside:
-            _build(*_WEIGHTS[role], Path(aside) / role)
+        # Built aside and renamed, so that a folder in the cache is always whole. Of two processes that build it at
+        # once the first one's stays: the bytes are the same.
+        with tempfile.TemporaryDirectory(dir=cache, prefix=".model-") as aside:
+            _build(Path(aside) / "model")
             try:
-                os.rename(Path(aside) / role, folder)
+                os.rename(Path(aside) / "model", folder)
             except OSError:
                 if not folder.exists():
                     raise
@@ -44,7 +43,7 @@ def tiny_model(role: str) -> str:
 
 
 def _recipe() -> str:
-    """Return a hash of all that decides the models' bytes: the code, the world, and the libraries that write them."""
+    """Return a hash of all that decides its bytes: the code, the world, and the libraries that write them."""
     files = (__file__, untrained.__file__, worlds.__file__, grammar.__file__)
     digest = hashlib.sha256(b"".join(Path(file).read_bytes() for file in files))
     for package in ("tokenizers", "torch", "transformers"):
@@ -52,7 +51,7 @@ def _recipe() -> str:
     return digest.hexdigest()[:16]
 
 
-def _build(seed: int, spread: float, folder: Path) -> None:
+def _build(folder: Path) -> None:
     import torch
     from transformers import GenerationConfig, Qwen3Config, Qwen3ForCausalLM
 
@@ -68,12 +67,12 @@ def _build(seed: int, spread: float, folder: Path) -> None:
         head_dim=32,  # the smallest that vLLM's attention takes on a CPU
         max_position_embeddings=LENGTH,
         tie_word_embeddings=True,
-        initializer_range=spread,
+        initializer_range=_SPREAD,
         dtype="float32",
         **ends,
     )
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
+        torch.manual_seed(2)
         model = Qwen3ForCausalLM(config)
     model.generation_config = GenerationConfig(**ends)
     model.save_pretrained(folder)

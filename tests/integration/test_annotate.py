@@ -99,7 +99,7 @@ class Server:
             port = free.getsockname()[1]
         self.address = f"http://127.0.0.1:{port}"
         # What `vllm serve` runs, whose command does not know itself in the build for CPUs.
-        command = [sys.executable, "-m", "vllm.entrypoints.openai.api_server", "--model", tiny_model("teacher")]
+        command = [sys.executable, "-m", "vllm.entrypoints.openai.api_server", "--model", tiny_model()]
         command += ["--host", "127.0.0.1", "--port", str(port), "--dtype", "float32", "--max-num-seqs", "256"]
         command += ["--enforce-eager", "--no-enable-chunked-prefill"]
         command += ["--structured-outputs-config", '{"backend": "xgrammar", "disable_any_whitespace": true}']
@@ -128,7 +128,7 @@ def results(out: Path) -> list[dict]:
 
 
 def test_twenty_kills_and_a_server_change_nothing(candidates, server, tmp_path):
-    job = Annotation(candidates, tmp_path / "killed", tiny_model("teacher"))
+    job = Annotation(candidates, tmp_path / "killed", tiny_model())
     draw = random.Random(7)
     plan = [(kind, True) for kind in WORKING] + [(kind, False) for kind in ANY_TIME]
     draw.shuffle(plan)

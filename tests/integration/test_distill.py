@@ -25,7 +25,7 @@ R2R = str(Path(sys.executable).parent / "r2r")
 TRAINING = Path(__file__).parents[1] / "student" / "training.py"
 STEPS = 120
 SETTINGS = {
-    **{"student": tiny_model("student"), "steps": STEPS, "workers": 2, "learning_rate": 0.01, "lora_dropout": 0.1},
+    **{"student": tiny_model(), "steps": STEPS, "workers": 2, "learning_rate": 0.01, "lora_dropout": 0.1},
     **{"save_every": 10, "evaluate_every": 40, "held_out": 0.2, "reasoning": "direct", "max_length": 1024},
 }
 

@@ -44,7 +44,7 @@ runs:
 def run(data, tmp_path_factory):
     folder = tmp_path_factory.mktemp("dl19")
     file = folder / "run.yaml"
-    file.write_text(RUN_FILE.format(out=folder / "run", data=data, student=tiny_model("student")))
+    file.write_text(RUN_FILE.format(out=folder / "run", data=data, student=tiny_model()))
     done = subprocess.run(
         [Path(sys.executable).parent / "r2r", "run", file],
         env=os.environ | {"RAY_ADDRESS": "local"},
@@ -85,7 +85,7 @@ def test_published_figures(run):
 
 def test_peft_and_vllm_read_the_adapter_alike(run):
     """Plain PEFT and vLLM, with the folder alone, on prompts of real annotations, which training kept."""
-    folder, base = str(run / "distill" / "adapter"), tiny_model("student")
+    folder, base = str(run / "distill" / "adapter"), tiny_model()
     known = json.loads((run / "distill" / "check.json").read_text())["prompts"]
     for one, (adapted, plain) in zip(known, peft_logprobs(base, folder, known), strict=True):
         assert one["logprobs"] == pytest.approx(adapted, abs=1e-3)
@@ -123,9 +123,7 @@ def candidates_of(data):
 
 
 async def rank_in_every_way(adapter, query, texts):
-    ranker = Ranker(
-        tiny_model("student"), adapter, RerankSettings(passage_tokens=64, reason_chars=20, window=6, stride=3)
-    )
+    ranker = Ranker(tiny_model(), adapter, RerankSettings(passage_tokens=64, reason_chars=20, window=6, stride=3))
     try:
         for more in ({}, {"mode": "generate"}, {"mode": "score", "order": "last"}):
             ranker.settings = ranker.settings.model_copy(update=more)

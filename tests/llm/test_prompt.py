@@ -15,7 +15,7 @@ CONTROL = ["<|im_end|>", "<|im_start|>", "<|endoftext|>"]
 
 @pytest.fixture(scope="module")
 def tokenizer():
-    return load_tokenizer(tiny_model("student"))
+    return load_tokenizer(tiny_model())
 
 
 def test_a_passage_that_spells_control_tokens_is_text(tokenizer):

@@ -15,7 +15,7 @@ def saved(tmp_path):
     from peft import LoraConfig, get_peft_model
     from transformers import AutoModelForCausalLM
 
-    model = AutoModelForCausalLM.from_pretrained(tiny_model("student"))
+    model = AutoModelForCausalLM.from_pretrained(tiny_model())
     model = get_peft_model(model, LoraConfig(r=4, target_modules=["q_proj", "down_proj"], init_lora_weights=False))
     model.save_pretrained(tmp_path / "adapter")
     return tmp_path
@@ -30,7 +30,7 @@ def change(folder, edit):
 def test_a_sound_adapter_is_found_and_fits(saved):
     assert adapter.find(str(saved)) == adapter.find(str(saved / "adapter")) == str(saved / "adapter")
     adapter.check_saved(saved / "adapter")
-    adapter.check_fits(str(saved / "adapter"), tiny_model("student"))
+    adapter.check_fits(str(saved / "adapter"), tiny_model())
 
 
 def test_a_folder_without_an_adapter_is_named(tmp_path):
@@ -56,11 +56,11 @@ def test_an_adapter_with_an_empty_or_broken_tensor_is_found_out(saved):
 def test_an_adapter_of_another_width_is_refused(saved):
     change(saved, lambda name, tensor: tensor.repeat(1, 2) if "lora_A" in name else tensor)
     with pytest.raises(BadInput, match=r"made for another model \(.*\): its .* is .* wide, .* has"):
-        adapter.check_fits(str(saved / "adapter"), tiny_model("student"))
+        adapter.check_fits(str(saved / "adapter"), tiny_model())
 
 
 def test_an_adapter_for_other_layers_is_refused(saved):
     file = saved / "adapter" / "adapter_model.safetensors"
     save_file({name.replace("layers.1", "layers.31"): one for name, one in load_file(file).items()}, file)
     with pytest.raises(BadInput, match=r"has no layer model\.layers\.31"):
-        adapter.check_fits(str(saved / "adapter"), tiny_model("student"))
+        adapter.check_fits(str(saved / "adapter"), tiny_model())

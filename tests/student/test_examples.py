@@ -25,7 +25,7 @@ ROW = {
 
 @pytest.fixture(scope="module")
 def tokenizer():
-    return load_tokenizer(tiny_model("student"))
+    return load_tokenizer(tiny_model())
 
 
 @pytest.mark.parametrize("seed", range(5))

@@ -110,7 +110,7 @@ def test_a_written_order_is_read_as_strictly_as_a_teachers():
 
 
 def test_each_label_is_one_token():
-    tokenizer = load_tokenizer(tiny_model("student"))
+    tokenizer = load_tokenizer(tiny_model())
     found = label_ids(tokenizer, "demo")
     assert [tokenizer.decode([number]) for number in found] == list(LABELS)
 

@@ -56,7 +56,7 @@ class Model:
     max_length = 8192
 
     def __init__(self):
-        self.tokenizer = load_tokenizer(tiny_model("student"))
+        self.tokenizer = load_tokenizer(tiny_model())
         self.prompts, self.order, self.reasons = [], None, {}
 
     def _worth(self, message):

@@ -97,7 +97,7 @@ def make_student(folder: Path) -> None:
     """Write a tiny model with an odd number of weights in its adapter, which workers cannot share evenly."""
     from transformers import AutoTokenizer, Qwen3Config, Qwen3ForCausalLM
 
-    tokenizer = AutoTokenizer.from_pretrained(tiny_model("student"))
+    tokenizer = AutoTokenizer.from_pretrained(tiny_model())
     config = Qwen3Config(
         **{"vocab_size": len(tokenizer), "hidden_size": 33, "intermediate_size": 35, "num_hidden_layers": 2},
         **{"num_attention_heads": 2, "num_key_value_heads": 1, "head_dim": 16, "initializer_range": 0.2},

@@ -42,7 +42,7 @@ class Model:
 
     def __init__(self, *replies):
         self.replies, self.asked = list(replies), []
-        self.tokenizer = load_tokenizer(tiny_model("teacher"))
+        self.tokenizer = load_tokenizer(tiny_model())
 
     async def complete(self, message, *, max_tokens, schema, temperature, seed):
         self.asked.append({"message": message, "temperature": temperature, "seed": seed})
