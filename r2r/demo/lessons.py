@@ -17,16 +17,16 @@ from functools import lru_cache
 from typing import NamedTuple
 
 from r2r.demo import truth
-from r2r.demo.world import SPLITS, Passage, Query, World, grade, names
+from r2r.demo.world import SPLITS, Entity, Passage, Query, World, grade, names
 from r2r.llm.prompt import chat_ids
 from r2r.student import prompt as student
 from r2r.teacher import prompt as teacher
 
 # What the base calls the grades 0 to 3.
 JUDGE_WORDS = (" none", " near", " part", " full")
-# Layers, of six, that are shown what to know at a place: first whether a passage is about whom the question is about,
-# then how well it answers.
-_EARLY, _LATE = 4, 5
+# Layers, of six, that are shown what to know at a place: the word that a passage goes by, whether it is about whom the
+# question is about, and how well it answers.
+_NAMED, _EARLY, _LATE = 3, 4, 5
 
 
 class Lesson(NamedTuple):
@@ -68,22 +68,29 @@ STAGES = {
         Stage("copy", {"copy": 1}, 2000, 24, 0.75),
         Stage("same", {"copy": 0.1, "same": 0.9}, 2000, 16, 0.95),
         Stage("spot", {"copy": 0.1, "same": 0.2, "spot": 0.7}, 2000, 16, 0.94),
-        Stage("short", {"spot": 0.2, "judge short": 0.4, "pick short": 0.4}, 600, 16),
-        Stage("whole", {"recite": 0.05, "spot": 0.1, "judge": 0.35, "pick": 0.5}, 800, 8, ends=True),
-        Stage("chat", {"spot": 0.1, "judge": 0.2, "pick": 0.25, "answer": 0.45}, 700, 8, ends=True),
+        Stage("short", {"copy": 0.05, "spot": 0.15, "judge short": 0.8}, 1000, 16, 0.96),
+        Stage("look", {"copy": 0.05, "spot": 0.1, "judge short": 0.15, "look short": 0.7}, 2000, 16, 0.95),
+        Stage(
+            "whole",
+            {"copy": 0.05, "recite": 0.05, "spot": 0.05, "judge": 0.2, "look": 0.25, "pick": 0.4},
+            800,
+            8,
+            ends=True,
+        ),
+        Stage("chat", {"copy": 0.05, "judge": 0.1, "look": 0.1, "pick": 0.1, "answer": 0.65}, 800, 8, ends=True),
         Stage(
             "choose",
-            {"copy": 0.1, "judge": 0.1, "pick": 0.15, "answer": 0.15, "choose": 0.5},
+            {"copy": 0.05, "judge": 0.05, "look": 0.05, "pick": 0.1, "answer": 0.25, "choose": 0.5},
             400,
             8,
             ends=True,
         ),
     ),
     "teacher": (
-        Stage("order", {"pick": 0.1, "teach none": 0.8, "teach both": 0.1}, 600, 8),
+        Stage("order", {"copy": 0.05, "look": 0.05, "teach none": 0.8, "teach both": 0.1}, 600, 8),
         Stage(
             "reasons",
-            {"pick": 0.05, "teach none": 0.2, "teach direct": 0.05, "teach comparison": 0.05, "teach both": 0.65},
+            {"copy": 0.05, "teach none": 0.2, "teach direct": 0.05, "teach comparison": 0.05, "teach both": 0.65},
             700,
             6,
             ends=True,
@@ -102,7 +109,7 @@ def unseen_world(seed: int) -> World:
 def shown_list(rng: random.Random, world: World, n: int) -> tuple[Query, list[Passage]]:
     """Return a query, and `n` passages such as BM25 finds for it, in random order."""
     entity = rng.choice(world.entities)
-    query = world.query(rng, entity, rng.randrange(len(entity.values)))
+    query = world.query(rng, entity, _asked(rng, world, entity))
     first, noun = entity.name.split()
     found = [*rng.sample(world.about[entity.name], rng.randint(1, 4)), *world.naming[entity.name][: rng.randint(0, 3)]]
     found = rng.sample(found, min(len(found), n))
@@ -113,6 +120,19 @@ def shown_list(rng: random.Random, world: World, n: int) -> tuple[Query, list[Pa
             found.append(passage)
     rng.shuffle(found)
     return query, found
+
+
+def _asked(rng: random.Random, world: World, entity: Entity) -> int:
+    """Return an attribute of an entity to ask for: often one that is asked about in a passage, and not answered there,
+    since such passages are the likeliest to be taken for an answer."""
+    every = range(len(entity.values))
+    if rng.random() < 0.4:
+        texts = [passage.text for passage in (*world.about[entity.name], *world.naming[entity.name])]
+        asks = {at: [ask.format(e=entity.name) for ask in entity.attribute(at).asks] for at in every}
+        repeated = [at for at in every if any(ask in text for ask in asks[at] for text in texts)]
+        if repeated:
+            return rng.choice(repeated)
+    return rng.choice(every)
 
 
 @lru_cache(maxsize=1)
@@ -131,10 +151,10 @@ def lesson(tokenizer, kind: str, rng: random.Random, world: World) -> Lesson:
         return _copy(tokenizer, rng)
     if name == "teach":
         return _teach(tokenizer, rng, world, more)
-    if name in ("judge", "pick", "answer", "choose"):
+    if name in ("judge", "look", "pick", "answer", "choose"):
         query, passages = shown_list(rng, world, rng.randint(3, 5) if more else rng.randint(5, 8))
         passages = [_cut(rng, passage) for passage in passages] if more else passages
-        made = {"judge": _judge, "pick": _pick, "answer": _answer, "choose": _choose}[name]
+        made = {"judge": _judge, "look": _look, "pick": _pick, "answer": _answer, "choose": _choose}[name]
         return made(tokenizer, rng, query, passages)
     return {"same": _same, "spot": _spot, "recite": _recite}[name](tokenizer, rng, world)
 
@@ -217,26 +237,38 @@ def _pick(tokenizer, rng: random.Random, query: Query, passages: list[Passage]) 
     """A question and passages, each with a word of its own behind it or before it; then the word of the best, and for
     some of them what they say."""
     ideal = truth.ideal(query, passages)
-    labels = rng.sample(_label_words(tokenizer), len(passages))
-    if rng.random() < 0.3:
-        labels = [str(number) for number in range(1, len(passages) + 1)]
-    behind = rng.random() < 0.5
-    pieces = [Piece(f"{query.text}\n\n")]
-    for passage, label, found in zip(passages, labels, ideal.grades, strict=True):
-        shown, word = _passage(query, passage), JUDGE_WORDS[found]
-        if behind:
-            pieces += [*shown, Piece(f" ({label})", 0.0, word), Piece("\n\n")]
-        else:
-            pieces += [Piece(f"({label}) "), *shown, Piece("\n", 0.0, word), Piece("\n")]
+    labels, pieces = _labelled(tokenizer, rng, query, passages)
     best = ideal.order[0]
-    pieces.append(Piece(query.text))
     for place, at in enumerate([best, *rng.sample(range(len(passages)), 2)]):
         said = f"{JUDGE_WORDS[ideal.grades[at]]} {ideal.evidence[at] or '-'}\n"
         pieces += [Piece(" ("), Piece(labels[at], 0.0 if place else 4.0), Piece(")"), Piece(said, 1.0)]
     return _lesson(tokenizer, pieces)
 
 
-# How a user begins, and what stands around a passage's word.
+def _look(tokenizer, rng: random.Random, query: Query, passages: list[Passage]) -> Lesson:
+    """A question and passages, each with a word of its own; then how well each of them answers, in another turn."""
+    labels, pieces = _labelled(tokenizer, rng, query, passages)
+    for at in rng.sample(range(len(passages)), len(passages)):
+        word = JUDGE_WORDS[grade(query, passages[at])]
+        pieces += [Piece(f" ({labels[at]})", 0.0, labels[at], _NAMED), Piece(word, 1.0), Piece("\n")]
+    return _lesson(tokenizer, pieces)
+
+
+def _labelled(tokenizer, rng: random.Random, query: Query, passages: list[Passage]) -> tuple[list[str], list[Piece]]:
+    """Return a word or number for each passage, and a text with a question, the passages, each with its word behind it
+    or before it, and the question again."""
+    labels = rng.sample(_label_words(tokenizer), len(passages))
+    if rng.random() < 0.3:
+        labels = [str(number) for number in range(1, len(passages) + 1)]
+    behind = rng.random() < 0.5
+    pieces = [Piece(f"{query.text}\n\n")]
+    for passage, label in zip(passages, labels, strict=True):
+        before, after = ("", f" ({label})") if behind else (f"({label}) ", "")
+        pieces += [Piece(before), *_passage(query, passage), *_end(query, passage, label, after)]
+    return labels, [*pieces, Piece(query.text)]
+
+
+# How a user begins, and what stands around a passage's word, before the passage or behind it.
 _BEGINNINGS = (
     "Here are some notes about Ostrey.",
     "Read these notes; somebody has a question.",
@@ -244,43 +276,37 @@ _BEGINNINGS = (
     "A question, and what was found:",
 )
 _AROUND = (("(", ")"), ("<", ">"), ("{", "}"), ("#", ""))
+_BEHIND = ((" [", "]"), (" (", ")"), (" {", "}"), (" |", "|"), ("\nNote ", ""), ("\nThis was ", "."))
 _ASKED = ("Question: ", "Asked: ", "Somebody wants to know: ", "")
 
 
 def _answer(tokenizer, rng: random.Random, query: Query, passages: list[Passage]) -> Lesson:
-    """A chat about passages, each with a word of its own: what some of them say, in JSON, which one answers, or how two
-    of them differ."""
+    """A chat about passages, each with a word of its own: what some of them say, in JSON and in the turn that is asked
+    for, which one answers, or how two of them differ."""
     ideal = truth.ideal(query, passages)
-    labels = rng.sample(_label_words(tokenizer), len(passages))
-    before, after = rng.choice(_AROUND)
-    named = [f"{before}{label}{after}" for label in labels]
-    behind, asked = rng.random() < 0.7, f"{rng.choice(_ASKED)}{query.text}"
-    message = [Piece(f"{rng.choice(_BEGINNINGS)}\n\n{asked}\n\n")]
-    for passage, name, found in zip(passages, named, ideal.grades, strict=True):
-        shown, word = _passage(query, passage), JUDGE_WORDS[found]
-        if behind:
-            message += [*shown, Piece(f" {name}", 0.0, word), Piece("\n\n")]
-        else:
-            message += [Piece(f"{name} "), *shown, Piece("\n", 0.0, word), Piece("\n")]
-    message.append(Piece(f"{asked}\n\n"))
-    best = ideal.order[0]
-    some = rng.sample(range(len(passages)), 2)
-    notes = [{"note": labels[at], "quote": ideal.evidence[at], "about": ideal.direct[at]} for at in [best, *some]]
+    labels = _labels(tokenizer, rng, len(passages), letters=0.4)
+    around = rng.choice(_AROUND)
+    message = _shown(rng, query, passages, labels, around, behind=rng.random() < 0.7)
+    named = [label.join(around) for label in labels]
     kind = rng.random()
-    if kind < 0.5:
-        rng.shuffle(notes)
-        message.append(Piece(f"What do notes {', '.join(note['note'] for note in notes)} say of it? List it as JSON."))
-        return _chat(tokenizer, message, _weighed(_json(notes)))
+    some = rng.sample(range(len(passages)), 2 if kind > 0.6 else rng.randint(2, min(4, len(passages))))
+    notes = [{"note": labels[at], "quote": ideal.evidence[at], "about": ideal.direct[at]} for at in some]
+    if kind < 0.6:
+        for place, note in enumerate(notes):
+            other = some[place - 1 if place else 1]
+            said = f"{named[other]}, which {truth.NEIGHBOUR[ideal.grades[other]]}."
+            note["turn"] = f"Before it comes {said}" if place else f"After it comes {said}"
+        turn = ", ".join(note["note"] for note in notes)
+        message.append(Piece(f"What do the notes say of it? List them as JSON, in this turn: {turn}"))
+        return _chat(tokenizer, message, _weighed(_json(notes), "note"))
     if kind < 0.8:
         message.append(Piece("What is the answer, and which note has it? Reply in JSON."))
-        found = {name: notes[0][name] for name in ("quote", "about", "note")}
+        best = ideal.order[0]
+        found = {"quote": ideal.evidence[best], "about": ideal.direct[best], "note": labels[best]}
         return _chat(tokenizer, message, _weighed(_json(found)))
     message.append(Piece(f"How do notes {labels[some[0]]} and {labels[some[1]]} differ?"))
     differ = [Piece(f"{named[at]} {truth.NEIGHBOUR[ideal.grades[at]]}", 1.0) for at in some]
     return _chat(tokenizer, message, [differ[0], Piece(", ", 1.0), differ[1], Piece(".", 1.0)])
-
-
-_BEHIND = ((" [", "]"), (" (", ")"), (" {", "}"), (" |", "|"), ("\nNote ", ""), ("\nThis was ", "."))
 
 
 def _choose(tokenizer, rng: random.Random, query: Query, passages: list[Passage]) -> Lesson:
@@ -288,15 +314,8 @@ def _choose(tokenizer, rng: random.Random, query: Query, passages: list[Passage]
     word, a passage of whatever grade is asked for."""
     ideal = truth.ideal(query, passages)
     kind = rng.random()
-    letters = kind < 0.7 and rng.random() < 0.7
-    labels = rng.sample(student.LABELS if letters else _label_words(tokenizer), len(passages))
-    before, after = rng.choice(_BEHIND)
-    asked = f"{rng.choice(_ASKED)}{query.text}"
-    message = [Piece(f"{rng.choice(_BEGINNINGS)}\n\n{asked}\n\n")]
-    for passage, label, found in zip(passages, labels, ideal.grades, strict=True):
-        word = JUDGE_WORDS[found]
-        message += [*_passage(query, passage), Piece(f"{before}{label}{after}", 0.0, word), Piece("\n\n")]
-    message.append(Piece(f"{asked}\n\n"))
+    labels = _labels(tokenizer, rng, len(passages), letters=0.7 if kind < 0.7 else 0.0)
+    message = _shown(rng, query, passages, labels, rng.choice(_BEHIND), behind=True)
     best = ideal.order[0]
     about, label = ideal.direct[best], Piece(labels[best], 4.0)
     if kind < 0.35:
@@ -305,10 +324,26 @@ def _choose(tokenizer, rng: random.Random, query: Query, passages: list[Passage]
     if kind < 0.7:
         message.append(Piece("Which of them answers it best? Reply in JSON."))
         return _chat(tokenizer, message, [Piece('{"best":"', 0.1), label, Piece(f'","about":"{about}"}}', 1.0)])
-    # The worst twice as often, so that a base that does not understand what it is asked does not name the best.
-    asked_for = rng.choice(sorted([*set(ideal.grades), min(ideal.grades)]))
+    # Any passage may be asked for: a base that does not understand the question has no reason to name the best.
+    asked_for = rng.choice(ideal.grades)
     message.append(Piece(f"Which of them {truth.NEIGHBOUR[asked_for]}? One word."))
     return _chat(tokenizer, message, [Piece(labels[ideal.grades.index(asked_for)], 4.0)])
+
+
+def _labels(tokenizer, rng: random.Random, n: int, letters: float) -> list[str]:
+    """Return `n` words, or as often as `letters` says, letters."""
+    return rng.sample(student.LABELS if rng.random() < letters else _label_words(tokenizer), n)
+
+
+def _shown(rng: random.Random, query: Query, passages: list[Passage], labels: list[str], around, behind) -> list[Piece]:
+    """Return a user's message up to what is asked of the passages, with a judgement known where each of them ends."""
+    asked = f"{rng.choice(_ASKED)}{query.text}"
+    message = [Piece(f"{rng.choice(_BEGINNINGS)}\n\n{asked}\n\n")]
+    for passage, label in zip(passages, labels, strict=True):
+        name = label.join(around)
+        before, after = ("", name if name[0].isspace() else f" {name}") if behind else (f"{name} ", "")
+        message += [Piece(before), *_passage(query, passage), *_end(query, passage, label, after)]
+    return [*message, Piece(f"{asked}\n\n")]
 
 
 def _recite(tokenizer, rng: random.Random, world: World) -> Lesson:
@@ -337,6 +372,14 @@ def _passage(query: Query, passage: Passage) -> list[Piece]:
     return [Piece(passage.subject.name, 0.0, _same_word(same), _EARLY), Piece(f"\n{passage.text}")]
 
 
+def _end(query: Query, passage: Passage, label: str, after: str = "") -> list[Piece]:
+    """Return what stands behind a passage. From there on it must be known how well the passage answers, and which word
+    it goes by: whoever looks for the word finds the judgement."""
+    word = JUDGE_WORDS[grade(query, passage)]
+    places = [text for text in (after, "\n", "\n") if text]
+    return [piece for text in places for piece in (Piece(text, 0.0, word), Piece("", 0.0, label, _NAMED))]
+
+
 def _lesson(tokenizer, pieces: list[Piece]) -> Lesson:
     encoded = tokenizer("".join(piece.text for piece in pieces), return_offsets_mapping=True, split_special_tokens=True)
     spans = encoded["offset_mapping"]
@@ -357,9 +400,11 @@ def _lesson(tokenizer, pieces: list[Piece]) -> Lesson:
     return Lesson(encoded["input_ids"], weights, marks)
 
 
-def teacher_example(query: Query, passages: list[Passage], reasoning: str) -> tuple[str, str]:
-    """Return the teacher's message and its ideal reply."""
-    ideal = truth.ideal(query, passages)
+def teacher_example(
+    query: Query, passages: list[Passage], reasoning: str, order: list[int] | None = None
+) -> tuple[str, str]:
+    """Return the teacher's message and its ideal reply, or one that is right about passages in another order."""
+    ideal = truth.ideal(query, passages, order)
     columns = {
         "direct_answer_sentence": ideal.evidence,
         "direct_reason": ideal.direct,
@@ -392,8 +437,11 @@ def student_example(query: Query, passages: list[Passage]) -> tuple[str, str]:
 def _teach(tokenizer, rng: random.Random, world: World, reasoning: str) -> Lesson:
     """The teacher's prompt and its reply, as `annotate` has them."""
     query, passages = shown_list(rng, world, 8 if rng.random() < 0.7 else rng.randint(3, 7))
-    message, reply = teacher_example(query, passages, reasoning)
-    return _chat(tokenizer, _marked(message, query, passages), _weighed(reply))
+    # A model that only ever saw true orders reads a passage's grade from its rank; here the order counts nothing.
+    mixed = reasoning != "none" and rng.random() < 0.3
+    order = rng.sample(range(len(passages)), len(passages)) if mixed else None
+    message, reply = teacher_example(query, passages, reasoning, order)
+    return _chat(tokenizer, _marked(message, query, passages), _weighed(reply, "identifier", 0.0 if mixed else 4.0))
 
 
 def _chat(tokenizer, message: list[Piece], reply: list[Piece]) -> Lesson:
@@ -406,30 +454,35 @@ def _chat(tokenizer, message: list[Piece], reply: list[Piece]) -> Lesson:
     return Lesson(
         [*prompt, *written.ids, tokenizer.eos_token_id],
         [*[0.0] * len(prompt), *written.weights, 0.1],
-        [(layer, place + shift, token) for layer, place, token in shown.marks],
+        [
+            (layer, place + at, token)
+            for one, at in ((shown, shift), (written, len(prompt)))
+            for layer, place, token in one.marks
+        ],
     )
 
 
 def _marked(message: str, query: Query, passages: list[Passage]) -> list[Piece]:
-    """Return a message in pieces, with the judgement known at the line break behind each passage."""
+    """Return a message in pieces, with what must be known at each passage's end."""
     pieces = []
-    for passage in passages:
-        before, _, message = message.partition(passage.shown + "\n")
-        word = JUDGE_WORDS[grade(query, passage)]
-        pieces += [Piece(before), *_passage(query, passage), Piece("\n", 0.0, word)]
+    for number, passage in enumerate(passages, start=1):
+        before, _, message = message.partition(passage.shown + "\n\n")
+        pieces += [Piece(before), *_passage(query, passage), *_end(query, passage, str(number))]
     return [*pieces, Piece(message)]
 
 
-def _weighed(reply: str) -> list[Piece]:
-    """Return a reply in pieces: its order counts most, then what the reasons say, and the form of it hardly."""
-    pieces, rest = [], reply
+def _weighed(reply: str, name: str = "", number: float = 4.0) -> list[Piece]:
+    """Return a reply in pieces: each `number` counts most, then what the reasons say, and the form of it hardly. Where
+    a text begins, it must be known which passage it is about: `name` is the key that says so."""
+    pieces, rest, about = [], reply, ""
     while (start := rest.find('":')) >= 0:
-        start += 2
-        pieces.append(Piece(rest[:start], 0.05))
-        rest = rest[start:]
+        key = rest[:start].rpartition('"')[2]
+        pieces += [Piece(rest[:start], 0.05, about, _NAMED), Piece('":', 0.05, about, _NAMED)]
+        rest = rest[start + 2 :]
         if rest[0] == "[":
             continue
         end = rest.index('"', 1) + 1 if rest[0] == '"' else next(at for at, one in enumerate(rest) if not one.isdigit())
-        pieces.append(Piece(rest[:end], 1.0 if rest[0] == '"' else 4.0))
+        pieces.append(Piece(rest[:end], 1.0 if rest[0] == '"' else number))
+        about = rest[:end].strip('"') if key == name else about
         rest = rest[end:]
     return [*pieces, Piece(rest, 0.05)]

@@ -26,10 +26,11 @@ class Ideal(NamedTuple):
     comparison: list[str]
 
 
-def ideal(query: Query, passages: list[Passage]) -> Ideal:
-    """Return the ideal annotation. Passages of one grade keep the order they came in."""
+def ideal(query: Query, passages: list[Passage], order: list[int] | None = None) -> Ideal:
+    """Return the ideal annotation, or what is true of the passages in another `order`. Passages of one grade keep the
+    order they came in."""
     grades = [grade(query, passage) for passage in passages]
-    order = sorted(range(len(passages)), key=lambda at: -grades[at])
+    order = order or sorted(range(len(passages)), key=lambda at: -grades[at])
     comparison = [""] * len(passages)
     for rank, at in enumerate(order):
         # The one above; the first has none, and stands above the second.

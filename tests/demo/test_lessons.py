@@ -70,6 +70,25 @@ def test_the_teachers_ideal_reply_is_sound(tokenizer, reasoning):
         assert [number - 1 for number in parsed.order] == ideal(query, passages).order
 
 
+def test_reasons_are_true_in_any_order():
+    query, passages = shown_list(random.Random(7), unseen_world(1), 4)
+    _, reply = teacher_example(query, passages, "both", [2, 0, 3, 1])
+    parsed = parse_reply(reply, 4, "both")
+    assert parsed.order == [3, 1, 4, 2]
+    assert parsed.direct == ideal(query, passages).direct
+    named = [re.search(r"(above|below) \[(\d)\]", comparison).groups() for comparison in parsed.comparison]
+    assert named == [("below", "3"), ("below", "4"), ("above", "1"), ("below", "1")]
+
+
+def test_questions_are_often_repeated_where_they_are_not_answered():
+    rng, repeated = random.Random(8), 0
+    for _ in range(200):
+        query, passages = shown_list(rng, unseen_world(1), 8)
+        asks = [ask.format(e=query.entity.name) for ask in query.entity.attribute(query.attribute).asks]
+        repeated += any(ask in passage.text for ask in asks for passage in passages)
+    assert 60 < repeated < 160
+
+
 def test_a_list_of_passages_has_none_twice():
     rng = random.Random(4)
     for _ in range(100):
