@@ -78,9 +78,10 @@ STAGES = {
             ends=True,
         ),
         Stage("chat", {"copy": 0.05, "judge": 0.1, "look": 0.1, "pick": 0.1, "answer": 0.65}, 800, 8, ends=True),
+        Stage("list", {"copy": 0.05, "judge": 0.1, "look": 0.05, "answer": 0.2, "list": 0.6}, 500, 8, ends=True),
         Stage(
             "choose",
-            {"copy": 0.05, "judge": 0.05, "look": 0.05, "pick": 0.1, "answer": 0.25, "choose": 0.5},
+            {"copy": 0.05, "judge": 0.05, "list": 0.15, "pick": 0.05, "answer": 0.2, "choose": 0.5},
             400,
             8,
             ends=True,
@@ -151,11 +152,11 @@ def lesson(tokenizer, kind: str, rng: random.Random, world: World) -> Lesson:
         return _copy(tokenizer, rng)
     if name == "teach":
         return _teach(tokenizer, rng, world, more)
-    if name in ("judge", "look", "pick", "answer", "choose"):
+    if name in ("judge", "look", "list", "pick", "answer", "choose"):
         query, passages = shown_list(rng, world, rng.randint(3, 5) if more else rng.randint(5, 8))
         passages = [_cut(rng, passage) for passage in passages] if more else passages
-        made = {"judge": _judge, "look": _look, "pick": _pick, "answer": _answer, "choose": _choose}[name]
-        return made(tokenizer, rng, query, passages)
+        listed = {"judge": _judge, "look": _look, "list": _list, "pick": _pick, "answer": _answer, "choose": _choose}
+        return listed[name](tokenizer, rng, query, passages)
     return {"same": _same, "spot": _spot, "recite": _recite}[name](tokenizer, rng, world)
 
 
@@ -268,6 +269,31 @@ def _labelled(tokenizer, rng: random.Random, query: Query, passages: list[Passag
     return labels, [*pieces, Piece(query.text)]
 
 
+def _list(tokenizer, rng: random.Random, query: Query, passages: list[Passage]) -> Lesson:
+    """A question and passages, each with a letter or word behind it, and a turn; then in this turn how well each of
+    them answers, whom it is about, and the one before it."""
+    letters = rng.random() < 0.7
+    labels = _labels(tokenizer, rng, len(passages), letters)
+    between = rng.choice((", ", " - ", " then ", "/")) if letters else "/"
+    before, after = rng.choice(_BEHIND)
+    pieces = [Piece(f"{query.text}\n\n")]
+    for passage, label in zip(passages, labels, strict=True):
+        pieces += [*_passage(query, passage), *_end(query, passage, label, f"{before}{label}{after}", passage.subject)]
+    turn = rng.sample(range(len(passages)), len(passages))
+    pieces.append(Piece(f"{query.text}\n{between.join(labels[at] for at in turn)}\n"))
+    last = said = ""
+    for at in turn:
+        word, label, name = JUDGE_WORDS[grade(query, passages[at])], labels[at], passages[at].subject.name
+        pieces += [Piece("(", 0.0, last, _NAMED), Piece(label, 1.0)]
+        pieces += [Piece(")", 0.0, label, _NAMED), Piece(f"{word}, the {name}", 1.0)]
+        if last:
+            pieces += [Piece(", after (", 0.0, last, _NAMED), Piece(last, 1.0)]
+            pieces += [Piece(")", 0.0, last, _NAMED), Piece(said, 1.0)]
+        pieces.append(Piece("\n"))
+        last, said = label, word
+    return _lesson(tokenizer, pieces)
+
+
 # How a user begins, and what stands around a passage's word, before the passage or behind it.
 _BEGINNINGS = (
     "Here are some notes about Ostrey.",
@@ -372,12 +398,13 @@ def _passage(query: Query, passage: Passage) -> list[Piece]:
     return [Piece(passage.subject.name, 0.0, _same_word(same), _EARLY), Piece(f"\n{passage.text}")]
 
 
-def _end(query: Query, passage: Passage, label: str, after: str = "") -> list[Piece]:
+def _end(query: Query, passage: Passage, label: str, after: str = "", subject: Entity | None = None) -> list[Piece]:
     """Return what stands behind a passage. From there on it must be known how well the passage answers, and which word
-    it goes by: whoever looks for the word finds the judgement."""
+    it goes by: whoever looks for the word finds the judgement, and the name where there is a `subject`."""
     word = JUDGE_WORDS[grade(query, passage)]
     places = [text for text in (after, "\n", "\n") if text]
-    return [piece for text in places for piece in (Piece(text, 0.0, word), Piece("", 0.0, label, _NAMED))]
+    pieces = [piece for text in places for piece in (Piece(text, 0.0, word), Piece("", 0.0, label, _NAMED))]
+    return [*pieces, Piece("", 0.0, f" {subject.name}", _EARLY)] if subject else pieces
 
 
 def _lesson(tokenizer, pieces: list[Piece]) -> Lesson:
