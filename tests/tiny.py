@@ -16,7 +16,7 @@ from pathlib import Path
 
 from r2r.demo import grammar, untrained
 from r2r.demo import world as worlds
-from r2r.demo.untrained import LENGTH, byte_level_bpe
+from r2r.demo.untrained import byte_level_bpe, qwen3
 from r2r.demo.world import world
 
 # Of the weights: wide enough for what it says to depend on the passages.
@@ -52,32 +52,8 @@ def _recipe() -> str:
 
 
 def _build(folder: Path) -> None:
-    import torch
-    from transformers import GenerationConfig, Qwen3Config, Qwen3ForCausalLM
-
-    tokenizer = _tokenizer()
-    ends = {"eos_token_id": tokenizer.eos_token_id, "pad_token_id": tokenizer.pad_token_id}
-    config = Qwen3Config(
-        vocab_size=_VOCABULARY,
-        hidden_size=64,
-        intermediate_size=128,
-        num_hidden_layers=2,
-        num_attention_heads=2,
-        num_key_value_heads=1,
-        head_dim=32,  # the smallest that vLLM's attention takes on a CPU
-        max_position_embeddings=LENGTH,
-        tie_word_embeddings=True,
-        initializer_range=_SPREAD,
-        dtype="float32",
-        **ends,
-    )
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(2)
-        model = Qwen3ForCausalLM(config)
-    model.generation_config = GenerationConfig(**ends)
+    tokenizer = byte_level_bpe((passage.shown for passage in world().world.passages), _VOCABULARY)
+    sizes = {"hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 2}
+    model = qwen3(tokenizer, 2, _SPREAD, vocab_size=_VOCABULARY, num_attention_heads=2, num_key_value_heads=1, **sizes)
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
-
-
-def _tokenizer():
-    return byte_level_bpe((passage.shown for passage in world().world.passages), _VOCABULARY)

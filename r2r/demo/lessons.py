@@ -128,9 +128,8 @@ def _asked(rng: random.Random, world: World, entity: Entity) -> int:
     since such passages are the likeliest to be taken for an answer."""
     every = range(len(entity.values))
     if rng.random() < 0.4:
-        texts = [passage.text for passage in (*world.about[entity.name], *world.naming[entity.name])]
-        asks = {at: [ask.format(e=entity.name) for ask in entity.attribute(at).asks] for at in every}
-        repeated = [at for at in every if any(ask in text for ask in asks[at] for text in texts)]
+        said = " ".join(passage.text for passage in (*world.about[entity.name], *world.naming[entity.name]))
+        repeated = [at for at in every if any(ask.format(e=entity.name) in said for ask in entity.attribute(at).asks)]
         if repeated:
             return rng.choice(repeated)
     return rng.choice(every)
@@ -152,10 +151,10 @@ def lesson(tokenizer, kind: str, rng: random.Random, world: World) -> Lesson:
         return _copy(tokenizer, rng)
     if name == "teach":
         return _teach(tokenizer, rng, world, more)
-    if name in ("judge", "look", "list", "pick", "answer", "choose"):
+    listed = {"judge": _judge, "look": _look, "list": _list, "pick": _pick, "answer": _answer, "choose": _choose}
+    if name in listed:
         query, passages = shown_list(rng, world, rng.randint(3, 5) if more else rng.randint(5, 8))
         passages = [_cut(rng, passage) for passage in passages] if more else passages
-        listed = {"judge": _judge, "look": _look, "list": _list, "pick": _pick, "answer": _answer, "choose": _choose}
         return listed[name](tokenizer, rng, query, passages)
     return {"same": _same, "spot": _spot, "recite": _recite}[name](tokenizer, rng, world)
 
@@ -261,12 +260,8 @@ def _labelled(tokenizer, rng: random.Random, query: Query, passages: list[Passag
     labels = rng.sample(_label_words(tokenizer), len(passages))
     if rng.random() < 0.3:
         labels = [str(number) for number in range(1, len(passages) + 1)]
-    behind = rng.random() < 0.5
-    pieces = [Piece(f"{query.text}\n\n")]
-    for passage, label in zip(passages, labels, strict=True):
-        before, after = ("", f" ({label})") if behind else (f"({label}) ", "")
-        pieces += [Piece(before), *_passage(query, passage), *_end(query, passage, label, after)]
-    return labels, [*pieces, Piece(query.text)]
+    listed = _passages(query, passages, labels, ("(", ")"), behind=rng.random() < 0.5)
+    return labels, [Piece(f"{query.text}\n\n"), *listed, Piece(query.text)]
 
 
 def _list(tokenizer, rng: random.Random, query: Query, passages: list[Passage]) -> Lesson:
@@ -275,10 +270,8 @@ def _list(tokenizer, rng: random.Random, query: Query, passages: list[Passage]) 
     letters = rng.random() < 0.7
     labels = _labels(tokenizer, rng, len(passages), letters)
     between = rng.choice((", ", " - ", " then ", "/")) if letters else "/"
-    before, after = rng.choice(_BEHIND)
-    pieces = [Piece(f"{query.text}\n\n")]
-    for passage, label in zip(passages, labels, strict=True):
-        pieces += [*_passage(query, passage), *_end(query, passage, label, f"{before}{label}{after}", passage.subject)]
+    listed = _passages(query, passages, labels, rng.choice(_BEHIND), behind=True, subjects=True)
+    pieces = [Piece(f"{query.text}\n\n"), *listed]
     turn = rng.sample(range(len(passages)), len(passages))
     pieces.append(Piece(f"{query.text}\n{between.join(labels[at] for at in turn)}\n"))
     last = said = ""
@@ -364,12 +357,18 @@ def _labels(tokenizer, rng: random.Random, n: int, letters: float) -> list[str]:
 def _shown(rng: random.Random, query: Query, passages: list[Passage], labels: list[str], around, behind) -> list[Piece]:
     """Return a user's message up to what is asked of the passages, with a judgement known where each of them ends."""
     asked = f"{rng.choice(_ASKED)}{query.text}"
-    message = [Piece(f"{rng.choice(_BEGINNINGS)}\n\n{asked}\n\n")]
+    beginning = Piece(f"{rng.choice(_BEGINNINGS)}\n\n{asked}\n\n")
+    return [beginning, *_passages(query, passages, labels, around, behind), Piece(f"{asked}\n\n")]
+
+
+def _passages(query: Query, passages: list[Passage], labels, around, behind, subjects=False) -> list[Piece]:
+    """Return passages with their labels, `around` which something stands, before them or behind them."""
+    pieces = []
     for passage, label in zip(passages, labels, strict=True):
         name = label.join(around)
         before, after = ("", name if name[0].isspace() else f" {name}") if behind else (f"{name} ", "")
-        message += [Piece(before), *_passage(query, passage), *_end(query, passage, label, after)]
-    return [*message, Piece(f"{asked}\n\n")]
+        pieces += [Piece(before), *_passage(query, passage), *_end(query, passage, label, after, subjects)]
+    return pieces
 
 
 def _recite(tokenizer, rng: random.Random, world: World) -> Lesson:
@@ -398,13 +397,13 @@ def _passage(query: Query, passage: Passage) -> list[Piece]:
     return [Piece(passage.subject.name, 0.0, _same_word(same), _EARLY), Piece(f"\n{passage.text}")]
 
 
-def _end(query: Query, passage: Passage, label: str, after: str = "", subject: Entity | None = None) -> list[Piece]:
+def _end(query: Query, passage: Passage, label: str, after: str = "", subject: bool = False) -> list[Piece]:
     """Return what stands behind a passage. From there on it must be known how well the passage answers, and which word
-    it goes by: whoever looks for the word finds the judgement, and the name where there is a `subject`."""
+    it goes by: whoever looks for the word finds the judgement, and with `subject` the name of whom it is about."""
     word = JUDGE_WORDS[grade(query, passage)]
     places = [text for text in (after, "\n", "\n") if text]
     pieces = [piece for text in places for piece in (Piece(text, 0.0, word), Piece("", 0.0, label, _NAMED))]
-    return [*pieces, Piece("", 0.0, f" {subject.name}", _EARLY)] if subject else pieces
+    return [*pieces, Piece("", 0.0, f" {passage.subject.name}", _EARLY)] if subject else pieces
 
 
 def _lesson(tokenizer, pieces: list[Piece]) -> Lesson:

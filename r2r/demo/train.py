@@ -5,8 +5,9 @@ that was stopped goes on by the same command.
 
     python -m r2r.demo.train --out r2r/demo/weights
 
-makes the student, then the teacher, which begins as a copy of what the student was before its last stage. Two workers
-by default, one core each; their number is part of the recipe, since each of them draws its own lessons of a step.
+makes the student, then the teacher, which begins as a copy of what the student was after the stage `BRANCH`. Two
+workers by default, one core each; their number is part of the recipe, since each of them draws its own lessons of a
+step.
 """
 
 from __future__ import annotations

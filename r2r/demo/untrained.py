@@ -11,7 +11,7 @@ import random
 from collections.abc import Iterable
 
 _VOCABULARY = 2048
-LENGTH = 16384
+_LENGTH = 16384
 _CHAT_TEMPLATE = """\
 {%- for message in messages -%}
 <|im_start|>{{ message.role }}
@@ -26,32 +26,36 @@ _CHAT_TEMPLATE = """\
 def new_model(tokenizer, seed: int):
     """Return a Qwen3 of under two million parameters that has learned nothing."""
     import torch
-    from transformers import GenerationConfig, Qwen3Config, Qwen3ForCausalLM
 
-    ends = {"eos_token_id": tokenizer.eos_token_id, "pad_token_id": tokenizer.pad_token_id}
-    config = Qwen3Config(
-        vocab_size=_VOCABULARY,
-        hidden_size=128,
-        intermediate_size=384,
-        num_hidden_layers=6,
-        num_attention_heads=4,
-        num_key_value_heads=4,
-        head_dim=32,  # the smallest that vLLM's attention takes on a CPU
-        max_position_embeddings=LENGTH,
-        rope_parameters={"rope_type": "default", "rope_theta": 10000.0},
-        tie_word_embeddings=True,
-        initializer_range=0.06,
-        dtype="float32",
-        **ends,
-    )
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        model = Qwen3ForCausalLM(config)
+    sizes = {"hidden_size": 128, "intermediate_size": 384, "num_hidden_layers": 6}
+    model = qwen3(tokenizer, seed, 0.06, vocab_size=_VOCABULARY, num_attention_heads=4, num_key_value_heads=4, **sizes)
     # A layer that adds nothing at first does not blur what the others see while they learn.
     with torch.no_grad():
         for layer in model.model.layers:
             layer.self_attn.o_proj.weight.zero_()
             layer.mlp.down_proj.weight.zero_()
+    return model
+
+
+def qwen3(tokenizer, seed: int, spread: float, **sizes):
+    """Return a Qwen3 of random weights, whose standard deviation is `spread`; `sizes` are its configuration's."""
+    import torch
+    from transformers import GenerationConfig, Qwen3Config, Qwen3ForCausalLM
+
+    ends = {"eos_token_id": tokenizer.eos_token_id, "pad_token_id": tokenizer.pad_token_id}
+    config = Qwen3Config(
+        head_dim=32,  # the smallest that vLLM's attention takes on a CPU
+        max_position_embeddings=_LENGTH,
+        rope_parameters={"rope_type": "default", "rope_theta": 10000.0},
+        tie_word_embeddings=True,
+        initializer_range=spread,
+        dtype="float32",
+        **ends,
+        **sizes,
+    )
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        model = Qwen3ForCausalLM(config)
     model.generation_config = GenerationConfig(**ends)
     return model
 
@@ -86,7 +90,7 @@ def byte_level_bpe(texts: Iterable[str], vocabulary: int):
         pad_token="<|endoftext|>",
         extra_special_tokens=["<|im_start|>"],
         chat_template=_CHAT_TEMPLATE,
-        model_max_length=LENGTH,
+        model_max_length=_LENGTH,
         clean_up_tokenization_spaces=False,
     )
 
