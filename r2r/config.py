@@ -139,6 +139,10 @@ class RerankSettings(Workers):
     )
     passage_tokens: int = Field(256, ge=8, description="a longer passage is cut to this many tokens")
     reason_chars: int = Field(400, ge=1, description="longest reason or evidence of a passage, in characters")
+    merge: bool = Field(
+        False,
+        description="add the adapter to the student's weights before vLLM loads them: LoRA is slow on a CPU",
+    )
 
 
 class EvaluateSettings(Section):

@@ -12,12 +12,25 @@ import re
 from typing import NamedTuple
 
 _NAMED = re.compile(r"\[([0-9]+)\]|\b(?:passage|document)s? #?([0-9]+)\b(?!\.[0-9])", re.IGNORECASE)
+# A full stop may stand before a quotation's end, and where words have no spaces between them, sentences have none.
+_ENDS = re.compile(r"(?<=[.!?])\s+|(?<=[.!?][\"')\]\u2019\u201d])\s+|(?<=[\u3002\uff01\uff1f])|\n+")
 _NONE = re.compile(r"\W*(?:n/?a|none|null|not applicable|not available)\W*", re.IGNORECASE)
 
 
 def fold(text: str) -> str:
     """Return the text with every stretch of white space made one space."""
     return " ".join(text.split())
+
+
+def sentences(text: str, longest: int) -> list[str]:
+    """Return the different sentences of a text, in its order, each cut to its first words if it has more than `longest`
+    characters."""
+    found = (fold(piece) for piece in _ENDS.split(text))
+    return list(dict.fromkeys(_first_words(one, longest) for one in found if one))
+
+
+def _first_words(text: str, longest: int) -> str:
+    return text if len(text) <= longest else text[: longest + 1].rpartition(" ")[0] or text[:longest]
 
 
 def is_verbatim(evidence: str, passage: str) -> bool:

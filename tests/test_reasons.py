@@ -1,6 +1,6 @@
 import pytest
 
-from r2r.reasons import check, is_verbatim, named, says_none
+from r2r.reasons import check, is_verbatim, named, says_none, sentences
 
 
 @pytest.mark.parametrize(
@@ -16,6 +16,26 @@ from r2r.reasons import check, is_verbatim, named, says_none
 )
 def test_evidence_stands_word_for_word_in_its_passage(evidence, found):
     assert is_verbatim(evidence, "Dogs bark. A flea\tlives 100 days. Most do not.") is found
+
+
+@pytest.mark.parametrize(
+    ("text", "found"),
+    [
+        ("A flea lives  100 days. Most do not!\nWhy?", ["A flea lives 100 days.", "Most do not!", "Why?"]),
+        (
+            'It is called "what?" Few know. It has 3.5 mg.',
+            ['It is called "what?"', "Few know.", "It has 3.5 mg."],
+        ),
+        ("狗叫。跳蚤活一百天。", ["狗叫。", "跳蚤活一百天。"]),
+        ("Yes. Yes. No.", ["Yes.", "No."]),
+        (f"It {'never ' * 10}ends.", ["It never never never never never never"]),
+        ("x" * 50, ["x" * 40]),
+        (" \n", []),
+    ],
+)
+def test_sentences_stand_word_for_word_in_their_text(text, found):
+    assert sentences(text, 40) == found
+    assert all(is_verbatim(one, text) for one in found)
 
 
 @pytest.mark.parametrize("text", ["N/A", "n/a.", "NA", "None", "None.", "Not applicable", "'not available'", "null"])

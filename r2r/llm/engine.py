@@ -45,17 +45,17 @@ class Engine:
         *,
         max_tokens: int,
         schema: dict | None = None,
-        pattern: str | None = None,
+        grammar: str | None = None,
         temperature: float = 0.0,
         seed: int | None = None,
         start: str = "",
     ) -> Reply:
-        """Answer one user message; `schema` forces the reply into JSON of that schema, `pattern` into a regular
-        expression; `start` is how it begins."""
+        """Answer one user message; `schema` forces the reply into JSON of that schema, `grammar` into what an EBNF
+        grammar allows; `start` is how it begins."""
         from vllm import SamplingParams
         from vllm.sampling_params import StructuredOutputsParams
 
-        forced = StructuredOutputsParams(json=schema, regex=pattern) if schema or pattern else None
+        forced = StructuredOutputsParams(json=schema, grammar=grammar) if schema or grammar else None
         sampling = SamplingParams(max_tokens=max_tokens, temperature=temperature, seed=seed, structured_outputs=forced)
         ids = chat_ids(self.tokenizer, prompt, start)
         output = await self._generate(ids, sampling)

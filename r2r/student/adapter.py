@@ -100,6 +100,16 @@ def check_fits(folder: str, model: str) -> None:
             )
 
 
+def write_merged(folder: str, model: str, out: str) -> None:
+    """Write the model with the adapter added to its weights, and its tokenizer, into the folder `out`."""
+    from peft import PeftModel
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    base = AutoModelForCausalLM.from_pretrained(model, dtype="auto")
+    PeftModel.from_pretrained(base, folder, autocast_adapter_dtype=False).merge_and_unload().save_pretrained(out)
+    AutoTokenizer.from_pretrained(model).save_pretrained(out)
+
+
 def distilled(adapter: str) -> dict:
     """Return the settings that an adapter was distilled with, {} where it came from elsewhere."""
     manifest = Path(adapter) / "manifest.json"

@@ -15,6 +15,7 @@ import re
 import string
 
 from r2r.config import BadInput
+from r2r.reasons import sentences
 from r2r.replies import DECODER, Parsed, Unsound, parse_order, texts
 
 LABELS = string.ascii_uppercase[:20]
@@ -56,20 +57,48 @@ def reply(labels: list[str], reasons: list[dict[str, str]], reasoning: str) -> s
     return order_line(labels) + "\n" + json.dumps(listed, ensure_ascii=False, separators=(",", ":"))
 
 
-def schema(labels: list[str], reasoning: str, longest: int) -> dict:
-    """Return the JSON schema of the reasons for `labels`, in that order; each text has up to `longest` characters."""
-    text = {"type": "string", "maxLength": longest}
-    columns = {name: text if name == "evidence" else text | {"minLength": 1} for name in fields(reasoning)}
-    passages = [
-        {
-            "type": "object",
-            "properties": {"passage": {"const": label}} | columns,
-            "required": ["passage", *columns],
-            "additionalProperties": False,
+def grammar(labels: list[str], passages: list[str], names: list[list[str]], reasoning: str, longest: int) -> str:
+    """Return the grammar (EBNF) of the JSON list of reasons for `labels`, in that order.
+
+    Aligned with them, `passages` are their texts, and `names` the labels that the comparison of each may name, up to
+    two. Evidence is a sentence of its passage or nothing. So neither can be made up, however little a student has
+    learned. A text has up to `longest` characters, besides labels, none of them a quotation mark.
+    """
+    terms = []
+    for label, passage, others in zip(labels, passages, names, strict=True):
+        name = _one_of([f"[{other}]" for other in others])
+        named = f" | half {name} half | third {name} third {name} third" if others else ""
+        texts = {
+            "evidence": _one_of(
+                [json.dumps(quote, ensure_ascii=False) for quote in ("", *sentences(passage, longest))]
+            ),
+            "direct": r'"\"" whole "\""',
+            "comparison": rf'"\"" (whole{named}) "\""',
         }
-        for label in labels
-    ]
-    return {"type": "array", "prefixItems": passages, "items": False, "minItems": len(labels), "maxItems": len(labels)}
+        terms.append(_literal(f'{"," if terms else "["}{{"passage":"{label}"'))
+        for field in fields(reasoning):
+            terms += [_literal(f',"{field}":'), texts[field]]
+        terms.append(_literal("}"))
+    # Sets of characters alone, without escapes: a repeated choice takes xgrammar a thousand times as long.
+    plain = r'[^"\\\[\]\x00-\x1f]'
+    parts = {"whole": (1, longest), "half": (0, longest // 2), "third": (0, longest // 3)}
+    rules = [f"{part} ::= {plain}{{{least},{most}}}" for part, (least, most) in parts.items()]
+    return "\n".join([f"root ::= {' '.join(terms)} {_literal(']')}", *rules])
+
+
+def _one_of(texts: list[str]) -> str:
+    return f"({' | '.join(map(_literal, texts))})"
+
+
+def _literal(text: str) -> str:
+    return json.dumps(text, ensure_ascii=False)
+
+
+def neighbours(labels: list[str], order: list[str]) -> list[list[str]]:
+    """Return, for each of `labels`, the labels directly before and behind it in an order."""
+    around = zip(["", *order], order, [*order[1:], ""], strict=False)
+    found = {label: [other for other in (before, behind) if other] for before, label, behind in around}
+    return [found[label] for label in labels]
 
 
 def read_reasons(text: str, labels: list[str], reasoning: str) -> list[dict[str, str]]:
@@ -88,10 +117,9 @@ def read_reasons(text: str, labels: list[str], reasoning: str) -> list[dict[str,
     return [dict(zip(names, column, strict=True)) for column in zip(*columns, strict=True)]
 
 
-def order_pattern(labels: list[str]) -> str:
-    """Return the regular expression of an order line of so many labels. It cannot say that none comes twice."""
-    one = f"[{labels[0]}-{labels[-1]}]"
-    return f"{one}( > {one}){{{len(labels) - 1}}}"
+def order_grammar(labels: list[str]) -> str:
+    """Return the grammar (EBNF) of an order line of so many labels. It does not say that none comes twice."""
+    return f'root ::= one (" > " one){{{len(labels) - 1}}}\none ::= [{labels[0]}-{labels[-1]}]\n'
 
 
 def read_order(text: str, labels: list[str]) -> Parsed:

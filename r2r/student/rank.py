@@ -9,6 +9,7 @@ the server on one request.
 from __future__ import annotations
 
 import asyncio
+import tempfile
 from collections import Counter
 from collections.abc import Awaitable, Callable
 from typing import NamedTuple
@@ -90,8 +91,12 @@ class Ranker:
 
     def __init__(self, student: str, adapter: str | None, settings: RerankSettings):
         self.settings, self.student, self.adapter = settings, student, adapter
-        folder = adapters.find(adapter) if adapter else None
-        self.model = open_model(resolve(student, "student"), settings.engine, folder)
+        model, folder = resolve(student, "student"), adapters.find(adapter) if adapter else None
+        with tempfile.TemporaryDirectory() as merged:
+            if folder and settings.merge:
+                adapters.write_merged(folder, model, merged)
+                model, folder = merged, None
+            self.model = open_model(model, settings.engine, folder)
         self.tokenizer = self.model.tokenizer
         self.labels = form.label_ids(self.tokenizer, student)
         self.checking: asyncio.Task | None = None
@@ -118,7 +123,9 @@ class Ranker:
             if self.settings.mode == "generate":
                 return await self._written_order(query, texts, counts)
             if self.settings.order == "last":
-                written = await self._reasons(query, texts, LABELS[: len(inside)], "", counts) + "\n"
+                labels = list(LABELS[: len(inside)])
+                others = [[other for other in labels if other != label] for label in labels]
+                written = await self._reasons(query, texts, labels, others, "", counts) + "\n"
             message = self._message(query, texts, self._longest(len(inside) if written else 0), counts)
             ids = chat_ids(self.tokenizer, message, written)
             found, cached = await self.model.label_logprobs(ids, self.labels[: len(inside)])
@@ -135,7 +142,7 @@ class Ranker:
         # No tokenizer has more tokens than characters for a line of plain letters.
         longest = len(form.order_line(labels)) + 1
         message = self._message(query, passages, longest, counts)
-        reply = await self.model.complete(message, pattern=form.order_pattern(labels), max_tokens=longest)
+        reply = await self.model.complete(message, grammar=form.order_grammar(labels), max_tokens=longest)
         _count(reply, counts)
         parsed = form.read_order(reply.text, labels)
         counts[f"order {parsed.status}"] += 1
@@ -163,8 +170,9 @@ class Ranker:
         reasoning = self.settings.reasoning
         counts["explanations_asked"] += len(wanted)
         if not written:
-            start = form.order_line([label_of[index] for index in top]) + "\n"
-            written = await self._reasons(query, [passages[index] for index in shown], labels, start, counts)
+            line = [label_of[index] for index in top]
+            texts, names = [passages[index] for index in shown], form.neighbours(labels, line)
+            written = await self._reasons(query, texts, labels, names, form.order_line(line) + "\n", counts)
             read = labels
         else:
             read = list(LABELS[: len(shown)])
@@ -189,12 +197,15 @@ class Ranker:
             reason["comparison"] = "" if checked.fault else form.rename_brackets(reason["comparison"], names)
         return reason
 
-    async def _reasons(self, query: str, passages: list[str], labels: str | list[str], start: str, counts: Counter):
-        """Have the reasons for `labels` written, as JSON, after `start`."""
+    async def _reasons(
+        self, query: str, passages: list[str], labels: list[str], names: list[list[str]], start: str, counts: Counter
+    ) -> str:
+        """Have the reasons for `labels` written, as JSON, after `start`; the comparison of each may name `names`."""
         longest = self._longest(len(labels))
         message = self._message(query, passages, longest, counts)
-        schema = form.schema(list(labels), self.settings.reasoning, self.settings.reason_chars)
-        reply = await self.model.complete(message, start=start, schema=schema, max_tokens=longest - _AFTER)
+        own = [passages[LABELS.index(label)] for label in labels]
+        grammar = form.grammar(labels, own, names, self.settings.reasoning, self.settings.reason_chars)
+        reply = await self.model.complete(message, start=start, grammar=grammar, max_tokens=longest - _AFTER)
         _count(reply, counts)
         return reply.text
 

@@ -1,33 +1,40 @@
 """What the student reads and writes: labels, replies, and the names in comparisons."""
 
-import json
-import re
-
-import jsonschema
 import pytest
+import xgrammar
 
 from r2r.config import BadInput
 from r2r.llm.prompt import load_tokenizer
+from r2r.reasons import sentences
 from r2r.replies import Unsound
 from r2r.student.prompt import (
     LABELS,
+    grammar,
     label_ids,
+    neighbours,
     numbered,
-    order_pattern,
+    order_grammar,
     prompt,
     read_order,
     read_reasons,
     rename,
     rename_brackets,
     reply,
-    schema,
 )
 from tests.tiny import tiny_model
 
+TEXTS = ['On fleas\nA flea lives  100 days. It "jumps" in C:\\far/é. \x07', "Dogs bark."]
 REASONS = [
     {"evidence": "A flea lives 100 days.", "direct": "It says how long.", "comparison": "Above [A]."},
     {"evidence": "", "direct": "It is about dogs.", "comparison": "Below [B]."},
 ]
+
+
+def allows(ebnf: str, text: str) -> bool:
+    """Say whether vLLM's library for grammars would let a model write the text."""
+    compiler = xgrammar.GrammarCompiler(xgrammar.TokenizerInfo(["end"], stop_token_ids=[0]))
+    matcher = xgrammar.GrammarMatcher(compiler.compile_grammar(ebnf))
+    return matcher.accept_string(text) and matcher.is_completed()
 
 
 def test_labels_stand_behind_their_passages():
@@ -42,7 +49,39 @@ def test_a_reply_is_read_as_it_was_written(reasoning):
     assert first == "B > A"
     read = read_reasons(rest, ["B", "A"], reasoning)
     assert read == [{name: one[name] for name in read[0]} for one in REASONS]
-    jsonschema.validate(json.loads(rest), schema(["B", "A"], reasoning, 100))
+    assert allows(grammar(["B", "A"], TEXTS, [["A"], ["B"]], reasoning, 100), rest)
+
+
+@pytest.mark.parametrize(
+    ("changed", "allowed"),
+    [
+        *(({"evidence": sentence}, True) for sentence in sentences(TEXTS[0], 100)),
+        ({"evidence": ""}, True),
+        ({"evidence": "A flea lives"}, False),
+        ({"evidence": "Dogs bark."}, False),
+        ({"direct": "é" * 100}, True),
+        ({"direct": "é" * 101}, False),
+        ({"direct": ""}, False),
+        ({"comparison": "Below [C], above [A]."}, True),
+        ({"comparison": "Like no other."}, True),
+        ({"comparison": "Above [B]."}, False),
+        ({"comparison": "Above [D]."}, False),
+        ({"comparison": "Above [A"}, False),
+        ({"comparison": "x" * 101}, False),
+    ],
+)
+def test_a_student_can_only_quote_what_is_there_and_name_its_neighbours(changed, allowed):
+    names = neighbours(["B", "A"], ["C", "B", "A", "D"])
+    assert names == [["C", "A"], ["B", "D"]]
+    text = reply(["B", "A"], [REASONS[0] | changed, REASONS[1]], "both").partition("\n")[2]
+    assert allows(grammar(["B", "A"], TEXTS, names, "both", 100), text) == allowed
+
+
+def test_the_only_passage_has_nothing_to_name():
+    assert neighbours(["A"], ["A"]) == [[]]
+    text = reply(["A"], [REASONS[0] | {"comparison": "Alone."}], "both").partition("\n")[2]
+    assert allows(grammar(["A"], TEXTS[:1], [[]], "both", 100), text)
+    assert not allows(grammar(["A"], TEXTS[:1], [[]], "both", 100), text.replace("Alone", "Above [A]"))
 
 
 def test_a_reply_without_reasons_is_the_order():
@@ -104,9 +143,9 @@ def test_a_written_order_is_read_as_strictly_as_a_teachers():
     assert read_order("C > A > D > B", labels)[:3] == ("ok", "", [3, 1, 4, 2])
     assert read_order("C > A > C > B", labels).mended == ["duplicate dropped", "missing appended"]
     assert read_order("C > C > C > C", labels).status == "failed"
-    assert re.fullmatch(order_pattern(labels), "C > A > D > B")
-    assert not re.fullmatch(order_pattern(labels), "C > A > E > B")
-    assert re.fullmatch(order_pattern(["A", "B"]), "B > A")
+    assert allows(order_grammar(labels), "C > A > D > B")
+    assert not allows(order_grammar(labels), "C > A > E > B")
+    assert allows(order_grammar(["A", "B"]), "B > A")
 
 
 def test_each_label_is_one_token():

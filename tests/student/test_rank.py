@@ -68,15 +68,14 @@ class Model:
         assert len(worth) == len(labels)
         return worth, 7
 
-    async def complete(self, message, *, max_tokens, schema=None, pattern=None, start=""):
+    async def complete(self, message, *, max_tokens, grammar, start=""):
         self.prompts.append(message + start)
         worth = self._worth(message)
-        if pattern:
+        if "one ::= " in grammar:
             best = sorted(range(len(worth)), key=lambda place: -worth[place])
             text = self.order or " > ".join(LABELS[place] for place in best)
-            assert re.fullmatch(pattern, text)
         else:
-            labels = [one["properties"]["passage"]["const"] for one in schema["prefixItems"]]
+            labels = re.findall(r'"passage\\":\\"([A-T])', grammar)
             at = {label: worth[LABELS.index(label)] for label in labels}
             listed = [
                 {
