@@ -40,7 +40,7 @@ def run(file: str, out: str | None = None) -> None:
     distill(place("annotate"), place("distill"), settings.distill)
     runs = {"bm25": place("retrieve/run.txt") if settings.corpus else settings.candidates}
     if settings.zero_shot:
-        plain = settings.rerank.model_copy(update={"explain": 0})
+        plain = settings.rerank.model_copy(update={"explain": 0, "merge": False})
         rerank(candidates, settings.distill.student, None, place("rerank-zero-shot"), plain)
         runs["zero-shot"] = place("rerank-zero-shot/run.txt")
     rerank(candidates, settings.distill.student, place("distill"), place("rerank"), settings.rerank)
