@@ -50,6 +50,8 @@ def main() -> None:
         if (out / role).exists():
             print(f"{role}: done already: {out / role}")
             continue
+        if role == "teacher" and not (out / _BRANCH).exists():
+            parser.error(f"--out {out}: holds no {_BRANCH}, from which the teacher begins; make both in another folder")
         _spawn(role, out, given.workers, given.steps)
     shutil.rmtree(out / _BRANCH, ignore_errors=True)
 
