@@ -234,7 +234,8 @@ def test_the_student_learns_to_rank_from_its_teacher(demo):
     assert 0.4 <= bm25 <= 0.75
     assert base <= bm25 + 0.05
     assert teacher >= bm25 + 0.12
-    assert student >= bm25 + 0.5 * (teacher - bm25) and student >= base + 0.12
+    # It is at 1.08 of the way from bm25 to its teacher; with windows that do not overlap, at .62.
+    assert student >= bm25 + 0.75 * (teacher - bm25) and student >= base + 0.12
 
 
 def test_the_student_learns_to_explain_from_its_teacher(demo):
