@@ -79,7 +79,7 @@ def grammar(labels: list[str], passages: list[str], names: list[list[str]], reas
         for field in fields(reasoning):
             terms += [_literal(f',"{field}":'), texts[field]]
         terms.append(_literal("}"))
-    # Sets of characters alone, without escapes: a repeated choice takes xgrammar a thousand times as long.
+    # Sets of characters alone, without escapes: a repeated choice takes xgrammar hundreds of times as long.
     plain = r'[^"\\\[\]\x00-\x1f]'
     parts = {"whole": (1, longest), "half": (0, longest // 2), "third": (0, longest // 3)}
     rules = [f"{part} ::= {plain}{{{least},{most}}}" for part, (least, most) in parts.items()]
