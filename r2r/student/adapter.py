@@ -10,6 +10,7 @@ import re
 from pathlib import Path
 
 from r2r.config import BadInput
+from r2r.llm.prompt import load_tokenizer
 
 # How far apart a label's log-probabilities may be, with logits of the size of 16 to 32 in each kind of number.
 _TOLERANCE = {"float32": 1e-3, "bfloat16": 0.25}
@@ -103,11 +104,11 @@ def check_fits(folder: str, model: str) -> None:
 def write_merged(folder: str, model: str, out: str) -> None:
     """Write the model with the adapter added to its weights, and its tokenizer, into the folder `out`."""
     from peft import PeftModel
-    from transformers import AutoModelForCausalLM, AutoTokenizer
+    from transformers import AutoModelForCausalLM
 
     base = AutoModelForCausalLM.from_pretrained(model, dtype="auto")
     PeftModel.from_pretrained(base, folder, autocast_adapter_dtype=False).merge_and_unload().save_pretrained(out)
-    AutoTokenizer.from_pretrained(model).save_pretrained(out)
+    load_tokenizer(model).save_pretrained(out)
 
 
 def distilled(adapter: str) -> dict:

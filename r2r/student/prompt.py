@@ -69,36 +69,33 @@ def grammar(labels: list[str], passages: list[str], names: list[list[str]], reas
         name = _one_of([f"[{other}]" for other in others])
         named = f" | half {name} half | third {name} third {name} third" if others else ""
         texts = {
-            "evidence": _one_of(
-                [json.dumps(quote, ensure_ascii=False) for quote in ("", *sentences(passage, longest))]
-            ),
+            "evidence": _one_of([_quoted(sentence) for sentence in ("", *sentences(passage, longest))]),
             "direct": r'"\"" whole "\""',
             "comparison": rf'"\"" (whole{named}) "\""',
         }
-        terms.append(_literal(f'{"," if terms else "["}{{"passage":"{label}"'))
+        terms.append(_quoted(f'{"," if terms else "["}{{"passage":"{label}"'))
         for field in fields(reasoning):
-            terms += [_literal(f',"{field}":'), texts[field]]
-        terms.append(_literal("}"))
+            terms += [_quoted(f',"{field}":'), texts[field]]
+        terms.append(_quoted("}"))
     # Sets of characters alone, without escapes: a repeated choice takes xgrammar hundreds of times as long.
     plain = r'[^"\\\[\]\x00-\x1f]'
     parts = {"whole": (1, longest), "half": (0, longest // 2), "third": (0, longest // 3)}
     rules = [f"{part} ::= {plain}{{{least},{most}}}" for part, (least, most) in parts.items()]
-    return "\n".join([f"root ::= {' '.join(terms)} {_literal(']')}", *rules])
+    return "\n".join([f"root ::= {' '.join(terms)} {_quoted(']')}", *rules])
 
 
 def _one_of(texts: list[str]) -> str:
-    return f"({' | '.join(map(_literal, texts))})"
+    return f"({' | '.join(map(_quoted, texts))})"
 
 
-def _literal(text: str) -> str:
+def _quoted(text: str) -> str:
+    """Return the text as a string of JSON, which a grammar writes in the same way."""
     return json.dumps(text, ensure_ascii=False)
 
 
 def neighbours(labels: list[str], order: list[str]) -> list[list[str]]:
     """Return, for each of `labels`, the labels directly before and behind it in an order."""
-    around = zip(["", *order], order, [*order[1:], ""], strict=False)
-    found = {label: [other for other in (before, behind) if other] for before, label, behind in around}
-    return [found[label] for label in labels]
+    return [order[max(at - 1, 0) : at] + order[at + 1 : at + 2] for at in map(order.index, labels)]
 
 
 def read_reasons(text: str, labels: list[str], reasoning: str) -> list[dict[str, str]]:

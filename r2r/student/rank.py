@@ -92,10 +92,11 @@ class Ranker:
     def __init__(self, student: str, adapter: str | None, settings: RerankSettings):
         self.settings, self.student, self.adapter = settings, student, adapter
         model, folder = resolve(student, "student"), adapters.find(adapter) if adapter else None
-        with tempfile.TemporaryDirectory() as merged:
-            if folder and settings.merge:
+        if folder and settings.merge:
+            with tempfile.TemporaryDirectory() as merged:
                 adapters.write_merged(folder, model, merged)
-                model, folder = merged, None
+                self.model = open_model(merged, settings.engine)
+        else:
             self.model = open_model(model, settings.engine, folder)
         self.tokenizer = self.model.tokenizer
         self.labels = form.label_ids(self.tokenizer, student)
@@ -123,9 +124,7 @@ class Ranker:
             if self.settings.mode == "generate":
                 return await self._written_order(query, texts, counts)
             if self.settings.order == "last":
-                labels = list(LABELS[: len(inside)])
-                others = [[other for other in labels if other != label] for label in labels]
-                written = await self._reasons(query, texts, labels, others, "", counts) + "\n"
+                written = await self._reasons(query, texts, list(LABELS[: len(inside)]), [], counts) + "\n"
             message = self._message(query, texts, self._longest(len(inside) if written else 0), counts)
             ids = chat_ids(self.tokenizer, message, written)
             found, cached = await self.model.label_logprobs(ids, self.labels[: len(inside)])
@@ -170,9 +169,8 @@ class Ranker:
         reasoning = self.settings.reasoning
         counts["explanations_asked"] += len(wanted)
         if not written:
-            line = [label_of[index] for index in top]
-            texts, names = [passages[index] for index in shown], form.neighbours(labels, line)
-            written = await self._reasons(query, texts, labels, names, form.order_line(line) + "\n", counts)
+            ranked = [label_of[index] for index in top]
+            written = await self._reasons(query, [passages[index] for index in shown], labels, ranked, counts)
             read = labels
         else:
             read = list(LABELS[: len(shown)])
@@ -198,9 +196,14 @@ class Ranker:
         return reason
 
     async def _reasons(
-        self, query: str, passages: list[str], labels: list[str], names: list[list[str]], start: str, counts: Counter
+        self, query: str, passages: list[str], labels: list[str], ranked: list[str], counts: Counter
     ) -> str:
-        """Have the reasons for `labels` written, as JSON, after `start`; the comparison of each may name `names`."""
+        """Have the reasons for `labels` written, as JSON, after the order of all, `ranked`. Their comparisons may name
+        the neighbours in it; where there is no order yet, every other label."""
+        if ranked:
+            start, names = form.order_line(ranked) + "\n", form.neighbours(labels, ranked)
+        else:
+            start, names = "", [[other for other in labels if other != label] for label in labels]
         longest = self._longest(len(labels))
         message = self._message(query, passages, longest, counts)
         own = [passages[LABELS.index(label)] for label in labels]

@@ -1,7 +1,6 @@
 """What the student reads and writes: labels, replies, and the names in comparisons."""
 
 import pytest
-import xgrammar
 
 from r2r.config import BadInput
 from r2r.llm.prompt import load_tokenizer
@@ -21,6 +20,7 @@ from r2r.student.prompt import (
     rename_brackets,
     reply,
 )
+from tests.student.grammars import allows
 from tests.tiny import tiny_model
 
 TEXTS = ['On fleas\nA flea lives  100 days. It "jumps" in C:\\far/é. \x07', "Dogs bark."]
@@ -28,13 +28,6 @@ REASONS = [
     {"evidence": "A flea lives 100 days.", "direct": "It says how long.", "comparison": "Above [A]."},
     {"evidence": "", "direct": "It is about dogs.", "comparison": "Below [B]."},
 ]
-
-
-def allows(ebnf: str, text: str) -> bool:
-    """Say whether vLLM's library for grammars would let a model write the text."""
-    compiler = xgrammar.GrammarCompiler(xgrammar.TokenizerInfo(["end"], stop_token_ids=[0]))
-    matcher = xgrammar.GrammarMatcher(compiler.compile_grammar(ebnf))
-    return matcher.accept_string(text) and matcher.is_completed()
 
 
 def test_labels_stand_behind_their_passages():

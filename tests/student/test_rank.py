@@ -16,6 +16,7 @@ from r2r.llm.prompt import load_tokenizer
 from r2r.student import rank
 from r2r.student.prompt import LABELS
 from r2r.student.rank import Ranker, scores, slide, windows
+from tests.student.grammars import allows
 from tests.tiny import tiny_model
 
 
@@ -74,6 +75,7 @@ class Model:
         if "one ::= " in grammar:
             best = sorted(range(len(worth)), key=lambda place: -worth[place])
             text = self.order or " > ".join(LABELS[place] for place in best)
+            assert allows(grammar, text)
         else:
             labels = re.findall(r'"passage\\":\\"([A-T])', grammar)
             at = {label: worth[LABELS.index(label)] for label in labels}
