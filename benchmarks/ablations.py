@@ -29,7 +29,8 @@ from pathlib import Path
 from typing import NamedTuple
 from xml.sax.saxutils import escape, quoteattr
 
-from r2r.config import BadInput, DistillSettings, EvaluateSettings, RerankSettings, RunFile, Section, Stopped
+from r2r.config import DistillSettings, EvaluateSettings, RerankSettings, RunFile, Section
+from r2r.errors import BadInput, Stopped
 
 ROOT = Path(__file__).resolve().parents[1]
 MEASURE = "nDCG@10"
@@ -368,7 +369,7 @@ def write(work: Path, results: dict) -> None:
 
 
 def ablate(file: str, work: Path, seeds: int, train_queries: str | None, numbers: list[int] | None) -> None:
-    from r2r import datasets, tables
+    from r2r import datasets, identity
     from r2r.config import load_run_file
 
     settings = load_run_file(file)
@@ -389,8 +390,8 @@ def ablate(file: str, work: Path, seeds: int, train_queries: str | None, numbers
 
     planned = conditions(settings, standard, numbers)
     sources = (settings.corpus, settings.queries, settings.qrels, spec, settings.train_queries)
-    known = [tables.fingerprint(one) for one in (*sources, settings.distill.student, settings.annotate.teacher)]
-    key = tables.digest([known, settings.model_dump(mode="json", exclude={"out"})])
+    known = [identity.fingerprint(one) for one in (*sources, settings.distill.student, settings.annotate.teacher)]
+    key = identity.digest([known, settings.model_dump(mode="json", exclude={"out"})])
     work.mkdir(parents=True, exist_ok=True)
     prepare(work, settings, spec)
     folders = annotations(work, settings, pool, {(one.queries, one.samples) for one in planned})

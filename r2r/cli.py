@@ -15,7 +15,8 @@ import typing
 from collections.abc import Callable, Iterator
 
 from r2r import config
-from r2r.config import BadInput, Section
+from r2r.config import Section
+from r2r.errors import BadInput, Stopped
 
 
 def _index(args: argparse.Namespace, settings: config.IndexSettings) -> None:
@@ -187,7 +188,7 @@ def main(arguments: list[str] | None = None) -> int:
             given = {name[8:]: value for name, value in vars(args).items() if name.startswith("setting_")}
             settings = config.validate(args.settings, given, f"r2r {args.stage}")
         args.call(args, settings)
-    except config.Stopped as stopped:
+    except Stopped as stopped:
         print(f"r2r: {stopped}", file=sys.stderr)
         return 3
     except KeyboardInterrupt:

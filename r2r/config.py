@@ -13,21 +13,9 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from r2r.errors import BadInput
+
 Reasoning = Literal["none", "direct", "comparison", "both"]
-
-
-class BadInput(Exception):
-    """A user's mistake, in one line: the file, row or setting; what is wrong; what would be right.
-
-    The command line prints the line and ends with exit status 2.
-    """
-
-
-class Stopped(Exception):
-    """A job that ended itself before its work was done, as its settings ask for; what it did is kept.
-
-    The command line prints the line and ends with exit status 3.
-    """
 
 
 class Section(BaseModel):

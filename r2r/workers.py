@@ -20,7 +20,7 @@ from collections.abc import Callable, Hashable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from r2r.config import BadInput
+from r2r.errors import BadInput
 
 if TYPE_CHECKING:
     import pyarrow as pa

@@ -7,8 +7,8 @@ from types import SimpleNamespace
 import pytest
 
 from r2r import cli, config, tables
-from r2r.config import BadInput
 from r2r.demo.models import demo_model
+from r2r.errors import BadInput, Stopped
 
 _DISTILL = ["--annotations", "none", "--student", "demo", "--out", "OUT"]
 _RANK = ["--candidates", "x", "--student", "demo", "--out", "OUT"]
@@ -185,7 +185,7 @@ def test_other_errors_are_not_hidden(monkeypatch):
 
 
 def test_a_job_that_stopped_itself_and_one_that_was_interrupted(monkeypatch, capsys):
-    ends = [config.Stopped("annotate: 9 rows rejected"), KeyboardInterrupt()]
+    ends = [Stopped("annotate: 9 rows rejected"), KeyboardInterrupt()]
 
     def ended(args, settings):
         raise ends.pop(0)

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from r2r.config import BadInput, load_run_file
+from r2r.config import load_run_file
+from r2r.errors import BadInput
 from r2r.pipeline import run
 
 CONFIGS = Path(__file__).parents[1] / "jobs" / "configs"

@@ -6,8 +6,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from r2r import tables
-from r2r.config import BadInput, IndexSettings
+from r2r import identity, tables
+from r2r import stage as stages
+from r2r.config import IndexSettings
+from r2r.errors import BadInput
 
 ROW = {"qid": "1", "query": "q", "docids": ["a", "b"], "texts": ["x", "y"], "scores": [2.0, 1.0]}
 
@@ -86,7 +88,7 @@ def finished(tmp_path):
     corpus.write_text("{}")
 
     def stage(settings=None):
-        return tables.Stage("index", tmp_path / "out", {"corpus": f"beir:{corpus}"}, settings or IndexSettings())
+        return stages.Stage("index", tmp_path / "out", {"corpus": f"beir:{corpus}"}, settings or IndexSettings())
 
     first = stage()
     assert not first.done
@@ -107,8 +109,8 @@ def test_a_submitted_job_may_not_write_into_its_own_folder(monkeypatch, tmp_path
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("RAY_JOB_CONFIG_JSON_ENV_VAR", "{}")
     with pytest.raises(BadInput, match="out: runs/x: a submitted job"):
-        tables.Stage("index", "runs/x", {}, IndexSettings())
-    assert not tables.Stage("index", tmp_path / "x", {}, IndexSettings()).done
+        stages.Stage("index", "runs/x", {}, IndexSettings())
+    assert not stages.Stage("index", tmp_path / "x", {}, IndexSettings()).done
 
 
 def test_another_setting_undoes_it(finished, tmp_path):
@@ -132,15 +134,15 @@ def test_a_broken_manifest_undoes_it(finished, tmp_path):
 
 
 def test_a_stage_folder_is_known_by_its_manifest(finished, tmp_path):
-    before = tables.fingerprint(str(tmp_path / "out"))
+    before = identity.fingerprint(str(tmp_path / "out"))
     (tmp_path / "out" / "scratch").write_text("x")
-    assert tables.fingerprint(str(tmp_path / "out")) == before
+    assert identity.fingerprint(str(tmp_path / "out")) == before
     (tmp_path / "out" / "manifest.json").write_text("{}")
-    assert tables.fingerprint(str(tmp_path / "out")) != before
+    assert identity.fingerprint(str(tmp_path / "out")) != before
 
 
 def test_a_split_is_part_of_what_an_input_is(tmp_path):
     (tmp_path / "corpus.jsonl").write_text("{}")
-    assert tables.fingerprint(f"beir:{tmp_path}#train") != tables.fingerprint(f"beir:{tmp_path}#test")
-    assert tables.fingerprint("demo#train") != tables.fingerprint("demo") != tables.fingerprint("some/model")
-    assert tables.fingerprint("some/model") == "some/model"
+    assert identity.fingerprint(f"beir:{tmp_path}#train") != identity.fingerprint(f"beir:{tmp_path}#test")
+    assert identity.fingerprint("demo#train") != identity.fingerprint("demo") != identity.fingerprint("some/model")
+    assert identity.fingerprint("some/model") == "some/model"

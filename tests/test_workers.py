@@ -5,7 +5,7 @@ from pathlib import Path
 import pyarrow as pa
 import pytest
 
-from r2r.config import BadInput
+from r2r.errors import BadInput
 from r2r.workers import on_workers
 
 

@@ -11,8 +11,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-from r2r.config import BadInput
 from r2r.datasets.documents import Part
+from r2r.errors import BadInput
 
 # Documents that are compared at a time: 100 MB of hashes and places, and as much again to sort them.
 _AT_ONCE = 4_000_000

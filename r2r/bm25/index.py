@@ -15,10 +15,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from r2r import datasets, tables
+from r2r import stage as stages
 from r2r.bm25 import duplicates, java, shard
 from r2r.bm25.merge import merge
-from r2r.config import BadInput, IndexSettings
+from r2r.config import IndexSettings
 from r2r.datasets.documents import Part
+from r2r.errors import BadInput
 from r2r.workers import on_workers, progress, start_ray
 
 if TYPE_CHECKING:
@@ -35,7 +37,7 @@ def build_index(corpus: str, out: str, settings: IndexSettings) -> None:
     """
     java.check_java()
     parts = datasets.corpus_parts(corpus, settings.shards)
-    stage = tables.Stage("index", out, {"corpus": corpus}, settings)
+    stage = stages.Stage("index", out, {"corpus": corpus}, settings)
     if stage.done:
         return
     content = json.dumps([stage.manifest["inputs"]["corpus"]["fingerprint"], settings.shards])

@@ -13,7 +13,7 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 
-from r2r.config import BadInput
+from r2r.errors import BadInput
 
 _OLDEST = 21
 # Java forgets the level of a logger that nobody holds.

@@ -14,8 +14,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from r2r import datasets, tables
+from r2r import stage as stages
 from r2r.bm25 import java
-from r2r.config import BadInput, RetrieveSettings
+from r2r.config import RetrieveSettings
+from r2r.errors import BadInput
 from r2r.workers import bar, on_workers
 
 if TYPE_CHECKING:
@@ -33,7 +35,7 @@ def retrieve(index: str, queries: str, out: str, settings: RetrieveSettings) -> 
     java.check_java()
     statistics = _statistics(index)
     asked = _with_excluded(datasets.read_queries(queries), datasets.read_excluded(queries))
-    stage = tables.Stage("retrieve", out, {"index": index, "queries": queries}, settings)
+    stage = stages.Stage("retrieve", out, {"index": index, "queries": queries}, settings)
     if stage.done:
         return
     tables.clear(stage.out, "candidates", "rejects")

@@ -18,7 +18,7 @@ from typing import NamedTuple
 from r2r.bm25 import java
 from r2r.bm25.hits import reader
 from r2r.bm25.shard import CONTENTS, ID, analyzer, open_directory
-from r2r.config import BadInput
+from r2r.errors import BadInput
 
 
 class Hits(NamedTuple):

@@ -20,8 +20,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 from r2r.bm25 import java
-from r2r.config import BadInput
 from r2r.datasets.documents import Document, Part
+from r2r.errors import BadInput
 
 # Anserini's names, so that plain Pyserini finds what it expects.
 ID, CONTENTS = "id", "contents"

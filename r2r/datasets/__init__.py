@@ -27,7 +27,7 @@ import re
 from types import ModuleType
 from typing import TYPE_CHECKING
 
-from r2r.config import BadInput
+from r2r.errors import BadInput
 
 if TYPE_CHECKING:
     import pyarrow as pa

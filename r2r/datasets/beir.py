@@ -7,10 +7,10 @@ Owns that layout. Does not own what is done with a duplicate document: the index
 
 from __future__ import annotations
 
-from r2r.config import BadInput
 from r2r.datasets.documents import Document, Part, as_id, as_text, clean, document
 from r2r.datasets.files import Lines, find, json_object, names, parse_json, split, text_of, within
 from r2r.datasets.trec import judged_only, judgement, unique_queries
+from r2r.errors import BadInput
 
 
 def corpus(folder: str, _: str, parts: int) -> list[Part]:

@@ -11,11 +11,11 @@ from __future__ import annotations
 
 import os
 
-from r2r.config import BadInput
 from r2r.datasets import parquet
 from r2r.datasets.documents import Part, as_id
 from r2r.datasets.files import names, within
 from r2r.datasets.trec import judgement, unique_queries
+from r2r.errors import BadInput
 
 _HUB = "xlangai/BRIGHT"
 _STACK_EXCHANGE = ("biology", "earth_science", "economics", "psychology", "robotics", "stackoverflow")

@@ -12,9 +12,9 @@ from dataclasses import dataclass
 from typing import ClassVar, NamedTuple
 
 from r2r import tables
-from r2r.config import BadInput
 from r2r.datasets import parquet, rankgpt
 from r2r.datasets.documents import Part
+from r2r.errors import BadInput
 
 _COLUMNS = {name: name for name in tables.SCHEMAS["candidates"].names}
 

@@ -10,9 +10,9 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
-from r2r.config import BadInput
 from r2r.datasets.documents import Document, as_id, as_text, clean, document
 from r2r.datasets.trec import judgement
+from r2r.errors import BadInput
 from r2r.tables import SCHEMAS
 
 

@@ -12,8 +12,8 @@ import itertools
 from collections.abc import Iterator
 from typing import ClassVar, NamedTuple
 
-from r2r.config import BadInput
 from r2r.datasets.documents import Document
+from r2r.errors import BadInput
 
 
 class Passages(NamedTuple):

@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, BinaryIO, ClassVar
 
-from r2r.config import BadInput
+from r2r.errors import BadInput
 
 # A gzipped file cannot be entered in the middle: each part reads all of it and keeps every n-th block of this size.
 _BLOCK = 64 * 2**10

@@ -15,9 +15,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
-from r2r.config import BadInput
 from r2r.datasets.documents import Document, Part, as_id, clean, document
 from r2r.datasets.trec import judgement, unique_queries
+from r2r.errors import BadInput
 
 # ir_datasets has BRIGHT's exclusion lists among its qrels, with this relevance.
 _EXCLUDED = -100

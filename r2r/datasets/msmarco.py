@@ -8,10 +8,10 @@ own what is in the texts: broken characters of the published collection stay as 
 
 from __future__ import annotations
 
-from r2r.config import BadInput
 from r2r.datasets import trec
 from r2r.datasets.documents import Document, Part, as_id, clean, document
 from r2r.datasets.files import Lines, find, names, split, text_of, within
+from r2r.errors import BadInput
 
 _TRACKS = {
     "dl19": ("msmarco-test2019-queries.tsv", "2019qrels-pass.txt"),

@@ -12,11 +12,11 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from r2r.config import BadInput
 from r2r.datasets.columns import columns, document_of, judgement_of, missing, query_of
 from r2r.datasets.documents import Document, Part
 from r2r.datasets.files import names, open_file, text_of, within
 from r2r.datasets.trec import unique_queries
+from r2r.errors import BadInput
 
 if TYPE_CHECKING:
     import pyarrow as pa

@@ -12,9 +12,9 @@ from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any
 
-from r2r.config import BadInput
 from r2r.datasets.documents import as_id, as_text, clean
 from r2r.datasets.files import Lines, json_object, open_file, text_of
+from r2r.errors import BadInput
 
 _RECORD = '{"query": ..., "hits": [{"content", "qid", "docid", "rank", "score"}]}'
 

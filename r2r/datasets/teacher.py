@@ -13,9 +13,9 @@ from __future__ import annotations
 import hashlib
 import json
 
-from r2r.config import BadInput
 from r2r.datasets.documents import as_id, clean
 from r2r.datasets.files import Lines, json_object, text_of
+from r2r.errors import BadInput
 
 _REASONS = {"direct": "direct_reason", "comparison": "listwise_reason", "evidence": "direct_answer_sentence"}
 

@@ -7,8 +7,8 @@ Owns those. Does not own run files: `r2r.tables` writes them, `r2r.evaluation` r
 
 from __future__ import annotations
 
-from r2r.config import BadInput
 from r2r.datasets.files import Lines, text_of
+from r2r.errors import BadInput
 
 
 def qrels(file: str) -> list[dict]:

@@ -13,7 +13,9 @@ import sys
 from pathlib import Path
 
 from r2r import datasets, tables
-from r2r.config import BadInput, EvaluateSettings
+from r2r import stage as stages
+from r2r.config import EvaluateSettings
+from r2r.errors import BadInput
 from r2r.evaluation import explanations, report
 from r2r.evaluation.measures import Values, average, parse_measures, scorer
 from r2r.evaluation.runs import Qrels, Run, completed, oracle, read_run, shuffled
@@ -74,7 +76,7 @@ def evaluate(
     inputs |= {f"run {place} {name}": file for place, (name, file) in enumerate(runs.items(), start=1)}
     folders = {"candidates": candidates, "rankings": rankings, "distill": distill}
     inputs |= {name: folder for name, folder in folders.items() if folder}
-    stage = tables.Stage("evaluate", out, inputs, settings)
+    stage = stages.Stage("evaluate", out, inputs, settings)
     if stage.done:
         _tell(Path(out), settings)
         return

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from r2r.config import BadInput
+from r2r.errors import BadInput
 from r2r.evaluation.runs import Qrels, Run
 
 Values = dict[str, dict[str, float]]

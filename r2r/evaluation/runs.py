@@ -12,7 +12,7 @@ import math
 import random
 from pathlib import Path
 
-from r2r.config import BadInput
+from r2r.errors import BadInput
 
 Run = dict[str, list[str]]
 Qrels = dict[str, dict[str, int]]

@@ -12,7 +12,7 @@ import os
 from pathlib import Path
 from typing import Any
 
-from r2r.config import BadInput
+from r2r.errors import BadInput
 from r2r.llm import Died, Refused, Reply
 from r2r.llm.prompt import chat_ids, load_tokenizer
 

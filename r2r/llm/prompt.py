@@ -11,7 +11,7 @@ import re
 import sys
 from collections.abc import Callable
 
-from r2r.config import BadInput
+from r2r.errors import BadInput
 
 # Stands for the user's message while the chat template is filled in; it must survive a template's strip().
 _PLACE = "R2R-MESSAGE-HERE"

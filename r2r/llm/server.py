@@ -13,7 +13,7 @@ import os
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 
-from r2r.config import BadInput
+from r2r.errors import BadInput
 from r2r.llm import Refused, Reply
 
 # Some ten minutes: as long as a large model takes to start again.

@@ -9,7 +9,7 @@ import json
 import re
 from pathlib import Path
 
-from r2r.config import BadInput
+from r2r.errors import BadInput
 from r2r.llm.prompt import load_tokenizer
 
 # How far apart a label's log-probabilities may be, with logits of the size of 16 to 32 in each kind of number.

@@ -16,8 +16,10 @@ from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 
-from r2r import datasets, tables
-from r2r.config import BadInput, DistillSettings
+from r2r import datasets, identity, tables
+from r2r import stage as stages
+from r2r.config import DistillSettings
+from r2r.errors import BadInput
 from r2r.llm import resolve
 from r2r.llm.prompt import load_tokenizer
 from r2r.student import adapter, checkpoint
@@ -42,7 +44,7 @@ def distill(annotations: str, out: str, settings: DistillSettings) -> None:
     where the student's tokenizer has no single-token labels.
     """
     inputs = {"annotations": annotations, "student": settings.student}
-    stage = tables.Stage("distill", out, inputs, settings)
+    stage = stages.Stage("distill", out, inputs, settings)
     if stage.done:
         return
     if not (settings.pairwise or settings.listwise or settings.generation):
@@ -53,7 +55,7 @@ def distill(annotations: str, out: str, settings: DistillSettings) -> None:
     check(settings.student, None)
     folder = Path(out).resolve()
     known = [one["fingerprint"] for one in stage.manifest["inputs"].values()]
-    version = tables.digest([known, settings.model_dump(mode="json", exclude=_FREE)])[:16]
+    version = identity.digest([known, settings.model_dump(mode="json", exclude=_FREE)])[:16]
     checkpoints = folder / "checkpoints" / version
     if not checkpoint.newest(checkpoints):
         shutil.rmtree(folder / "checkpoints", ignore_errors=True)

@@ -14,7 +14,7 @@ import json
 import re
 import string
 
-from r2r.config import BadInput
+from r2r.errors import BadInput
 from r2r.reasons import sentences
 from r2r.replies import DECODER, Parsed, Unsound, parse_order, texts
 

@@ -14,7 +14,8 @@ from collections import Counter
 from collections.abc import Awaitable, Callable
 from typing import NamedTuple
 
-from r2r.config import BadInput, RerankSettings
+from r2r.config import RerankSettings
+from r2r.errors import BadInput
 from r2r.llm import open_model, resolve
 from r2r.llm.prompt import chat_ids, fit, load_tokenizer
 from r2r.reasons import check as check_reasons

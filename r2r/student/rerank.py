@@ -10,9 +10,12 @@ from __future__ import annotations
 import json
 from functools import partial
 
-from r2r import datasets, tables
-from r2r.config import BadInput, RerankSettings, Workers
-from r2r.llm import Refused, pool
+from r2r import datasets, identity, tables
+from r2r import stage as stages
+from r2r.config import RerankSettings, Workers
+from r2r.errors import BadInput
+from r2r.llm import Refused
+from r2r.rows import pool
 from r2r.student import adapter as adapters
 from r2r.student.prompt import rename_brackets
 from r2r.student.rank import Ranker, check, scores
@@ -27,7 +30,7 @@ def rerank(candidates: str, student: str, adapter: str | None, out: str, setting
     adapter was made for another model or distilled otherwise, and for windows that leave passages out.
     """
     inputs = {"candidates": candidates, "student": student} | ({"adapter": adapter} if adapter else {})
-    stage = tables.Stage("rerank", out, inputs, settings)
+    stage = stages.Stage("rerank", out, inputs, settings)
     if stage.done:
         return
     if settings.stride > settings.window:
@@ -39,7 +42,7 @@ def rerank(candidates: str, student: str, adapter: str | None, out: str, setting
     rows = datasets.open_candidates(candidates)
     known = [one["fingerprint"] for name, one in stage.manifest["inputs"].items() if name != "candidates"]
     asked = settings.model_dump(mode="json", exclude=set(Workers.model_fields) - {"engine"})
-    version = tables.digest([known, asked])[:16]
+    version = identity.digest([known, asked])[:16]
     row_key = partial(key, version=version)
     job = pool.Job("rerank", Reranker, (student, adapter, settings, row_key), row_key, version, ("rankings", "rejects"))
     done = pool.run_rows(rows, job, settings, stage.out, lambda counts: True)
@@ -76,7 +79,7 @@ def _stats(done: pool.Done) -> dict:
         "windows": counts["windows"],
         "tokens": {
             "prompt": counts["prompt_tokens"],
-            "cached_share": tables.share(counts["cached_tokens"], counts["prompt_tokens"]),
+            "cached_share": pool.share(counts["cached_tokens"], counts["prompt_tokens"]),
             "completion": counts["completion_tokens"],
             "completion_per_second": round(done.speed, 3),
         },
@@ -90,7 +93,7 @@ def _stats(done: pool.Done) -> dict:
         "evidence": {
             "given": counts["evidence"],
             "verbatim": counts["verbatim"],
-            "share": tables.share(counts["verbatim"], counts["evidence"]),
+            "share": pool.share(counts["verbatim"], counts["evidence"]),
         },
         "comparisons": {"given": counts["comparisons"], "name_others": counts["comparisons_false"]},
         # The largest difference to training's log-probabilities, the mean over engines.
@@ -114,7 +117,7 @@ def _tell(stats: dict) -> None:
 
 def key(row: dict, version: str) -> str:
     """Return a row's resume key: a sha256 over all that its ranking depends on."""
-    return tables.digest([row["query"], row["docids"], row["texts"], version])
+    return identity.digest([row["query"], row["docids"], row["texts"], version])
 
 
 class Reranker:

@@ -22,7 +22,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 from r2r import tables
-from r2r.config import BadInput, DistillSettings
+from r2r.config import DistillSettings
+from r2r.errors import BadInput
 from r2r.llm import resolve
 from r2r.llm.prompt import load_tokenizer
 from r2r.student import batches, checkpoint

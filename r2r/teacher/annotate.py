@@ -13,12 +13,14 @@ from collections import Counter
 from functools import partial
 from pathlib import Path
 
-from r2r import datasets, tables
-from r2r.config import AnnotateSettings, BadInput, Stopped
-from r2r.llm import pool
-from r2r.llm.journal import Journal
+from r2r import datasets, identity, tables
+from r2r import stage as stages
+from r2r.config import AnnotateSettings
+from r2r.errors import BadInput, Stopped
 from r2r.llm.prompt import Bytes
 from r2r.reasons import check
+from r2r.rows import pool
+from r2r.rows.journal import Journal
 from r2r.teacher import ask, stats
 from r2r.teacher.merge import kendall_tau
 from r2r.workers import on_workers, progress, start_ray
@@ -41,7 +43,7 @@ def annotate(candidates: str | None, out: str, settings: AnnotateSettings) -> No
     inputs = {"teacher": settings.teacher}
     if not recorded:
         inputs = {"candidates": _needed(candidates), **inputs}
-    stage = tables.Stage("annotate", out, inputs, settings)
+    stage = stages.Stage("annotate", out, inputs, settings)
     if stage.done:
         return
     done = _recorded(stage, settings) if recorded else _asked(candidates, stage, settings)
@@ -65,7 +67,7 @@ def _needed(candidates: str | None) -> str:
     return candidates
 
 
-def _asked(candidates: str, stage: tables.Stage, settings: AnnotateSettings) -> pool.Done:
+def _asked(candidates: str, stage: stages.Stage, settings: AnnotateSettings) -> pool.Done:
     rows = datasets.open_candidates(candidates)
     teacher = stage.manifest["inputs"]["teacher"]["fingerprint"]
     version = ask.version(teacher, settings)
@@ -87,7 +89,7 @@ def _purse(folder: Path, settings: AnnotateSettings):
     return ray.remote(num_cpus=0)(ask.Purse).remote(settings.max_cost - spent)
 
 
-def _recorded(stage: tables.Stage, settings: AnnotateSettings) -> pool.Done:
+def _recorded(stage: stages.Stage, settings: AnnotateSettings) -> pool.Done:
     """Take recorded annotations over. They cannot be asked again, so evidence that is false is left out of them."""
     annotations, rejects = datasets.read_annotations(settings.teacher)
     counts, sound = Counter(), []
@@ -113,7 +115,7 @@ def show_prompt(candidates: str | None, settings: AnnotateSettings) -> None:
     """Print the prompt of the first row, with the tokens that the chat format puts around it."""
     row = next(pool.rows_of(datasets.open_candidates(_needed(candidates)).parts(1)))
     form = ask.Form(settings)
-    shown = ask.orders(row, ask.key(row, tables.fingerprint(settings.teacher), settings), settings)[0]
+    shown = ask.orders(row, ask.key(row, identity.fingerprint(settings.teacher), settings), settings)[0]
     message, _ = form.message(row["query"], [row["texts"][index] for index in shown])
     print(form.tokenizer.decode(form.ids(message)) if not isinstance(form.tokenizer, Bytes) else message)
 
@@ -125,7 +127,7 @@ def dry_run(candidates: str | None, out: str | None, settings: AnnotateSettings)
     """
     import pyarrow as pa
 
-    teacher = tables.fingerprint(settings.teacher)
+    teacher = identity.fingerprint(settings.teacher)
     folder = Path(out or ".", "rows", ask.version(teacher, settings))
     rows = datasets.open_candidates(_needed(candidates))
     parts = rows.parts(256)

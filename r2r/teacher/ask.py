@@ -16,7 +16,7 @@ from functools import partial
 from itertools import combinations
 from typing import NamedTuple
 
-from r2r import tables
+from r2r import identity
 from r2r.config import AnnotateSettings
 from r2r.datasets.documents import clean
 from r2r.llm import Refused, Reply, is_server, open_model, resolve
@@ -36,12 +36,12 @@ _ASKED |= {"reason_chars", "seed", "tokenizer", "engine"}
 def key(row: dict, teacher: str, settings: AnnotateSettings) -> str:
     """Return a row's resume key: a sha256 over all that its answer depends on. `teacher` is its fingerprint."""
     texts = row["docids"][: settings.passages], row["texts"][: settings.passages]
-    return tables.digest([row["query"], *texts, version(teacher, settings)])
+    return identity.digest([row["query"], *texts, version(teacher, settings)])
 
 
 def version(teacher: str, settings: AnnotateSettings) -> str:
     """Return a hash of all that an answer depends on but its row: the prompt, the model, the settings of the asking."""
-    return tables.digest([asking.VERSION, teacher, settings.model_dump(mode="json", include=_ASKED)])[:16]
+    return identity.digest([asking.VERSION, teacher, settings.model_dump(mode="json", include=_ASKED)])[:16]
 
 
 def orders(row: dict, known: str, settings: AnnotateSettings) -> list[list[int]]:

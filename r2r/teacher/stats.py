@@ -10,8 +10,8 @@ from __future__ import annotations
 from collections import Counter
 
 from r2r.config import AnnotateSettings
-from r2r.llm.journal import Journal
-from r2r.tables import share
+from r2r.rows.journal import Journal
+from r2r.rows.pool import share
 from r2r.teacher.ask import cost
 from r2r.teacher.prompt import fields
 

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from r2r.config import BadInput
+from r2r.errors import BadInput
 
 HOSTILE = {
     "empty": "",

@@ -14,9 +14,10 @@ from r2r import tables
 from r2r.bm25 import duplicates
 from r2r.bm25.index import build_index
 from r2r.bm25.retrieve import retrieve
-from r2r.config import BadInput, IndexSettings, RetrieveSettings
+from r2r.config import IndexSettings, RetrieveSettings
 from r2r.datasets.beir import _document
 from r2r.datasets.files import Lines
+from r2r.errors import BadInput
 
 INDEX = IndexSettings(shards=3, workers=1, heap=256)
 RETRIEVE = RetrieveSettings(k=10, workers=1, heap=256)

@@ -4,7 +4,7 @@ import sys
 import pytest
 
 from r2r.bm25 import java
-from r2r.config import BadInput
+from r2r.errors import BadInput
 
 
 @pytest.fixture

@@ -3,8 +3,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from r2r.config import BadInput
 from r2r.datasets import corpus_parts, read_excluded, read_qrels, read_queries
+from r2r.errors import BadInput
 
 
 @pytest.fixture

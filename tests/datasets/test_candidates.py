@@ -3,8 +3,8 @@ import json
 import pytest
 
 from r2r import tables
-from r2r.config import BadInput
 from r2r.datasets import read_candidates, read_qrels, read_queries
+from r2r.errors import BadInput
 
 
 def _record(qid="q1", docids=("d1", "d2")):

@@ -7,8 +7,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from r2r.config import BadInput
 from r2r.datasets import corpus_parts, read_qrels, read_queries
+from r2r.errors import BadInput
 
 ROWS = [{"id": f"d{number}", "contents": f"text {number}", "other": number} for number in range(25)]
 NAMES = "#docid=id,text=contents"

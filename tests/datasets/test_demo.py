@@ -5,8 +5,8 @@
 
 import pytest
 
-from r2r.config import BadInput
 from r2r.datasets import corpus_parts, read_qrels, read_queries
+from r2r.errors import BadInput
 
 
 def test_parts_hold_every_passage_once():

@@ -3,8 +3,8 @@ import os
 
 import pytest
 
-from r2r.config import BadInput
 from r2r.datasets.files import Lines, find, json_object, names, split, within
+from r2r.errors import BadInput
 
 
 def _texts(parts):

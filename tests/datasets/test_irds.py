@@ -14,7 +14,7 @@ _ASK = """
 import contextlib, json, sys
 from ir_datasets.util import RequestsDownload
 from r2r import datasets
-from r2r.config import BadInput
+from r2r.errors import BadInput
 
 @contextlib.contextmanager
 def no_network(self):

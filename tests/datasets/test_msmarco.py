@@ -2,8 +2,8 @@ import gzip
 
 import pytest
 
-from r2r.config import BadInput
 from r2r.datasets import corpus_parts, read_qrels, read_queries
+from r2r.errors import BadInput
 
 
 @pytest.fixture

@@ -3,8 +3,8 @@ import json
 import pytest
 
 from r2r import tables
-from r2r.config import BadInput
 from r2r.datasets import read_annotations
+from r2r.errors import BadInput
 
 
 def _line(qid="q1"):

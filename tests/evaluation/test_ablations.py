@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 
 from r2r import cli, datasets, tables
-from r2r.config import BadInput, DistillSettings, EvaluateSettings, RerankSettings, RunFile, Stopped
+from r2r.config import DistillSettings, EvaluateSettings, RerankSettings, RunFile
+from r2r.errors import BadInput, Stopped
 
 SCRIPT = Path(__file__).parents[2] / "benchmarks" / "ablations.py"
 _spec = importlib.util.spec_from_file_location("ablations", SCRIPT)

@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from r2r import tables
-from r2r.config import BadInput, EvaluateSettings
+from r2r.config import EvaluateSettings
+from r2r.errors import BadInput
 from r2r.evaluation.evaluate import evaluate, parse_runs
 from r2r.evaluation.runs import shuffled
 

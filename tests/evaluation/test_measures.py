@@ -4,7 +4,7 @@ import math
 
 import pytest
 
-from r2r.config import BadInput
+from r2r.errors import BadInput
 from r2r.evaluation.measures import average, parse_measures, scorer
 
 QRELS = {"q1": {"a": 3, "b": 0, "c": 1}, "q2": {"a": 1, "b": 2}, "q3": {"z": 0}}

@@ -4,7 +4,7 @@ import random
 
 import pytest
 
-from r2r.config import BadInput
+from r2r.errors import BadInput
 from r2r.evaluation.runs import completed, oracle, read_run, shuffled
 
 

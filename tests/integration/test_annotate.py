@@ -21,7 +21,7 @@ import pytest
 
 from r2r import tables
 from r2r.demo.world import world
-from r2r.llm.journal import Journal
+from r2r.rows.journal import Journal
 from tests.tiny import tiny_model
 
 R2R = str(Path(sys.executable).parent / "r2r")

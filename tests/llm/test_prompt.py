@@ -4,7 +4,7 @@ from functools import partial
 
 import pytest
 
-from r2r.config import BadInput
+from r2r.errors import BadInput
 from r2r.llm.prompt import chat_ids, cut_to_fit, fit, load_tokenizer, text_ids
 from r2r.student.prompt import prompt as student_prompt
 from r2r.teacher.prompt import prompt as teacher_prompt

@@ -9,7 +9,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
-from r2r.config import BadInput
+from r2r.errors import BadInput
 from r2r.llm import Refused, server
 
 DONE = {

@@ -4,7 +4,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from r2r.config import BadInput
+from r2r.errors import BadInput
 from r2r.student import adapter
 from tests.tiny import tiny_model
 

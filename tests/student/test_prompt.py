@@ -2,7 +2,7 @@
 
 import pytest
 
-from r2r.config import BadInput
+from r2r.errors import BadInput
 from r2r.llm.prompt import load_tokenizer
 from r2r.reasons import sentences
 from r2r.replies import Unsound

@@ -10,7 +10,8 @@ import re
 
 import pytest
 
-from r2r.config import BadInput, RerankSettings
+from r2r.config import RerankSettings
+from r2r.errors import BadInput
 from r2r.llm import Reply
 from r2r.llm.prompt import load_tokenizer
 from r2r.student import rank

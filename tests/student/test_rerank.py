@@ -6,7 +6,8 @@ from collections import Counter
 
 import pytest
 
-from r2r.config import BadInput, RerankSettings
+from r2r.config import RerankSettings
+from r2r.errors import BadInput
 from r2r.llm import Refused
 from r2r.student import rerank as stage
 from r2r.student.rank import Ranked

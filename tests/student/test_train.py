@@ -13,7 +13,8 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from r2r.config import BadInput, DistillSettings
+from r2r.config import DistillSettings
+from r2r.errors import BadInput
 from r2r.student import adapter
 from r2r.student.train import learning_rate, load_model, operations, predict, read_steps
 from tests.tiny import tiny_model

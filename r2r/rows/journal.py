@@ -19,7 +19,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
 
-from r2r.config import BadInput
+from r2r.errors import BadInput
 
 # Every line begins {"key": "64 digits", "table": "its name", so it is found without reading the rest of it.
 _KEY, _TABLE = slice(9, 73), slice(76, 140)

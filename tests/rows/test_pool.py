@@ -12,10 +12,12 @@ from pathlib import Path
 import pytest
 
 from r2r import tables
-from r2r.config import BadInput, Workers
+from r2r.config import Workers
 from r2r.datasets.candidates import Candidates, Listed
-from r2r.llm import Died, pool
-from r2r.llm.journal import Journal
+from r2r.errors import BadInput
+from r2r.llm import Died
+from r2r.rows import pool
+from r2r.rows.journal import Journal
 
 
 def key(row):

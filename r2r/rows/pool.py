@@ -25,7 +25,7 @@ from r2r.config import Workers
 from r2r.datasets.candidates import Candidates
 from r2r.datasets.documents import Part
 from r2r.llm import Died
-from r2r.llm.journal import Journal
+from r2r.rows.journal import Journal
 from r2r.workers import bar, on_workers, progress
 
 # Parts that travel to an actor together, rows in a file of what comes out, and engines that a row may end.
@@ -97,6 +97,11 @@ def run_rows(rows: Candidates, job: Job, settings: Workers, out: Path, go_on: Ca
     every = bar(f"{job.name}: tables", total, "row", iterable=rows_of(parts))
     found = write_tables(every, job, folder, out)
     return Done(found, total - sum(found[table] for table in job.tables), speed)
+
+
+def share(part: float, whole: int) -> float | None:
+    """Return part of whole, rounded for a statistic; None where there is nothing to count."""
+    return round(part / whole, 4) if whole else None
 
 
 def _tell_what_is_there(name: str, folder: Path) -> None:

@@ -4,8 +4,8 @@ import resource
 
 import pytest
 
-from r2r.config import BadInput
-from r2r.llm.journal import Journal
+from r2r.errors import BadInput
+from r2r.rows.journal import Journal
 
 KEYS = [hashlib.sha256(bytes([number])).hexdigest() for number in range(5)]
 

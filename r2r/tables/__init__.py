@@ -1,0 +1,20 @@
+"""What lies between the stages: tables (`schemas`), atomic writing (`writing`), TREC runs (`runs`). Knows no stage."""
+
+from r2r.tables.runs import run_id, write_run
+from r2r.tables.schemas import SCHEMAS, files, path, ranked, read
+from r2r.tables.writing import clear, replacing, write, write_part, write_text
+
+__all__ = [
+    "SCHEMAS",
+    "clear",
+    "files",
+    "path",
+    "ranked",
+    "read",
+    "replacing",
+    "run_id",
+    "write",
+    "write_part",
+    "write_run",
+    "write_text",
+]

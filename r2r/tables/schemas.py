@@ -1,0 +1,117 @@
+"""The tables between the stages: their columns, and reading them with checks.
+
+Owns the schemas. A table is a folder of Parquet files, `OUT/<table>/*.parquet`. What a table means is the business of
+the stage that writes it.
+
+    read("runs/demo/retrieve", "candidates").num_rows
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from r2r.errors import BadInput
+
+_strings = pa.list_(pa.string())
+
+SCHEMAS = {
+    "corpus": pa.schema({"docid": pa.string(), "title": pa.string(), "text": pa.string()}),
+    "queries": pa.schema({"qid": pa.string(), "query": pa.string()}),
+    "qrels": pa.schema({"qid": pa.string(), "docid": pa.string(), "relevance": pa.int64()}),
+    "candidates": pa.schema(
+        {
+            "qid": pa.string(),
+            "query": pa.string(),
+            "docids": _strings,
+            "texts": _strings,
+            "scores": pa.list_(pa.float64()),
+        }
+    ),
+    "annotations": pa.schema(
+        {
+            "qid": pa.string(),
+            "query": pa.string(),
+            "docids": _strings,
+            "texts": _strings,
+            "ranking": pa.list_(pa.int64()),
+            "direct": _strings,
+            "evidence": _strings,
+            "comparison": _strings,
+            "teacher": pa.string(),
+            "key": pa.string(),
+            "attempts": pa.int64(),
+            "prompt_tokens": pa.int64(),
+            "completion_tokens": pa.int64(),
+            "agreement": pa.float64(),
+        }
+    ),
+    "rejects": pa.schema(
+        {
+            "qid": pa.string(),
+            "key": pa.string(),
+            "reason": pa.string(),
+            "reply": pa.string(),
+            "attempts": pa.int64(),
+        }
+    ),
+    "rankings": pa.schema(
+        {
+            "qid": pa.string(),
+            "query": pa.string(),
+            "docids": _strings,
+            "scores": pa.list_(pa.float64()),
+            "direct": _strings,
+            "evidence": _strings,
+            "comparison": _strings,
+        }
+    ),
+}
+
+# What annotations from elsewhere need not have: Kendall's tau between samples, null where only one was asked for.
+_OPTIONAL = {"agreement"}
+
+
+def path(folder: str | Path, name: str) -> Path:
+    return Path(folder) / name
+
+
+def files(folder: str | Path, name: str) -> list[Path]:
+    """Return the Parquet files of a table, in the order of its rows. Raises BadInput where the folder has none."""
+    found = sorted(path(folder, name).glob("*.parquet"))
+    if not found:
+        raise BadInput(f"{folder}: holds no {name} table; expected Parquet files in {path(folder, name)}")
+    return found
+
+
+def read(folder: str | Path, name: str) -> pa.Table:
+    """Return the table `name` of a stage's folder with its schema's columns.
+
+    Raises BadInput where the folder has no such table, or one with other columns.
+    """
+    schema = SCHEMAS[name]
+    found = []
+    for file in files(folder, name):
+        try:
+            table = pq.read_table(file)
+        except pa.ArrowInvalid as error:
+            raise BadInput(f"{file}: not a Parquet file: {error}") from None
+        for column in _OPTIONAL.difference(table.column_names).intersection(schema.names):
+            table = table.append_column(schema.field(column), pa.nulls(len(table), schema.field(column).type))
+        missing = [column for column in schema.names if column not in table.column_names]
+        if missing:
+            raise BadInput(f"{file}: column {missing[0]} is missing; the {name} table has {', '.join(schema.names)}")
+        try:
+            found.append(table.select(schema.names).cast(schema))
+        except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
+            raise BadInput(f"{file}: {error}; the {name} table has {schema.to_string()}".replace("\n", ", ")) from None
+    return pa.concat_tables(found)
+
+
+def ranked(folder: str | Path, name: str) -> Iterator[dict]:
+    """Yield qid, docids and scores of a table's rows, in their order, a file at a time."""
+    for file in files(folder, name):
+        yield from pq.read_table(file, columns=["qid", "docids", "scores"]).to_pylist()
