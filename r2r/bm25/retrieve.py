@@ -10,47 +10,70 @@ candidates as they are found, the run file, and the count of queries that match 
 from __future__ import annotations
 
 import json
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from r2r import datasets, tables
 from r2r import stage as stages
 from r2r.bm25 import java
 from r2r.config import RetrieveSettings
 from r2r.errors import BadInput
+from r2r.identity import add_digests
+from r2r.stage import Identity, Input, Result, Stage, There, run
 from r2r.workers import bar, on_workers
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
 # Queries in a file of candidates: with 1,000 passages each, a worker holds some 100 MB.
-_AT_MOST = 256
+_QUERIES_PER_FILE = 256
 
 
-def retrieve(index: str, queries: str, out: str, settings: RetrieveSettings) -> None:
+def stage(index: str, queries: str, out: str | Path, settings: RetrieveSettings) -> Stage:
+    """Return the stage that searches `index`, a folder that index wrote, for `queries`, a dataset."""
+
+    def check(there: There) -> None:
+        java.find_java()
+        if there(index):
+            _statistics(index)
+        datasets.check(queries, "queries")
+
+    def work(identity: Identity) -> Result:
+        return _work(index, queries, Path(out), settings)
+
+    inputs = {"index": Input(index), "queries": Input(queries, partial(datasets.fingerprint, what="queries"))}
+    return Stage("retrieve", Path(out), settings, inputs, check, work, ["candidates", "rejects", "run.txt"])
+
+
+def retrieve(index: str, queries: str, out: str | Path, settings: RetrieveSettings) -> None:
     """Write the tables candidates and rejects (queries that match no document), and run.txt, under `out`.
 
-    Raises BadInput for an index or queries that cannot be read, where no query matches any document, and no Java.
+    Raises BadInput for an index or queries that cannot be read, if no query matches any document, and for no Java.
     """
-    java.check_java()
+    run(stage(index, queries, out, settings))
+
+
+def _work(index: str, queries: str, out: Path, settings: RetrieveSettings) -> Result:
     statistics = _statistics(index)
     asked = _with_excluded(datasets.read_queries(queries), datasets.read_excluded(queries))
-    stage = stages.Stage("retrieve", out, {"index": index, "queries": queries}, settings)
-    if stage.done:
-        return
-    tables.clear(stage.out, "candidates", "rejects")
-    unmatched, documents, excluded = _search(index, statistics, asked, stage.out, settings)
-    found = asked.num_rows - len(unmatched)
-    if not found:
+    tables.clear(out, "candidates", "rejects")
+    found = _search(index, statistics, asked, out, settings)
+    matched = asked.num_rows - len(found.unmatched)
+    if not matched:
         raise BadInput(f"{queries}: no query matches any document of {index}; are both in the same language?")
     reject = {"key": "", "reason": "matches no document", "reply": "", "attempts": 1}
-    tables.write([{"qid": qid, **reject} for qid in unmatched], stage.out, "rejects")
-    rows = bar("retrieve: run.txt", found, "query", iterable=tables.ranked(out, "candidates"))
-    tables.write_run(rows, stage.out / "run.txt", "bm25")
-    rows = {"candidates": found, "rejects": len(unmatched)}
-    size = sum(file.stat().st_size for file in tables.path(stage.out, "candidates").iterdir())
-    counts = {"documents": documents, "excluded": excluded, "bytes": size}
-    stage.finish(rows, files=["run.txt"], **counts, unmatched=unmatched[:20])
+    tables.write([{"qid": qid, **reject} for qid in found.unmatched], out, "rejects")
+    rows = bar("retrieve: run.txt", matched, "query", iterable=tables.ranked(out, "candidates"))
+    tables.write_run(rows, out / "run.txt", "bm25")
+    size = sum(file.stat().st_size for file in tables.files(out, "candidates"))
+    counts = {"documents": found.documents, "excluded": found.excluded, "bytes": size}
+    return Result(
+        {"candidates": matched, "rejects": len(found.unmatched)},
+        tables.content(add_digests(found.contents)),
+        ["run.txt"],
+        {**counts, "unmatched": found.unmatched[:20]},
+    )
 
 
 def _with_excluded(asked: pa.Table, excluded: dict[str, set[str]]) -> pa.Table:
@@ -72,21 +95,34 @@ def _statistics(index: str) -> tuple[int, int]:
         ) from None
 
 
+class _Found(NamedTuple):
+    """unmatched: qids that match nothing. documents: candidates written. excluded: taken out by the collection's rules.
+    contents: the content hash of every part written."""
+
+    unmatched: list[str]
+    documents: int
+    excluded: int
+    contents: list[int]
+
+
 def _search(
     index: str, statistics: tuple[int, int], asked: pa.Table, out: Path, settings: RetrieveSettings
-) -> tuple[list[str], int, int]:
-    """Search every query; return the qids that match nothing, and how many documents were found and taken out."""
-    size = min(_AT_MOST, -(-asked.num_rows // (4 * settings.workers)))
+) -> _Found:
+    """Search every query; the workers write the candidates."""
+    size = min(_QUERIES_PER_FILE, -(-asked.num_rows // (4 * settings.workers)))
     blocks = [asked.slice(at, size) for at in range(0, asked.num_rows, size)]
     blocks = [block.append_column("part", [[number] * block.num_rows]) for number, block in enumerate(blocks)]
-    unmatched, documents, excluded = [], 0, 0
+    answers = []
     with bar("retrieve", asked.num_rows, "query") as shown:
         for answer in on_workers(blocks, _Worker, (index, statistics, out, settings), settings.workers, ahead=2):
             shown.update(answer["queries"])
-            unmatched += answer["unmatched"]
-            documents += answer["documents"]
-            excluded += answer["excluded"]
-    return unmatched, documents, excluded
+            answers.append(answer)
+    return _Found(
+        [qid for answer in answers for qid in answer["unmatched"]],
+        sum(answer["documents"] for answer in answers),
+        sum(answer["excluded"] for answer in answers),
+        [int(answer["content"], 16) for answer in answers],
+    )
 
 
 class _Worker:
@@ -117,7 +153,8 @@ class _Worker:
             else:
                 unmatched.append(row["qid"])
         # Named by what it holds: a part that is searched again, after its worker was lost, takes its own place.
-        if rows:
-            tables.write_part(rows, self.out, "candidates", f"part-{block['part'][0].as_py():05}")
+        part = f"part-{block['part'][0].as_py():05}"
+        content = tables.write_part(rows, self.out, "candidates", part) if rows else 0
         documents = sum(len(row["docids"]) for row in rows)
-        return {"queries": block.num_rows, "unmatched": unmatched, "documents": documents, "excluded": excluded}
+        counts = {"queries": block.num_rows, "documents": documents, "excluded": excluded}
+        return {**counts, "unmatched": unmatched, "content": f"{content:x}"}

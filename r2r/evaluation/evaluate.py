@@ -10,12 +10,15 @@ from __future__ import annotations
 
 import json
 import sys
+from functools import partial
 from pathlib import Path
 
 from r2r import datasets, tables
 from r2r import stage as stages
 from r2r.config import EvaluateSettings
 from r2r.errors import BadInput
+from r2r.identity import digest, manifest_of
+from r2r.stage import Identity, Input, Result, Stage, There, run
 from r2r.evaluation import explanations, report
 from r2r.evaluation.measures import Values, average, parse_measures, scorer
 from r2r.evaluation.runs import Qrels, Run, completed, oracle, read_run, shuffled
@@ -40,49 +43,82 @@ def parse_runs(pairs: list[str]) -> dict[str, str]:
     return runs
 
 
+def stage(
+    qrels: str,
+    runs: dict[str, str],
+    out: str | Path,
+    settings: EvaluateSettings,
+    candidates: str | None = None,
+    rankings: str | None = None,
+    distill: str | None = None,
+) -> Stage:
+    """Return the stage that measures runs against qrels.
+
+    qrels: dataset, or TREC qrels file. runs: system name -> TREC run file (read as `read_run` says), candidates as
+    `rankgpt:FILE`, or a folder with the table annotations; the others are compared with the first. candidates: a folder
+    with that table, or `rankgpt:FILE`, for the report's passages; rankings: a folder with that table, for its reasons;
+    distill: the folder in which the student was trained, for its curves.
+    """
+
+    def check(there: There) -> None:
+        _check_names(runs, there)
+        datasets.check(qrels, "qrels")
+        for folder, table in ((candidates, "candidates"), (rankings, "rankings"), (distill, "steps")):
+            if folder and there(folder) and not _is_candidates(folder):
+                tables.files(folder, table)
+
+    def work(identity: Identity) -> Result:
+        return _work(qrels, runs, Path(out), settings, candidates, rankings, distill)
+
+    inputs = {"qrels": Input(qrels, partial(datasets.fingerprint, what="qrels"))}
+    # The place is part of the name: another first run makes another report.
+    inputs |= {f"run {place} {name}": Input(file) for place, (name, file) in enumerate(runs.items(), start=1)}
+    folders = {"candidates": candidates, "rankings": rankings, "distill": distill}
+    inputs |= {name: Input(folder) for name, folder in folders.items() if folder}
+    writes = ["metrics.json", "report.html"]
+    return Stage(
+        "evaluate", Path(out), settings, inputs, check, work, writes, after=lambda: _tell(Path(out), settings)
+    )
+
+
 def evaluate(
     qrels: str,
     runs: dict[str, str],
-    out: str,
+    out: str | Path,
     settings: EvaluateSettings,
     candidates: str | None = None,
     rankings: str | None = None,
     distill: str | None = None,
 ) -> None:
-    """Measure TREC run files against qrels; write `metrics.json` and `report.html` into `out` and print the table.
+    """Measure runs against qrels; write `metrics.json` and `report.html` into `out` and print the table.
 
-    qrels: dataset string. runs: system name -> TREC run file (read as `read_run` says), candidates as `rankgpt:FILE`,
-    or a folder with the table annotations; the first is the order that the others are held against. candidates: a
-    folder with that table, or `rankgpt:FILE`; rankings: a folder with that table; they give the report its passages and
-    its reasons. distill: the folder in which the student was trained; its steps are drawn.
-
-    Annotations are the teacher's order of the few documents that it saw. Those that only the first run lists for the
-    query follow in its order, and a judged query without an annotation keeps that order; a warning counts such queries.
-
-    Every figure is the mean over all judged queries; one that a run lacks counts 0. Two rows are added: `random` is the
-    mean over 10 seeded shuffles and `oracle` the order by relevance, both of the same documents, those that the first
-    run lists for each query. A warning says where another run lists documents that the first does not, since oracle is
-    no upper bound for it, and where a run lacks judged queries.
+    Arguments as for `stage`. Every figure is the mean over all judged queries; a query that a run lacks counts 0. Two
+    rows are added, both over the documents that the first run lists for each query: `random`, the mean of 10 seeded
+    shuffles, and `oracle`, the order by relevance. Annotations are the teacher's order of the few documents that it
+    saw: the first run's other documents follow in its order, and a query without an annotation keeps that order.
+    Warnings count such queries, judged queries that a run lacks, and queries in which a run lists documents that the
+    first run does not, since oracle is no upper bound for those.
 
     metrics.json: {"measures": [...], "queries": N, "systems": {"NAME": {"nDCG@10": 0.51, ...}, ...}}, measures under
-    the spelling they were asked for. What `explanations.check` counts stands in the manifest under `explanations`.
+    the spelling they were asked for. The counts of `explanations.count` are in the manifest under `explanations`.
 
     Raises BadInput for a run name that is taken, a missing or broken run file, annotations as the first run, an unknown
     measure, qrels that are empty or belong to other queries, and a folder without its table.
     """
-    _check_names(runs)
-    inputs = {"qrels": qrels}
-    # The place is part of the key: another first run makes another report.
-    inputs |= {f"run {place} {name}": file for place, (name, file) in enumerate(runs.items(), start=1)}
-    folders = {"candidates": candidates, "rankings": rankings, "distill": distill}
-    inputs |= {name: folder for name, folder in folders.items() if folder}
-    stage = stages.Stage("evaluate", out, inputs, settings)
-    if stage.done:
-        _tell(Path(out), settings)
-        return
+    run(stage(qrels, runs, out, settings, candidates, rankings, distill))
 
+
+def _work(
+    qrels: str,
+    runs: dict[str, str],
+    out: Path,
+    settings: EvaluateSettings,
+    candidates: str | None,
+    rankings: str | None,
+    distill: str | None,
+) -> Result:
     measures = parse_measures(settings.measures)
-    training = _read_steps(distill) if distill else []
+    training = tables.read(distill, "steps").to_pylist() if distill else []
     judged = _read_qrels(qrels)
     found = {name: _read_judged(file, qrels, judged) for name, file in runs.items()}
     teachers = [name for name, file in runs.items() if Path(file).is_dir()]
@@ -92,7 +128,7 @@ def evaluate(
 
     score = scorer(measures, judged)
     first = next(iter(found.values()))
-    values = {name: score(run) for name, run in found.items()}
+    values = {name: score(one) for name, one in found.items()}
     values["random"] = _mean([score(shuffled(first, seed)) for seed in range(SHUFFLES)])
     values["oracle"] = score(oracle(first, judged))
     systems = {name: average(by_measure) for name, by_measure in values.items()}
@@ -100,7 +136,7 @@ def evaluate(
     rows = _as_in_runs(datasets.read_candidates(candidates).to_pylist()) if candidates else []
     texts = {row["qid"]: dict(zip(row["docids"], row["texts"], strict=True)) for row in rows}
     ranked = _as_in_runs(tables.read(rankings, "rankings").to_pylist()) if rankings else []
-    checks = explanations.check(ranked, texts, *_left_out(rankings)) if rankings else None
+    counted = explanations.count(ranked, texts, *_dropped(rankings)) if rankings else None
 
     metrics = {"measures": list(measures), "queries": len(judged), "systems": systems}
     page = report.render(
@@ -111,40 +147,28 @@ def evaluate(
         queries={row["qid"]: row["query"] for row in [*ranked, *rows]},
         texts=texts,
         reasons={row["qid"]: explanations.reasons(row) for row in ranked},
-        checks=checks,
+        counted=counted,
         warnings=warnings,
         sources=[("qrels", qrels), *runs.items()],
         caption=settings.caption,
         training=training,
     )
-    tables.write_text(json.dumps(metrics, indent=2, ensure_ascii=False) + "\n", Path(out) / "metrics.json")
-    tables.write_text(page, Path(out) / "report.html")
-    counts = {"queries": len(judged), "systems": len(systems)}
-    more = {"explanations": checks} if checks else {}
-    stage.finish(counts, ["metrics.json", "report.html"], **more)
-    if checks:
-        print(report.say(checks))
-    _tell(Path(out), settings)
+    tables.write_text(json.dumps(metrics, indent=2, ensure_ascii=False) + "\n", out / "metrics.json")
+    tables.write_text(page, out / "report.html")
+    if counted:
+        print(report.say(counted))
+    return Result(
+        {"queries": len(judged), "systems": len(systems)},
+        digest(metrics),
+        ["metrics.json", "report.html"],
+        {"explanations": counted} if counted else {},
+    )
 
 
-def _read_steps(folder: str) -> list[dict]:
-    file = Path(folder) / "steps.jsonl"
-    try:
-        steps = [json.loads(line) for line in file.read_text().splitlines()]
-    except (OSError, ValueError):
-        steps = []
-    if not steps:
-        raise BadInput(f"{file}: no steps of a training in it; give the folder that distill wrote")
-    return steps
-
-
-def _left_out(rankings: str) -> tuple[int, int]:
-    """Return how many pieces of evidence, and how many comparisons, rerank found to be false and left out."""
-    file = Path(rankings) / "stats.json"
-    if not file.exists():
-        return 0, 0
-    stats = json.loads(file.read_text())
-    return stats["evidence"]["given"] - stats["evidence"]["verbatim"], stats["comparisons"]["name_others"]
+def _dropped(rankings: str) -> tuple[int, int]:
+    """Return how many pieces of evidence, and how many comparisons, rerank found to be false and dropped."""
+    dropped = (manifest_of(Path(rankings)) or {}).get("dropped", {})
+    return dropped.get("evidence", 0), dropped.get("comparisons", 0)
 
 
 def _tell(out: Path, settings: EvaluateSettings) -> None:
@@ -154,22 +178,24 @@ def _tell(out: Path, settings: EvaluateSettings) -> None:
     print(f"report: {out / 'report.html'}", flush=True)
 
 
-def _check_names(runs: dict[str, str]) -> None:
+def _check_names(runs: dict[str, str], there: There) -> None:
     if not runs:
         raise BadInput("runs: none given; give at least one TREC run file as NAME=FILE")
-    for name, file in runs.items():
+    for place, (name, file) in enumerate(runs.items()):
         if name in _TAKEN:
             raise BadInput(f"run {name}={file}: the name {name} stands for {_TAKEN[name]}; give the run another name")
+        if not there(file) or _is_candidates(file):
+            continue
         folder = Path(file).is_dir()
-        if folder and tables.path(file, "annotations").is_dir():
-            if name == next(iter(runs)):
-                raise BadInput(
-                    f"run {name}={file}: annotations order only what the teacher saw; give them after a run that lists "
-                    f"all documents, such as bm25"
-                )
-        elif not _is_candidates(file) and not Path(file).is_file():
-            wrong = "is a folder" if folder else "no such file"
-            raise BadInput(f"{file}: {wrong}; run {name} needs a TREC run file, or a folder that annotate wrote")
+        if not folder and "://" not in file and not Path(file).is_file():
+            raise BadInput(f"{file}: no such file; run {name} needs a TREC run file, or a folder that annotate wrote")
+        if folder and not tables.path(file, "annotations").is_dir():
+            raise BadInput(f"{file}: is a folder; run {name} needs a TREC run file, or a folder that annotate wrote")
+        if folder and place == 0:
+            raise BadInput(
+                f"run {name}={file}: annotations order only what the teacher saw; give them after a run that lists all "
+                f"documents, such as bm25"
+            )
 
 
 def _is_candidates(source: str) -> bool:

@@ -3,7 +3,7 @@ names the documents next to it.
 
 Owns the counts over the table rankings. What can be checked of one reason is in `r2r.reasons`.
 
-    check(tables.read("runs/demo/rerank", "rankings").to_pylist(), {"q1": {"d1": "The passage."}})
+    count(tables.read("runs/demo/rerank", "rankings").to_pylist(), {"q1": {"d1": "The passage."}})
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ def reasons(row: dict) -> dict[str, dict[str, str]]:
     return found
 
 
-def check(
+def count(
     rows: Iterable[dict], texts: dict[str, dict[str, str]], false_evidence: int = 0, false_comparisons: int = 0
 ) -> dict[str, int | float | None]:
     """Check the explanations of rankings rows against passages, `texts`: qid -> docid -> text. So many pieces of

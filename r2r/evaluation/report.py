@@ -19,11 +19,8 @@ SHOWN_QUERIES = 5
 SHOWN_DOCUMENTS = 5
 SNIPPET = 300  # characters of a passage
 CURVE_POINTS = 200
-# The curves of a training: the figure of a step, what it is called, and how it is written.
+# A training's figures besides its losses: what the curve is called, and how its values are written.
 _CURVES = {
-    "pairwise": ("pairwise loss", ".3f"),
-    "listwise": ("listwise loss", ".3f"),
-    "generation": ("generation loss", ".3f"),
     "ndcg": ("nDCG@10 by the teacher's order, held-out queries", ".3f"),
     "learning_rate": ("learning rate", ".1e"),
     "grad_norm": ("gradient norm", ".2f"),
@@ -41,7 +38,7 @@ def render(
     queries: dict[str, str],
     texts: dict[str, dict[str, str]],
     reasons: dict[str, dict[str, dict[str, str]]],
-    checks: dict | None,
+    counted: dict | None,
     warnings: list[str],
     sources: list[tuple[str, str]],
     caption: str,
@@ -51,8 +48,8 @@ def render(
 
     metrics: as in metrics.json. values: system -> measure -> qid -> value. runs: name -> run, the first being "before";
     "after" is the run called student, else the second. queries: qid -> text. texts: qid -> docid -> text.
-    reasons: qid -> docid -> {direct, evidence, comparison}. checks: from `explanations.check`. sources: name and place
-    of the qrels and of each run. training: the lines of distill's steps.jsonl, none where the student is not shown.
+    reasons: qid -> docid -> {direct, evidence, comparison}. counted: from `explanations.count`. sources: name and place
+    of the qrels and of each run. training: rows of distill's table steps, none if no student is shown.
     """
     import jinja2
 
@@ -88,7 +85,7 @@ def render(
         after=after,
         changes={name: changes(values[first][measure], values[name][measure]) for name in others},
         shown=shown,
-        checks=say(checks) if checks else "",
+        checks=say(counted) if counted else "",
         warnings=warnings,
         sources=sources,
         caption=caption,
@@ -97,47 +94,60 @@ def render(
 
 
 def curves(steps: list[dict]) -> list[dict]:
-    """Return what to draw of a training, by the figures that its steps have: a line through 100 by 40 units, the steps
-    from left to right, and where it is lowest, highest and, by the held-out queries, best."""
-    steps = [step | {"tokens_per_second": step["tokens"] / max(step["seconds"], 1e-9)} for step in steps]
-    measured = [step for step in steps if "ndcg" in step]
+    """Return the curves of a training, from rows of the table steps.
+
+    Each is a line through 100 by 40 units, with its title, its lowest, highest, first and last value, and the step that
+    was best on the held-out queries.
+    """
+    if not steps:
+        return []
+    measured = [step for step in steps if step["ndcg"] is not None]
     best = max(measured, key=lambda step: step["ndcg"])["step"] if measured else None
+    last = steps[-1]["step"]
+    losses = {name: (f"{name} loss", ".3f") for name in dict(steps[0]["loss"])}
+    figures = [_figures(step) for step in steps]
     drawn = []
-    for name, (title, form) in _CURVES.items():
-        found = [(step["step"], step[name]) for step in steps if name in step]
-        if not found:
-            continue
-        # Many steps are drawn as means of some, so that the page stays small and noise does not hide the course.
-        each = -(-len(found) // CURVE_POINTS)
-        groups = [found[start : start + each] for start in range(0, len(found), each)]
-        means = [(group[-1][0], sum(value for _, value in group) / len(group)) for group in groups]
-        low, high = min(value for _, value in means), max(value for _, value in means)
-        last = steps[-1]["step"]
-        points = [(100 * step / last, 40 - 40 * (value - low) / ((high - low) or 1)) for step, value in means]
-        if len(points) == 1:
-            points *= 2
-        drawn.append(
-            {
-                "title": title,
-                "points": " ".join(f"{x:.2f},{y:.2f}" for x, y in points),
-                **{"low": format(low, form), "high": format(high, form)},
-                **{"first": format(means[0][1], form), "last": format(means[-1][1], form)},
-                "best": None if best is None else {"step": best, "x": f"{100 * best / last:.2f}"},
-                "steps": last,
-            }
-        )
+    for name, (title, form) in (losses | _CURVES).items():
+        values = [(step["step"], value) for step, figure in zip(steps, figures, strict=True)
+                  if (value := figure.get(name)) is not None]
+        if values:
+            drawn.append({"title": title, "steps": last, **_line(values, last, form)})
+            drawn[-1]["best"] = None if best is None else {"step": best, "x": f"{100 * best / last:.2f}"}
     return drawn
 
 
-def say(checks: dict) -> str:
-    """Return what `explanations.check` counted as one sentence."""
-    if not checks["explained"]:
+def _figures(step: dict) -> dict:
+    return {**step, **dict(step["loss"]), "tokens_per_second": step["tokens"] / max(step["seconds"], 1e-9)}
+
+
+def _line(values: list[tuple[int, float]], last: int, form: str) -> dict[str, str]:
+    """Return the points of a curve of (step, value) up to the step `last`, and its extremes, written as `form` says."""
+    # Many steps are drawn as means of some, so that the page stays small and noise does not hide the course.
+    each = -(-len(values) // CURVE_POINTS)
+    groups = [values[start : start + each] for start in range(0, len(values), each)]
+    means = [(group[-1][0], sum(value for _, value in group) / len(group)) for group in groups]
+    low, high = min(value for _, value in means), max(value for _, value in means)
+    points = [(100 * step / last, 40 - 40 * (value - low) / ((high - low) or 1)) for step, value in means]
+    if len(points) == 1:
+        points *= 2
+    return {
+        "points": " ".join(f"{x:.2f},{y:.2f}" for x, y in points),
+        "low": format(low, form),
+        "high": format(high, form),
+        "first": format(means[0][1], form),
+        "last": format(means[-1][1], form),
+    }
+
+
+def say(counted: dict) -> str:
+    """Return what `explanations.count` returns as one sentence."""
+    if not counted["explained"]:
         return "explanations: none written"
-    parts = [f"explanations: {checks['explained']:,} written", f"evidence empty in {checks['evidence_empty']:.1%}"]
-    if checks["evidence_verbatim"] is not None:
-        parts.append(f"of all evidence {checks['evidence_verbatim']:.1%} word for word in its passage")
-    if checks["neighbours"] is not None:
-        parts.append(f"of all comparisons {checks['neighbours']:.1%} name the neighbours")
+    parts = [f"explanations: {counted['explained']:,} written", f"evidence empty in {counted['evidence_empty']:.1%}"]
+    if counted["evidence_verbatim"] is not None:
+        parts.append(f"of all evidence {counted['evidence_verbatim']:.1%} word for word in its passage")
+    if counted["neighbours"] is not None:
+        parts.append(f"of all comparisons {counted['neighbours']:.1%} name the neighbours")
     return ", ".join(parts)
 
 

@@ -16,92 +16,122 @@ from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 
-from r2r import datasets, identity, tables
-from r2r import stage as stages
+from r2r import builtin, datasets, tables
 from r2r.config import DistillSettings
 from r2r.errors import BadInput
+from r2r.identity import fingerprint, of_files
+from r2r.stage import Identity, Input, Result, Stage, There, run
 from r2r.llm import resolve
 from r2r.llm.prompt import load_tokenizer
-from r2r.student import adapter, checkpoint
+from r2r.student import adapter, checkpoint, prompt, record
 from r2r.student.batches import split
 from r2r.student.prompt import fields
-from r2r.student.rank import check
+from r2r.student.losses import LOSSES
+from r2r.student.rank import check_student
 from r2r.student.train import PARTS, dtype, read_steps, train
 from r2r.workers import bar, enter, start_ray, watching
 
 # How often training goes on after a worker has died. A night on machines that can be taken away costs some.
 _LIVES = 10
-# Settings that may change between a run that was stopped and the one that goes on with it.
-_FREE = {"min_workers", "save_every"}
 
 
-def distill(annotations: str, out: str, settings: DistillSettings) -> None:
-    """Write the adapter into `out/adapter`, what it makes of a few prompts into `out/check.json`, and the losses of
-    every step into `out/steps.jsonl` and `out/tensorboard`.
+def stage(annotations: str, out: str | Path, settings: DistillSettings) -> Stage:
+    """Return the stage that trains a LoRA adapter on `annotations`, a stage's folder or `teacher:FILE`."""
 
-    `annotations` is a stage folder or `teacher:FILE`. Where a run with these settings was stopped, goes on from its
-    last checkpoint. Raises BadInput where the annotations lack what `reasoning` asks for, or none of them fits, and
-    where the student's tokenizer has no single-token labels.
+    def check(there: There) -> None:
+        if there(annotations):
+            read_rows(annotations, settings)
+        check_student(settings.student, None)
+
+    def work(identity: Identity) -> Result:
+        return _work(annotations, Path(out).resolve(), settings, identity)
+
+    def tidy() -> None:
+        # Not before the manifest is written: a kill in between would lose the training.
+        shutil.rmtree(Path(out) / "checkpoints", ignore_errors=True)
+
+    inputs = {
+        "annotations": Input(annotations, partial(datasets.fingerprint, what="annotations")),
+        "student": Input(settings.student, lambda name: fingerprint(builtin.model(name, "student"))),
+    }
+    writes = ["adapter", "check.json", "steps", "steps.jsonl", "tensorboard"]
+    return Stage("distill", Path(out), settings, inputs, check, work, writes, prompt.VERSION, tidy)
+
+
+def distill(annotations: str, out: str | Path, settings: DistillSettings) -> None:
+    """Write the adapter into `out/adapter`, its answers to a few prompts into `out/check.json`, and the figures of every
+    step into the table `steps`, `out/steps.jsonl` and `out/tensorboard`.
+
+    Arguments as for `stage`. A training that was stopped goes on from its last checkpoint. Raises BadInput if the
+    annotations lack the texts that `reasoning` asks for, if none of them fits, and if the student's tokenizer has no
+    single-token labels.
     """
-    inputs = {"annotations": annotations, "student": settings.student}
-    stage = stages.Stage("distill", out, inputs, settings)
-    if stage.done:
-        return
-    if not (settings.pairwise or settings.listwise or settings.generation):
-        raise BadInput("pairwise, listwise, generation: all are 0, so there is nothing to learn; give one some weight")
-    if settings.min_workers > settings.workers:
-        raise BadInput(f"min_workers: {settings.min_workers}: more than the {settings.workers} workers; give fewer")
+    run(stage(annotations, out, settings))
+
+
+def _work(annotations: str, out: Path, settings: DistillSettings, identity: Identity) -> Result:
     rows = read_rows(annotations, settings)
-    check(settings.student, None)
-    folder = Path(out).resolve()
-    known = [one["fingerprint"] for one in stage.manifest["inputs"].values()]
-    version = identity.digest([known, settings.model_dump(mode="json", exclude=_FREE)])[:16]
-    checkpoints = folder / "checkpoints" / version
+    checkpoints = out / "checkpoints" / identity.key(*identity.inputs)
     if not checkpoint.newest(checkpoints):
-        shutil.rmtree(folder / "checkpoints", ignore_errors=True)
+        shutil.rmtree(out / "checkpoints", ignore_errors=True)
     plan = choose(rows, settings)
-    counts, held = {name: plan[name] for name in ("left_out", "unranked")}, len(plan["held"])
+    held = len(plan["held"])
     print(
-        f"distill: {len(plan['learn']):,} annotations to learn from, {held:,} held out; {counts['left_out']:,} left "
-        f"out, too long for max_length {settings.max_length} or of over 20 passages; {counts['unranked']:,} of a "
-        f"single passage, without an order to learn",
+        f"distill: {len(plan['learn']):,} annotations to learn from, {held:,} held out; {plan['left_out']:,} left out, "
+        f"too long for max_length {settings.max_length} or of over 20 passages; {plan['unranked']:,} of a single "
+        f"passage, without an order to learn",
         flush=True,
     )
     # In a file, since it is large, and Ray Train shows its configuration on the dashboard.
     tables.write_text(json.dumps(plan) + "\n", checkpoints / "plan.json")
     config = {"settings": settings.model_dump(), "rows": partial(read_rows, annotations, settings)}
-    _run(config | {"out": str(folder), "checkpoints": str(checkpoints)}, settings, folder)
+    _train(config | {"out": str(out), "checkpoints": str(checkpoints)}, settings, out)
 
-    best, value = (state := checkpoint.load_state(checkpoint.step_folder(checkpoints, settings.steps)))["best"]
+    state = checkpoint.load_state(checkpoint.step_folder(checkpoints, settings.steps))
+    best, value = state["best"]
     found = checkpoint.best_folder(checkpoints, best)
     checked = _checked(found, settings)
-    with checkpoint.replacing(folder / "adapter") as aside:
+    with checkpoint.replacing(out / "adapter") as aside:
         shutil.copytree(found / "adapter", aside, dirs_exist_ok=True)
-    tables.write_text(json.dumps(checked) + "\n", folder / "check.json")
-    steps = read_steps(folder / "steps.jsonl")
+        record.write(aside, [rows[place] for place in plan["fitting"]], settings)
+    tables.write_text(json.dumps(checked) + "\n", out / "check.json")
+    steps = read_steps(out / "steps.jsonl")
+    tables.write([_step_row(step) for step in steps], out, "steps")
     tokens = sum(step["tokens"] for step in steps)
     positions = sum(step["tokens"] / (1 - step["padding"]) for step in steps)
-    stage.finish(
-        rows={"annotations": len(rows)},
-        files=["adapter", "check.json", "steps.jsonl"],
-        **counts,
-        held_out=held,
-        steps=len(steps),
-        best_step=best,
-        **({} if value is None else {"ndcg_before": round(state["before"], 4), "ndcg": round(value, 4)}),
-        tokens=tokens,
-        padding=round(1 - tokens / positions, 4),
+    measured = {} if value is None else {"ndcg_before": round(state["before"], 4), "ndcg": round(value, 4)}
+    counts = {
+        "left_out": plan["left_out"],
+        "unranked": plan["unranked"],
+        "held_out": held,
+        "best_step": best,
+        **measured,
+        "tokens": tokens,
+        "padding": round(1 - tokens / positions, 4),
+    }
+    _tell(steps, best, value, state["before"], held)
+    return Result(
+        {"annotations": len(rows), "steps": len(steps)},
+        of_files(out / "adapter"),
+        ["adapter", "check.json", "steps.jsonl"],
+        counts,
     )
-    shutil.rmtree(folder / "checkpoints")
-    first, last = steps[0], steps[-1]
-    for part in PARTS:
-        print(f"distill: {part} loss {first[part]:.4f} -> {last[part]:.4f}", flush=True)
+
+
+def _step_row(step: dict) -> dict:
+    """Return a row of the table `steps` from a line of steps.jsonl."""
+    return step | {"loss": {loss.name: step[loss.name] for loss in LOSSES}}
+
+
+def _tell(steps: list[dict], best: int, value: float | None, before: float | None, held: int) -> None:
+    for loss in LOSSES:
+        print(f"distill: {loss.name} loss {steps[0][loss.name]:.4f} -> {steps[-1][loss.name]:.4f}", flush=True)
     if value is None:
-        print(f"distill: nothing was held out to compare steps by; the adapter is that of the last, {best}", flush=True)
+        print(f"distill: no query was held out, so the adapter is that of the last step, {best}", flush=True)
     else:
         print(
-            f"distill: nDCG@10 by the teacher's order, on {held:,} held-out annotations: {state['before']:.4f} -> "
-            f"{value:.4f} after step {best}, the best, whose adapter this is",
+            f"distill: nDCG@10 by the teacher's order, on {held:,} held-out annotations: {before:.4f} -> {value:.4f} "
+            f"after step {best}, the best, whose adapter this is",
             flush=True,
         )
 
@@ -134,11 +164,11 @@ def choose(rows: list[dict], settings: DistillSettings) -> dict:
     learn, held = split([rows[place]["query"] for place in fitting], settings)
     learn, held = [fitting[place] for place in learn], [fitting[place] for place in held]
     unranked = sum(len(rows[place]["docids"]) < 2 for place in fitting)
-    plan = {"learn": learn, "held": held, "lengths": [lengths[place] for place in learn]}
+    plan = {"fitting": fitting, "learn": learn, "held": held, "lengths": [lengths[place] for place in learn]}
     return plan | {"left_out": len(rows) - len(fitting), "unranked": unranked}
 
 
-def _run(config: dict, settings: DistillSettings, folder: Path) -> None:
+def _train(config: dict, settings: DistillSettings, folder: Path) -> None:
     """Train to the end, on new workers from the last checkpoint whenever one has died."""
     start_ray()
     import ray

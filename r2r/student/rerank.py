@@ -1,6 +1,6 @@
-"""The rerank stage: the student orders each query's candidates, and explains those that somebody asks about.
+"""The rerank stage: the student orders each query's candidates, and explains the first documents on request.
 
-Owns the tables `rankings` and the TREC run. How one query is ranked lies in `rank`.
+Owns the tables `rankings` and `rejects`, the TREC run and the statistics. How one query is ranked is in `rank.py`.
 
     rerank("runs/demo/retrieve", "demo", "runs/demo/distill", "runs/demo/rerank", RerankSettings(explain=3))
 """
@@ -8,65 +8,80 @@ Owns the tables `rankings` and the TREC run. How one query is ranked lies in `ra
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from functools import partial
+from pathlib import Path
 
-from r2r import datasets, identity, tables
-from r2r import stage as stages
-from r2r.config import RerankSettings, Workers
-from r2r.errors import BadInput
+from r2r import builtin, datasets, tables
+from r2r.config import RerankSettings
+from r2r.identity import digest, fingerprint
 from r2r.llm import Refused
 from r2r.rows import pool
-from r2r.student import adapter as adapters
+from r2r.rows.journal import KEYS
+from r2r.stage import Identity, Input, Result, Stage, There, run
+from r2r.student import prompt, record
 from r2r.student.prompt import rename_brackets
-from r2r.student.rank import Ranker, check, scores
+from r2r.student.rank import Ranker, check_student, scores
 
 
-def rerank(candidates: str, student: str, adapter: str | None, out: str, settings: RerankSettings) -> None:
-    """Write the table `rankings`, `run.txt` and `stats.json` into `out`, and `rejects`: queries that end their
-    engine, or that it refuses.
+def stage(candidates: str, student: str, adapter: str | None, out: str | Path, settings: RerankSettings) -> Stage:
+    """Return the stage in which `student`, with a LoRA `adapter` or as it is (zero-shot), ranks `candidates`.
 
-    `candidates` is a stage folder or `rankgpt:FILE`; without an adapter the student, any instruction-tuned model, ranks
-    as it is (zero-shot). Queries that an earlier run has finished are not ranked again. Raises BadInput where the
-    adapter was made for another model or distilled otherwise, and for windows that leave passages out.
+    `candidates` is a stage's folder or a dataset string; `student` any instruction-tuned model; `adapter` a PEFT folder
+    or one that distill wrote. A setting that is None is taken from the adapter's record.
     """
-    inputs = {"candidates": candidates, "student": student} | ({"adapter": adapter} if adapter else {})
-    stage = stages.Stage("rerank", out, inputs, settings)
-    if stage.done:
-        return
-    if settings.stride > settings.window:
-        raise BadInput(f"stride: {settings.stride}: more than the window of {settings.window}, so passages are skipped")
-    if settings.explain > settings.window:
-        raise BadInput(f"explain: {settings.explain}: more than the window of {settings.window} that is explained from")
-    _check_format(adapter, settings)
-    check(student, adapter)
+
+    def check(there: There) -> None:
+        if adapter is None or there(adapter):
+            record.completed(settings, adapter)
+            check_student(student, adapter)
+        else:
+            check_student(student, None)
+        if there(candidates):
+            datasets.open_candidates(candidates)
+
+    def work(identity: Identity) -> Result:
+        return _work(candidates, student, adapter, Path(out), record.completed(settings, adapter), identity)
+
+    inputs = {
+        "candidates": Input(candidates, partial(datasets.fingerprint, what="candidates")),
+        "student": Input(student, lambda name: fingerprint(builtin.model(name, "student"))),
+    }
+    if adapter is not None:
+        inputs["adapter"] = Input(adapter)
+    writes = ["rankings", "rejects", "run.txt", "stats.json"]
+    return Stage("rerank", Path(out), settings, inputs, check, work, writes, prompt=prompt.VERSION)
+
+
+def rerank(candidates: str, student: str, adapter: str | None, out: str | Path, settings: RerankSettings) -> None:
+    """Write the table `rankings`, `run.txt` and `stats.json` into `out`, and `rejects`: queries that the engine refused
+    or that ended it.
+
+    Arguments as for `stage`. Queries that an earlier run has finished are not ranked again. Raises BadInput if the
+    adapter was made for another model or distilled otherwise, or if windows leave passages out.
+    """
+    run(stage(candidates, student, adapter, out, settings))
+
+
+def _work(
+    candidates: str, student: str, adapter: str | None, out: Path, settings: RerankSettings, identity: Identity
+) -> Result:
     rows = datasets.open_candidates(candidates)
-    known = [one["fingerprint"] for name, one in stage.manifest["inputs"].items() if name != "candidates"]
-    asked = settings.model_dump(mode="json", exclude=set(Workers.model_fields) - {"engine"})
-    version = identity.digest([known, asked])[:16]
+    version = f"{KEYS}-{identity.key(*(name for name in identity.inputs if name != 'candidates'))}"
     row_key = partial(key, version=version)
     job = pool.Job("rerank", Reranker, (student, adapter, settings, row_key), row_key, version, ("rankings", "rejects"))
-    done = pool.run_rows(rows, job, settings, stage.out, lambda counts: True)
-    tables.write_run(tables.ranked(out, "rankings"), stage.out / "run.txt", "student")
+    done = pool.run_rows(rows, job, settings, out, lambda counts: True)
+    tables.write_run(tables.ranked(out, "rankings"), out / "run.txt", "student")
     found = _stats(done)
-    tables.write_text(json.dumps(found, indent=2) + "\n", stage.out / "stats.json")
+    tables.write_text(json.dumps(found, indent=2) + "\n", out / "stats.json")
     _tell(found)
-    tokens = {f"{name}_tokens": found["tokens"][name] for name in ("prompt", "completion")}
-    stage.finish(found["rows"], files=["run.txt", "stats.json"], **tokens)
-
-
-def _check_format(adapter: str | None, settings: RerankSettings) -> None:
-    """Raise BadInput where the student would be asked for what it was not taught."""
-    if settings.order == "last" and settings.mode == "generate":
-        raise BadInput("mode: generate: writes the order first; with order last, rank by scores")
-    taught = adapters.distilled(adapter) if adapter else {}
-    if taught.get("order", settings.order) != settings.order:
-        raise BadInput(f"order: {settings.order}: {adapter} was distilled with order {taught['order']}; rerank so too")
-    reasoning = taught.get("reasoning", settings.reasoning)
-    if (settings.explain or settings.order == "last") and reasoning != settings.reasoning:
-        raise BadInput(
-            f"reasoning: {settings.reasoning}: {adapter} was distilled with reasoning {reasoning}; rerank so too"
-            + (", with explain 0" if reasoning == "none" else "")
-        )
+    counts = {f"{name}_tokens": found["tokens"][name] for name in ("prompt", "completion")}
+    # For the report: what rerank found to be false is not in the table any more.
+    false = {
+        "evidence": found["evidence"]["given"] - found["evidence"]["verbatim"],
+        "comparisons": found["comparisons"]["name_others"],
+    }
+    return Result(found["rows"], done.contents["rankings"], ["run.txt", "stats.json"], {**counts, "dropped": false})
 
 
 def _stats(done: pool.Done) -> dict:
@@ -117,13 +132,13 @@ def _tell(stats: dict) -> None:
 
 def key(row: dict, version: str) -> str:
     """Return a row's resume key: a sha256 over all that its ranking depends on."""
-    return identity.digest([row["query"], row["docids"], row["texts"], version])
+    return digest([row["query"], row["docids"], row["texts"], version])
 
 
 class Reranker:
     """Ranks one candidates row at a time."""
 
-    def __init__(self, student: str, adapter: str | None, settings: RerankSettings, row_key):
+    def __init__(self, student: str, adapter: str | None, settings: RerankSettings, row_key: Callable[[dict], str]):
         self.ranker = Ranker(student, adapter, settings)
         self.key, self.explain = row_key, settings.explain
 

@@ -8,13 +8,16 @@ the stage that writes it.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import json
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from r2r.errors import BadInput
+from r2r.identity import add_digests, row_digest
 
 _strings = pa.list_(pa.string())
 
@@ -69,10 +72,44 @@ SCHEMAS = {
             "comparison": _strings,
         }
     ),
+    # One row an optimizer step, as distill logs it while it trains; null where a step has no such figure.
+    "steps": pa.schema(
+        {
+            "step": pa.int64(),
+            "loss": pa.map_(pa.string(), pa.float64()),
+            "learning_rate": pa.float64(),
+            "grad_norm": pa.float64(),
+            "tokens": pa.int64(),
+            "seconds": pa.float64(),
+            "ndcg": pa.float64(),
+            "mfu": pa.float64(),
+        }
+    ),
 }
 
 # What annotations from elsewhere need not have: Kendall's tau between samples, null where only one was asked for.
 _OPTIONAL = {"agreement"}
+
+
+# What an annotation says of its making. Annotations that differ in nothing else are the same.
+_RECEIPTS = {"teacher", "key", "attempts", "prompt_tokens", "completion_tokens"}
+
+
+def row_content(row: Mapping[str, Any], name: str) -> int:
+    """Return the hash of a row of the table `name`, for `identity.add_digests`."""
+    counted = [row.get(column) for column in SCHEMAS[name].names if column not in _RECEIPTS]
+    return row_digest(json.dumps(counted, ensure_ascii=False))
+
+
+def content(digest: int) -> str:
+    """Return the content hash of a table, from the sum of its rows' hashes."""
+    return f"rows:{digest:032x}"
+
+
+def content_of(folder: str | Path, name: str) -> str:
+    """Return the content hash of the table `name`, read from its files."""
+    tables = (read_file(file, name) for file in files(folder, name))
+    return content(add_digests(row_content(row, name) for table in tables for row in table.to_pylist()))
 
 
 def path(folder: str | Path, name: str) -> Path:
@@ -90,25 +127,27 @@ def files(folder: str | Path, name: str) -> list[Path]:
 def read(folder: str | Path, name: str) -> pa.Table:
     """Return the table `name` of a stage's folder with its schema's columns.
 
-    Raises BadInput where the folder has no such table, or one with other columns.
+    Raises BadInput if the folder has no such table, or one with other columns.
     """
+    return pa.concat_tables([read_file(file, name) for file in files(folder, name)])
+
+
+def read_file(file: Path, name: str) -> pa.Table:
+    """Return one Parquet file of the table `name` with its schema's columns. Raises BadInput as `read`."""
     schema = SCHEMAS[name]
-    found = []
-    for file in files(folder, name):
-        try:
-            table = pq.read_table(file)
-        except pa.ArrowInvalid as error:
-            raise BadInput(f"{file}: not a Parquet file: {error}") from None
-        for column in _OPTIONAL.difference(table.column_names).intersection(schema.names):
-            table = table.append_column(schema.field(column), pa.nulls(len(table), schema.field(column).type))
-        missing = [column for column in schema.names if column not in table.column_names]
-        if missing:
-            raise BadInput(f"{file}: column {missing[0]} is missing; the {name} table has {', '.join(schema.names)}")
-        try:
-            found.append(table.select(schema.names).cast(schema))
-        except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
-            raise BadInput(f"{file}: {error}; the {name} table has {schema.to_string()}".replace("\n", ", ")) from None
-    return pa.concat_tables(found)
+    try:
+        table = pq.read_table(file)
+    except (pa.ArrowInvalid, OSError) as error:
+        raise BadInput(f"{file}: not a Parquet file: {error}") from None
+    for column in _OPTIONAL.difference(table.column_names).intersection(schema.names):
+        table = table.append_column(schema.field(column), pa.nulls(len(table), schema.field(column).type))
+    missing = [column for column in schema.names if column not in table.column_names]
+    if missing:
+        raise BadInput(f"{file}: column {missing[0]} is missing; the {name} table has {', '.join(schema.names)}")
+    try:
+        return table.select(schema.names).cast(schema)
+    except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
+        raise BadInput(f"{file}: {error}; the {name} table has {schema.to_string()}".replace("\n", ", ")) from None
 
 
 def ranked(folder: str | Path, name: str) -> Iterator[dict]:

@@ -14,22 +14,24 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from r2r.tables.schemas import SCHEMAS, path
+from r2r.identity import add_digests
+from r2r.tables.schemas import SCHEMAS, content, path, row_content
 
 
-def write_part(rows: list[dict], folder: Path, name: str, part: str) -> None:
-    """Write one Parquet file of a table, aside and then renamed, so that no reader meets half of it."""
+def write_part(rows: list[dict], folder: Path, name: str, part: str) -> int:
+    """Write one Parquet file of a table. Return the sum of its rows' hashes, for `schemas.content`."""
     folder = path(folder, name)
     folder.mkdir(parents=True, exist_ok=True)
     aside = folder / f".{part}.tmp"
     pq.write_table(pa.Table.from_pylist(rows, schema=SCHEMAS[name]), aside)
     os.replace(aside, folder / f"{part}.parquet")
+    return add_digests(row_content(row, name) for row in rows)
 
 
-def write(rows: list[dict], folder: str | Path, name: str) -> None:
-    """Write a whole table in one file, in place of any table of that name."""
+def write(rows: list[dict], folder: str | Path, name: str) -> str:
+    """Write a whole table in one file, in place of any table of that name. Return its content hash."""
     clear(folder, name)
-    write_part(rows, Path(folder), name, "part-00000")
+    return content(write_part(rows, Path(folder), name, "part-00000"))
 
 
 def clear(folder: str | Path, *names: str) -> None:

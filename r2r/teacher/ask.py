@@ -16,46 +16,46 @@ from functools import partial
 from itertools import combinations
 from typing import NamedTuple
 
-from r2r import identity
 from r2r.config import AnnotateSettings
 from r2r.datasets.documents import clean
 from r2r.llm import Refused, Reply, is_server, open_model, resolve
 from r2r.llm.prompt import Bytes, break_controls, chat_ids, fit, load_tokenizer
 from r2r.reasons import check
 from r2r.teacher import parse
+from r2r.identity import digest
+from r2r.rows.journal import KEYS
+from r2r.stage import Identity
 from r2r.teacher import prompt as asking
-from r2r.teacher.merge import kendall_tau, merge
+from r2r.teacher.borda import borda, kendall_tau
 
 # What each further attempt adds to the temperature.
 _HOTTER = 0.3
-# All settings that a teacher's answer depends on.
-_ASKED = {"passages", "order", "samples", "reasoning", "false_evidence", "attempts", "temperature", "max_tokens"}
-_ASKED |= {"reason_chars", "seed", "tokenizer", "engine"}
+# Attempts that a retry counts as made before, for seeds and temperature.
+_RETRIED = 3
 
 
-def key(row: dict, teacher: str, settings: AnnotateSettings) -> str:
-    """Return a row's resume key: a sha256 over all that its answer depends on. `teacher` is its fingerprint."""
-    texts = row["docids"][: settings.passages], row["texts"][: settings.passages]
-    return identity.digest([row["query"], *texts, version(teacher, settings)])
+def key(row: dict, version: str, passages: int) -> str:
+    """Return a row's resume key: a sha256 over all that decides its answer."""
+    return digest([row["query"], row["docids"][:passages], row["texts"][:passages], version])
 
 
-def version(teacher: str, settings: AnnotateSettings) -> str:
-    """Return a hash of all that an answer depends on but its row: the prompt, the model, the settings of the asking."""
-    return identity.digest([asking.VERSION, teacher, settings.model_dump(mode="json", include=_ASKED)])[:16]
+def version(identity: Identity) -> str:
+    """Return the part of a resume key that is the same for all rows: teacher, prompt and `what` settings."""
+    return f"{KEYS}-{identity.key('teacher')}"
 
 
-def orders(row: dict, known: str, settings: AnnotateSettings) -> list[list[int]]:
-    """Return the order in which the passages are shown for each sample, as indices into the row's first ones."""
+def passage_orders(row: dict, key: str, settings: AnnotateSettings) -> list[list[int]]:
+    """Return the order in which the passages are shown for each sample, as indices into the row's first passages."""
     first = list(range(min(settings.passages, len(row["docids"]))))
-    shuffled = [random.Random(f"{settings.seed} {known} {number}") for number in range(settings.samples)]
+    shuffled = [random.Random(f"{settings.seed} {key} {number}") for number in range(settings.samples)]
     orders = [one.sample(first, len(first)) for one in shuffled]
-    return orders if settings.order == "shuffled" else [first, *orders[1:]]
+    return orders if settings.passage_order == "shuffled" else [first, *orders[1:]]
 
 
-class Form:
-    """A prompt's lengths, by the tokenizer at hand: the teacher's, the one named for a server, or counted in bytes.
+class Prompter:
+    """Writes prompts that fit, by the tokenizer at hand: the teacher's, the one named for a server, or one of bytes.
 
-    `longest` is what prompt and reply may have together, in tokens; None where nobody tells.
+    `longest` is the most tokens of prompt and reply together; None if a server does not tell.
     """
 
     def __init__(self, settings: AnnotateSettings, model=None):
@@ -102,18 +102,20 @@ class Sample(NamedTuple):
     counts: Counter
 
 
-class _NoMoney(Exception):
+class _OverBudget(Exception):
     """Another call might cost more than is left."""
 
 
-class Purse:
-    """What may still be spent; one actor for all workers. A call that is never settled, since its worker died, stays
-    at the most that it may have cost."""
+class Budget:
+    """What may still be spent; one Ray actor for all workers.
+
+    A call reserves the most that it may cost, and gives back the rest. A call whose worker died keeps its reservation.
+    """
 
     def __init__(self, left: float):
         self.left = left
 
-    def take(self, most: float) -> bool:
+    def reserve(self, most: float) -> bool:
         if most > self.left:
             return False
         self.left -= most
@@ -131,30 +133,30 @@ def cost(prompt_tokens: int, completion_tokens: int, settings: AnnotateSettings)
 class Annotator:
     """Asks one teacher about one candidates row at a time: as many samples as set, each up to `attempts` times.
 
-    `purse` is a Ray actor of Purse, None where nothing limits the cost.
+    `budget` is a Ray actor of Budget, None if nothing limits the cost.
     """
 
-    def __init__(self, settings: AnnotateSettings, row_key, purse):
-        self.settings, self.key, self.purse = settings, row_key, purse
+    def __init__(self, settings: AnnotateSettings, row_key, budget):
+        self.settings, self.key, self.budget = settings, row_key, budget
         self.model = open_model(resolve(settings.teacher, "teacher"), settings.engine)
-        self.form = Form(settings, self.model)
+        self.prompter = Prompter(settings, self.model)
 
     def close(self) -> None:
         self.model.close()
 
     async def __call__(self, row: dict) -> tuple[str, dict, dict] | None:
-        known = self.key(row)
-        shown = orders(row, known, self.settings)
+        key, before = self.key(row), _RETRIED * row.get("round", 0)
+        shown = passage_orders(row, key, self.settings)
         try:
-            samples = await asyncio.gather(*(self._sample(row, order, at) for at, order in enumerate(shown)))
-        except _NoMoney:
+            samples = await asyncio.gather(*(self._sample(row, order, at, before) for at, order in enumerate(shown)))
+        except _OverBudget:
             return None
         counts = sum((sample.counts for sample in samples), Counter())
-        head = {"qid": row["qid"], "key": known, "attempts": sum(sample.attempts for sample in samples)}
+        head = {"qid": row["qid"], "key": key, "attempts": sum(sample.attempts for sample in samples)}
         failed = next((sample for sample in samples if sample.reason), None)
         if failed:
             return "rejects", head | {"reason": failed.reason, "reply": clean(failed.text)[0]}, counts
-        merged = merge([sample.order for sample in samples])
+        merged = borda([sample.order for sample in samples])
         kept = max(samples, key=lambda sample: kendall_tau(sample.order, merged))
         pairs = [kendall_tau(one.order, other.order) for one, other in combinations(samples, 2)]
         agreement = sum(pairs) / len(pairs) if pairs else None
@@ -174,15 +176,14 @@ class Annotator:
         }
         return "annotations", annotation, counts
 
-    async def _sample(self, row: dict, shown: list[int], number: int) -> Sample:
+    async def _sample(self, row: dict, shown: list[int], number: int, before: int) -> Sample:
         settings, counts = self.settings, Counter()
         texts = [row["texts"][index] for index in shown]
-        message, counts["cut_texts"] = self.form.message(row["query"], texts)
+        message, counts["cut_texts"] = self.prompter.message(row["query"], texts)
         text, reason, attempt = "", "", 0
         for attempt in range(1, settings.attempts + 1):
             try:
-                # Seeds of one sample stay apart from those of another.
-                reply = await self._ask(message, len(texts), attempt, settings.seed + attempt + 1000 * number)
+                reply = await self._ask(message, len(texts), before + attempt, number)
             except Refused as refused:
                 reason = f"refused: {refused}"
                 break
@@ -197,12 +198,12 @@ class Annotator:
                 return Sample(shown, order, parsed, attempt, "", text, counts)
         return Sample(shown, [], parse.Parsed("failed"), attempt, reason, text, counts)
 
-    async def _ask(self, message: str, passages: int, attempt: int, seed: int) -> Reply:
+    async def _ask(self, message: str, passages: int, attempt: int, sample: int) -> Reply:
         settings, most = self.settings, 0.0
-        if self.purse:
-            most = cost(len(self.form.ids(message)), settings.max_tokens, settings)
-            if not await self.purse.take.remote(most):
-                raise _NoMoney
+        if self.budget:
+            most = cost(len(self.prompter.ids(message)), settings.max_tokens, settings)
+            if not await self.budget.reserve.remote(most):
+                raise _OverBudget
         reply = None
         try:
             reply = await self.model.complete(
@@ -210,13 +211,14 @@ class Annotator:
                 schema=asking.schema(passages, settings.reasoning, settings.reason_chars),
                 max_tokens=settings.max_tokens,
                 temperature=min(1.0, settings.temperature + _HOTTER * (attempt - 1)),
-                seed=seed,
+                # Seeds of one sample stay apart from those of another.
+                seed=settings.seed + attempt + 1000 * sample,
             )
             return reply
         finally:
-            if self.purse:
+            if self.budget:
                 spent = cost(reply.prompt_tokens, reply.completion_tokens, settings) if reply else 0
-                self.purse.give_back.remote(most - spent)
+                self.budget.give_back.remote(most - spent)
 
     def _read(self, reply: Reply, texts: list[str], counts: Counter) -> tuple[parse.Parsed, str]:
         """Return the reply, read, and what is wrong with it, "" if nothing."""

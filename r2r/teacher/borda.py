@@ -2,7 +2,7 @@
 
 Owns the two formulas. Does not own the asking.
 
-    merge([[2, 0, 1], [2, 1, 0]])  # [2, 0, 1]
+    borda([[2, 0, 1], [2, 1, 0]])  # [2, 0, 1]
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from __future__ import annotations
 from itertools import combinations
 
 
-def merge(orders: list[list[int]]) -> list[int]:
+def borda(orders: list[list[int]]) -> list[int]:
     """Return the Borda order: by the sum of a passage's ranks over all orders, the smallest first (J.-C. de Borda,
     Mémoire sur les élections au scrutin, 1781). Where sums are equal, the first order decides."""
     ranks = [{item: rank for rank, item in enumerate(order)} for order in orders]

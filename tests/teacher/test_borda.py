@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from r2r.teacher.merge import kendall_tau, merge
+from r2r.teacher.borda import kendall_tau, borda
 
 
 @pytest.mark.parametrize(
@@ -19,7 +19,7 @@ from r2r.teacher.merge import kendall_tau, merge
     ],
 )
 def test_borda(orders, merged):
-    assert merge(orders) == merged
+    assert borda(orders) == merged
 
 
 def test_kendall_tau_as_scipy_has_it():
@@ -33,8 +33,8 @@ def test_kendall_tau_as_scipy_has_it():
 
 @given(st.lists(st.permutations(range(6)), min_size=1, max_size=5))
 def test_a_merged_order_holds_every_passage_once_and_agrees_with_orders_that_agree(orders):
-    assert sorted(merge(orders)) == list(range(6))
-    assert merge([orders[0]] * 3) == orders[0]
+    assert sorted(borda(orders)) == list(range(6))
+    assert borda([orders[0]] * 3) == orders[0]
     # No order by positions alone is better than Borda's on the sum of the ranks' squared distances.
     mean = [sum(order.index(item) for order in orders) for item in range(6)]
-    assert [mean[item] for item in merge(orders)] == sorted(mean)
+    assert [mean[item] for item in borda(orders)] == sorted(mean)
