@@ -18,7 +18,7 @@ from r2r import stage as stages
 from r2r.config import AnnotateSettings
 from r2r.errors import BadInput, Stopped
 from r2r.llm.prompt import Bytes
-from r2r.reasons import check
+from r2r.reasons import check_reasons
 from r2r.rows import pool
 from r2r.rows.journal import Journal
 from r2r.teacher import ask, stats
@@ -94,7 +94,7 @@ def _recorded(stage: stages.Stage, settings: AnnotateSettings) -> pool.Done:
     annotations, rejects = datasets.read_annotations(settings.teacher)
     counts, sound = Counter(), []
     for row in annotations:
-        checked = check(row["evidence"], row["comparison"], row["texts"], len(row["texts"]))
+        checked = check_reasons(row["evidence"], row["comparison"], row["texts"], len(row["texts"]))
         order = [position - 1 for position in row["ranking"]]
         counts.update(evidence=checked.given, verbatim=checked.verbatim)
         if checked.fault:
