@@ -1,6 +1,8 @@
+"""Reasons are checked by their words alone."""
+
 import pytest
 
-from r2r.reasons import check, is_verbatim, named, says_none, sentences
+from r2r.reasons import check_reasons, is_verbatim, named, says_none, sentences
 
 
 @pytest.mark.parametrize(
@@ -22,10 +24,7 @@ def test_evidence_stands_word_for_word_in_its_passage(evidence, found):
     ("text", "found"),
     [
         ("A flea lives  100 days. Most do not!\nWhy?", ["A flea lives 100 days.", "Most do not!", "Why?"]),
-        (
-            'It is called "what?" Few know. It has 3.5 mg.',
-            ['It is called "what?"', "Few know.", "It has 3.5 mg."],
-        ),
+        ('It is called "what?" Few know. It has 3.5.', ['It is called "what?"', "Few know.", "It has 3.5."]),
         ("狗叫。跳蚤活一百天。", ["狗叫。", "跳蚤活一百天。"]),
         ("Yes. Yes. No.", ["Yes.", "No."]),
         (f"It {'never ' * 10}ends.", ["It never never never never never never"]),
@@ -38,14 +37,11 @@ def test_sentences_stand_word_for_word_in_their_text(text, found):
     assert all(is_verbatim(one, text) for one in found)
 
 
-@pytest.mark.parametrize("text", ["N/A", "n/a.", "NA", "None", "None.", "Not applicable", "'not available'", "null"])
-def test_words_for_no_evidence(text):
-    assert says_none(text)
-
-
-@pytest.mark.parametrize("text", ["", "None of them answers.", "Nothing", "It is not applicable to dogs.", "Nana"])
-def test_what_is_not_such_words(text):
-    assert not says_none(text)
+def test_words_for_no_evidence():
+    none = ["N/A", "n/a.", "NA", "None", "None.", "Not applicable", "'not available'", "null"]
+    assert [text for text in none if not says_none(text)] == []
+    some = ["", "None of them answers.", "Nothing", "It is not applicable to dogs.", "Nana"]
+    assert [text for text in some if says_none(text)] == []
 
 
 @pytest.mark.parametrize(
@@ -64,20 +60,16 @@ def test_passages_that_a_comparison_names(comparison, numbers):
 TEXTS = ["A flea lives 100 days. Most live less.", "Dogs bark."]
 
 
-def test_sound_reasons_stay_as_they_are():
-    evidence = ["A flea lives\n100 days.", ""]
-    assert check(evidence, ["Better than [2].", "Less than [1]."], TEXTS, 2) == (evidence, 1, 1, "")
-
-
-def test_evidence_that_is_in_another_passage_or_in_none_is_left_out():
-    checked = check(["Dogs bark.", "Cats purr."], ["", ""], TEXTS, 2)
-    assert checked == (["", ""], 2, 0, "")
-
-
-def test_words_for_no_evidence_are_none():
-    assert check(["N/A", " Dogs bark. "], ["", ""], TEXTS, 2) == (["", "Dogs bark."], 1, 1, "")
+def test_evidence_that_is_not_in_its_passage_is_left_out():
+    sound = ["A flea lives\n100 days.", ""]
+    assert check_reasons(sound, ["Better than [2].", "Less than [1]."], TEXTS, 2) == (sound, 1, 1, "")
+    assert check_reasons(["Dogs bark.", "Cats purr."], ["", ""], TEXTS, 2) == (["", ""], 2, 0, "")
+    assert check_reasons(["N/A", " Dogs bark. "], ["", ""], TEXTS, 2) == (["", "Dogs bark."], 1, 1, "")
 
 
 @pytest.mark.parametrize("comparison", ["Better than [3].", "Better than passage 0.", "As good as [1], [2] and [20]."])
 def test_a_comparison_with_a_passage_that_was_not_shown(comparison):
-    assert check(["", ""], ["Fine.", comparison], TEXTS, 2).fault == "a comparison names a passage that is not shown"
+    assert (
+        check_reasons(["", ""], ["Fine.", comparison], TEXTS, 2).fault
+        == "a comparison names a passage that is not shown"
+    )

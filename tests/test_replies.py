@@ -1,4 +1,4 @@
-"""Free listwise replies: what is a ranking is read, what only looks like one is not."""
+"""Free-form listwise replies: a ranking is read, and what only looks like one is refused."""
 
 import json
 import re
@@ -198,8 +198,8 @@ def test_the_last_number_of_a_cut_reply_may_be_half_a_number():
 
 
 SIGNS, ITEMS = r"\[\d+\](?: > \[\d+\])*", r"\[\d+\](?: > \d+\. \[\d+\])+"
-# The kinds of the 1,897 recorded replies, told apart by their look alone, how many there are of each, and how they are
-# to be read. Read by eye: every reply of the kinds with fewer than 50, and at least 30 of each of the others.
+# The kinds of the 1,897 recorded replies: name, look, count, and expected results. A person has read every reply of the
+# kinds with fewer than 50, and at least 30 of each other kind.
 REAL = [
     ("a chain", rf"\s*{SIGNS}", 1096, {"ok": 914, "repaired": 182}),
     ("a chain, its first bracket lost", rf"\d+\] > {SIGNS}", 296, {"repaired": 296}),
@@ -227,8 +227,7 @@ def test_real_replies_are_read_as_a_person_reads_them(data):
         (kind,) = [name for name, look, *_ in REAL if re.fullmatch(look, reply)]
         parsed = parse_order(reply, n)
         statuses.setdefault(kind, Counter())[parsed.status] += 1
-        # In these kinds each number names a passage, but for those of the lists and of the one sentence; in a reply
-        # that is cut off, all are named before its last.
+        # Every number names a passage, except list numbers, the one percentage, and the last number of a cut reply.
         numbers = [int(number) for number in re.findall(r"\d+", re.sub(r"\d+(?:\. |%)|> \d+$", "", reply))]
         named = [number for number in dict.fromkeys(numbers) if number <= n]
         if kind in NO_ORDER or 2 * len(named) < n:
@@ -240,8 +239,6 @@ def test_real_replies_are_read_as_a_person_reads_them(data):
     assert statuses == {name: Counter(read) for name, _, _, read in REAL}
     assert {name: counts.total() for name, counts in statuses.items()} == {name: count for name, _, count, _ in REAL}
 
-
-# Anything at all
 
 PERMUTATIONS = st.integers(2, 20).flatmap(lambda n: st.permutations(range(1, n + 1)))
 NOTATIONS = [

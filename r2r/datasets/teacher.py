@@ -1,36 +1,37 @@
 """Recorded annotations in the JSONL that the authors of Reason-to-Rank published.
 
-Owns that format, whose fields do not all stand in the same order. A line holds `unsorted_docs`, the passages as the
-teacher saw them; `re_rank_id`, the order, as positions from 1 into those, best first; `reason.ranked_passages`, in that
-order, each with the position as its `identifier`; and `sorted_docids`, in that order too, not in the one of the
-passages. Does not own prompts or the parsing of a live teacher's replies.
+Owns that format. Its fields do not all have the same order: `unsorted_docs` holds the passages as shown, `re_rank_id`
+the ranking, as positions from 1, best first. `sorted_docids` and `reason.ranked_passages` follow the ranking, and the
+`identifier` of a reason is its passage's position. Does not own prompts or the replies of a live teacher.
 
     rows, rejects = annotations("msmarco_500.jsonl")
 """
 
-from __future__ import annotations
-
-import hashlib
-import json
+from typing import Any
 
 from r2r.datasets.documents import as_id, clean
 from r2r.datasets.files import Lines, json_object, text_of
 from r2r.errors import BadInput
+from r2r.identity import digest
 
+# The columns about asking: a recorded reply was asked for once, and its tokens are not known.
+RECORDED = {"attempts": 1, "prompt_tokens": 0, "completion_tokens": 0, "agreement": None}
 _REASONS = {"direct": "direct_reason", "comparison": "listwise_reason", "evidence": "direct_answer_sentence"}
 
 
 class _Unsound(Exception):
-    """A line that reads well, but whose order or reasons contradict themselves."""
+    """A line with all fields whose order or reasons contradict each other."""
 
 
-def annotations(file: str) -> tuple[list[dict], list[dict]]:
-    """Return the annotations, and as rejects the lines whose order or reasons contradict themselves.
+def annotations(file: str) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    """Return the rows of annotations, and of rejects: the lines whose order or reasons contradict each other.
 
-    `ranking` holds positions from 1 into `docids`, best first; reasons are aligned with `docids`. An answer sentence
-    may be empty: the passage then holds no answer.
+    `ranking` holds positions from 1 into `docids`, best first; reasons are aligned with `docids`. Evidence is empty if
+    the passage holds no answer. Raises BadInput for a line without the fields of the format, and for a qid twice.
     """
-    rows, rejects, seen = [], [], {}
+    rows: list[dict[str, Any]] = []
+    rejects: list[dict[str, Any]] = []
+    seen: dict[str, int] = {}
     lines = Lines(file, lambda line: (text_of(line)[0].strip(), json_object(line)))
     for at, (raw, record) in lines.read():
         try:
@@ -50,8 +51,8 @@ def annotations(file: str) -> tuple[list[dict], list[dict]]:
     return rows, rejects
 
 
-def _head(record: dict) -> dict:
-    """Return what a line says before it judges: the query and its passages. Raises ValueError."""
+def _head(record: dict[str, Any]) -> dict[str, Any]:
+    """Return the columns for the query and its passages. Raises ValueError."""
     for field, kind in {"query": str, "unsorted_docs": list, "sorted_docids": list, "re_rank_id": list}.items():
         if not isinstance(record.get(field), kind):
             raise ValueError(f'has no "{field}" that is a {kind.__name__}, as a recorded annotation has')
@@ -59,22 +60,12 @@ def _head(record: dict) -> dict:
     if not all(isinstance(text, str) for text in record["unsorted_docs"]):
         raise ValueError('"unsorted_docs" holds something else than passages; a list of texts is needed')
     query, texts = clean(record["query"])[0], [clean(text)[0] for text in record["unsorted_docs"]]
-    content = json.dumps([query, record["sorted_docids"], texts], ensure_ascii=False)
-    return {
-        "qid": qid,
-        "query": query,
-        "texts": texts,
-        "teacher": "recorded",
-        "key": hashlib.sha256(content.encode()).hexdigest(),
-        "attempts": 1,
-        "prompt_tokens": 0,
-        "completion_tokens": 0,
-        "agreement": None,
-    }
+    key = digest([query, record["sorted_docids"], texts])
+    return {"qid": qid, "query": query, "texts": texts, "teacher": "recorded", "key": key} | RECORDED
 
 
-def _judged(record: dict) -> dict:
-    """Return the order and the reasons. Raises _Unsound where they contradict themselves."""
+def _judged(record: dict[str, Any]) -> dict[str, Any]:
+    """Return the columns for the order and the reasons. Raises _Unsound if they contradict each other."""
     ranking, ranked_docids = record["re_rank_id"], record["sorted_docids"]
     shown = len(record["unsorted_docs"])
     if sorted(map(str, ranking)) != sorted(map(str, range(1, shown + 1))):
@@ -88,7 +79,7 @@ def _judged(record: dict) -> dict:
     identifiers = [passage.get("identifier") for passage in passages]
     if list(map(str, identifiers)) != list(map(str, ranking)):
         raise _Unsound(f"the reasons are in the order {identifiers}, the ranking is {ranking}")
-    judged: dict = {"ranking": [int(position) for position in ranking], "docids": [""] * shown}
+    judged: dict[str, Any] = {"ranking": [int(position) for position in ranking], "docids": [""] * shown}
     judged |= {column: [""] * shown for column in _REASONS}
     for position, docid, passage in zip(judged["ranking"], ranked_docids, passages, strict=True):
         judged["docids"][position - 1] = str(docid)

@@ -16,7 +16,7 @@ import string
 
 from r2r.errors import BadInput
 from r2r.reasons import sentences
-from r2r.replies import DECODER, Parsed, Unsound, parse_order, texts
+from r2r.replies import DECODER, Parsed, Unsound, parse_order, text_field
 
 LABELS = string.ascii_uppercase[:20]
 
@@ -110,7 +110,7 @@ def read_reasons(text: str, labels: list[str], reasoning: str) -> list[dict[str,
         raise Unsound("reasons are not for the passages asked for")
     names = fields(reasoning)
     # A passage may hold no answer, and then has no sentence to show; a reason there always is.
-    columns = [texts(name, [one.get(name) for one in listed], set(), name == "evidence") for name in names]
+    columns = [text_field(name, [one.get(name) for one in listed], set(), name == "evidence") for name in names]
     return [dict(zip(names, column, strict=True)) for column in zip(*columns, strict=True)]
 
 

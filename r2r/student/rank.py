@@ -18,7 +18,7 @@ from r2r.config import RerankSettings
 from r2r.errors import BadInput
 from r2r.llm import open_model, resolve
 from r2r.llm.prompt import chat_ids, fit, load_tokenizer
-from r2r.reasons import check as check_reasons
+from r2r.reasons import check_reasons
 from r2r.replies import Unsound
 from r2r.student import adapter as adapters
 from r2r.student import prompt as form

@@ -20,7 +20,7 @@ from r2r.config import AnnotateSettings
 from r2r.datasets.documents import clean
 from r2r.llm import Refused, Reply, is_server, open_model, resolve
 from r2r.llm.prompt import Bytes, break_controls, chat_ids, fit, load_tokenizer
-from r2r.reasons import check
+from r2r.reasons import check_reasons
 from r2r.teacher import parse
 from r2r.identity import digest
 from r2r.rows.journal import KEYS
@@ -225,7 +225,7 @@ class Annotator:
         parsed = parse.parse_reply(reply.text, len(texts), self.settings.reasoning)
         if parsed.status == "failed":
             return parsed, parsed.reason if reply.complete else f"reply longer than {self.settings.max_tokens} tokens"
-        checked = check(parsed.evidence, parsed.comparison, texts, len(texts))
+        checked = check_reasons(parsed.evidence, parsed.comparison, texts, len(texts))
         counts.update(evidence=checked.given, verbatim=checked.verbatim)
         if checked.verbatim < checked.given and self.settings.false_evidence == "reject":
             return parsed, "evidence is not in its passage"

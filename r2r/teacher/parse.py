@@ -1,4 +1,4 @@
-"""How the teacher's JSON reply is read: strictly, as all of `r2r.replies`.
+"""How the teacher's JSON reply is read, as strictly as every reply (`r2r.replies`).
 
 Owns the reply's format: passages in rank order, each with its identifier and the texts asked for. Does not ask again,
 and does not check what the reasons say.
@@ -9,69 +9,61 @@ and does not check what the reasons say.
 from __future__ import annotations
 
 import re
+from typing import Any
 
-from r2r.replies import DECODER, Parsed, Unsound, answer, only_object, parse_order, settle, texts
+from r2r.replies import DECODER, Parsed, Unsound, complete_order, only_object, text_field, without_thinking
 from r2r.teacher.prompt import fields
-
-__all__ = ["Parsed", "parse_order", "parse_reply"]
 
 _EVIDENCE = "direct_answer_sentence"
 
 
 def parse_reply(text: str, n: int, reasoning: str) -> Parsed:
-    """Read the JSON reply about `n` passages for which the reasons of `reasoning` were asked."""
+    """Read a JSON reply about `n` passages. `reasoning`: none, direct, comparison or both, the reasons it must hold."""
     mended: set[str] = set()
     try:
         ranked = _ranked_passages(text, mended)
         numbers = [_identifier(passage, n, mended) for passage in ranked]
-        by_position: dict[int, dict] = {}
+        by_position: dict[int, dict[str, Any]] = {}
         for number, passage in zip(numbers, ranked, strict=True):
             by_position.setdefault(number, passage)
-        # A passage put in at the end would have no reasons.
+        # A missing passage cannot be appended: it would have no reasons.
         if fields(reasoning) and len(by_position) < n:
             raise Unsound(f"identifiers are no permutation of 1 to {n}")
-        order = settle(numbers, n, mended)
+        order = complete_order(numbers, n, mended)
         found = {
-            # A passage may hold no answer, and then has no sentence to show; a reason there always is.
-            name: texts(name, [by_position[at].get(name) for at in range(1, n + 1)], mended, name == _EVIDENCE)
+            # Only evidence may be empty: a passage may hold no answer.
+            name: text_field(name, [by_position[at].get(name) for at in range(1, n + 1)], mended, name == _EVIDENCE)
             for name in fields(reasoning)
         }
     except Unsound as error:
         return Parsed("failed", str(error))
-    empty = [""] * n
-    return Parsed(
-        "repaired" if mended else "ok",
-        order=order,
-        direct=found.get("direct_reason", empty),
-        evidence=found.get(_EVIDENCE, empty),
-        comparison=found.get("listwise_reason", empty),
-        mended=sorted(mended),
-    )
+    direct, evidence, comparison = (found.get(key, [""] * n) for key in ("direct_reason", _EVIDENCE, "listwise_reason"))
+    return Parsed("repaired" if mended else "ok", "", order, direct, evidence, comparison, sorted(mended))
 
 
-def _ranked_passages(text: str, mended: set[str]) -> list[dict]:
-    """Return what is listed under ranked_passages, in the order in which it stands there."""
+def _ranked_passages(text: str, mended: set[str]) -> list[dict[str, Any]]:
+    """Return the objects under ranked_passages, in the order of the reply. Raises Unsound."""
     try:
         reply = DECODER.decode(text)
     except (ValueError, RecursionError):
-        reply = only_object(answer(text, mended), mended)
+        reply = only_object(without_thinking(text, mended), mended)
     ranked = reply.get("ranked_passages") if isinstance(reply, dict) else None
     if not isinstance(ranked, list) or not all(isinstance(passage, dict) for passage in ranked):
         raise Unsound("no list of objects under ranked_passages")
-    # Where a rank or a score beside each passage tells another order, the list's own is only the one shown.
+    # If the ranks or scores give another order, the list only repeats the order shown.
     for name in ranked[0] if ranked else ():
-        told = [passage.get(name) for passage in ranked]
-        numeric = all(isinstance(value, int | float) for value in told)
-        if _TOLD.search(name) and numeric and told != sorted(told, reverse="rank" not in name.lower()):
+        values = [passage.get(name) for passage in ranked]
+        numeric = all(isinstance(value, int | float) for value in values)
+        if _RANK_OR_SCORE.search(name) and numeric and values != sorted(values, reverse="rank" not in name.lower()):
             raise Unsound("not listed in the order of its ranks or scores")
     return ranked
 
 
-_TOLD = re.compile("rank|score|relevance", re.IGNORECASE)
+_RANK_OR_SCORE = re.compile("rank|score|relevance", re.IGNORECASE)
 _IDENTIFIER = re.compile(r"(?:passage )?(?:\[([0-9]{1,9})\]|([0-9]{1,9}))", re.IGNORECASE)
 
 
-def _identifier(passage: dict, n: int, mended: set[str]) -> int:
+def _identifier(passage: dict[str, Any], n: int, mended: set[str]) -> int:
     number = passage.get("identifier")
     if isinstance(number, str) and (match := _IDENTIFIER.fullmatch(number.strip())):
         mended.add("identifier was text")

@@ -1,3 +1,5 @@
+"""The recorded annotations of Reason-to-Rank's authors are read, or refused with the place."""
+
 import json
 
 import pytest
@@ -10,23 +12,18 @@ from r2r.errors import BadInput
 def _line(qid="q1"):
     """Passages A, B, C as shown; the teacher's order is B, C, A."""
     order = [2, 3, 1]
+    passages = [
+        {"identifier": at, "direct_reason": f"direct {at}", "listwise_reason": f"comparison {at}"}
+        | {"direct_answer_sentence": "" if at == 3 else f"evidence {at}"}
+        for at in order
+    ]
     return {
         "query": "who",
         "qid": qid,
         "unsorted_docs": ["text A", "text B", "text C"],
         "sorted_docids": ["B", "C", "A"],
         "re_rank_id": order,
-        "reason": {
-            "ranked_passages": [
-                {
-                    "identifier": position,
-                    "direct_reason": f"direct {position}",
-                    "listwise_reason": f"comparison {position}",
-                    "direct_answer_sentence": "" if position == 3 else f"evidence {position}",
-                }
-                for position in order
-            ]
-        },
+        "reason": {"ranked_passages": passages},
         "scores": ["0", "1", "0"],
     }
 
@@ -41,8 +38,7 @@ def test_columns_are_aligned_with_the_passages_as_shown(tmp_path):
     (row,), rejects = _read(tmp_path, _line())
     assert rejects == []
     assert set(row) == set(tables.SCHEMAS["annotations"].names)
-    assert row["docids"] == ["A", "B", "C"]
-    assert row["texts"] == ["text A", "text B", "text C"]
+    assert (row["docids"], row["texts"]) == (["A", "B", "C"], ["text A", "text B", "text C"])
     assert row["ranking"] == [2, 3, 1]
     assert row["direct"] == ["direct 1", "direct 2", "direct 3"]
     assert row["comparison"] == ["comparison 1", "comparison 2", "comparison 3"]

@@ -1,4 +1,4 @@
-"""The teacher's JSON reply is read strictly: sound, mended where that leaves no doubt, or failed with a reason."""
+"""The teacher's JSON reply is read strictly: ok, repaired where that leaves no doubt, or failed with a reason."""
 
 import json
 
@@ -10,14 +10,9 @@ from r2r.teacher.parse import parse_reply
 
 
 def reply(*order, **more):
+    letters = {"direct_answer_sentence": "e", "direct_reason": "d", "listwise_reason": "c"}
     passages = [
-        {
-            "identifier": number,
-            "direct_answer_sentence": f"e{number}",
-            "direct_reason": f"d{number}",
-            "listwise_reason": f"c{number}",
-        }
-        | more
+        {"identifier": number} | {name: f"{letter}{number}" for name, letter in letters.items()} | more
         for number in order
     ]
     return json.dumps({"ranked_passages": passages})
@@ -25,8 +20,7 @@ def reply(*order, **more):
 
 def test_a_sound_reply_gives_the_order_and_the_reasons_as_shown():
     parsed = parse_reply(reply(3, 1, 2), 3, "both")
-    assert parsed.status == "ok"
-    assert parsed.order == [3, 1, 2]
+    assert (parsed.status, parsed.order) == ("ok", [3, 1, 2])
     assert parsed.direct == ["d1", "d2", "d3"]
     assert parsed.evidence == ["e1", "e2", "e3"]
     assert parsed.comparison == ["c1", "c2", "c3"]
