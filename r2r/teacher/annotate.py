@@ -17,7 +17,7 @@ from r2r import datasets, identity, tables
 from r2r import stage as stages
 from r2r.config import AnnotateSettings
 from r2r.errors import BadInput, Stopped
-from r2r.llm.prompt import Bytes
+from r2r.llm.prompt import ByteTokenizer
 from r2r.reasons import check
 from r2r.rows import pool
 from r2r.rows.journal import Journal
@@ -117,7 +117,7 @@ def show_prompt(candidates: str | None, settings: AnnotateSettings) -> None:
     form = ask.Form(settings)
     shown = ask.orders(row, ask.key(row, identity.fingerprint(settings.teacher), settings), settings)[0]
     message, _ = form.message(row["query"], [row["texts"][index] for index in shown])
-    print(form.tokenizer.decode(form.ids(message)) if not isinstance(form.tokenizer, Bytes) else message)
+    print(form.tokenizer.decode(form.ids(message)) if not isinstance(form.tokenizer, ByteTokenizer) else message)
 
 
 def dry_run(candidates: str | None, out: str | None, settings: AnnotateSettings) -> None:

@@ -61,7 +61,7 @@ def serving(monkeypatch):
 
 
 def ask(address, **more):
-    return asyncio.run(server.Server(address).complete("Rank.", max_tokens=9, **more))
+    return asyncio.run(server.RemoteModel(address).complete("Rank.", max_tokens=9, **more))
 
 
 def test_a_reply_and_what_was_sent_for_it(serving):
@@ -111,12 +111,12 @@ def test_a_server_that_keeps_failing_is_given_up(serving, monkeypatch):
     [("7", 7, 7), ("0.5", 0.5, 0.5), ("-3", 0, 0), ("", 2, 2), ("soon", 2, 2), ("Wed, 21 Oct 2015 07:28:00 GMT", 0, 0)],
 )
 def test_the_pause_that_a_server_asks_for(header, least, most):
-    assert least <= server._asked_for(header, 2) <= most
+    assert least <= server._retry_pause(header, 2) <= most
 
 
 def test_the_pause_until_a_date():
     date = format_datetime(datetime.now(UTC) + timedelta(seconds=90), usegmt=True)
-    assert 85 < server._asked_for(date, 2) <= 90
+    assert 85 < server._retry_pause(date, 2) <= 90
 
 
 def test_an_answer_that_is_no_completion_is_asked_for_again(serving, monkeypatch):
@@ -143,4 +143,4 @@ def test_a_reply_that_was_cut_off_is_not_complete(serving):
 
 def test_an_address_where_nobody_answers_is_named():
     with pytest.raises(BadInput, match=r"http://127\.0\.0\.1:1/v1: lists no model"):
-        server.Server("http://127.0.0.1:1/v1")
+        server.RemoteModel("http://127.0.0.1:1/v1")
