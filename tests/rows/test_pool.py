@@ -170,7 +170,7 @@ def test_a_users_mistake_ends_the_job(run):
 
 
 def test_more_than_a_file_of_rows(run, tmp_path, monkeypatch):
-    monkeypatch.setattr(pool, "_FILE", 5)
+    monkeypatch.setattr(pool, "_ROWS_PER_FILE", 5)
     run([f"query {at}" for at in range(12)])
     assert [file.name for file in tables.files(tmp_path, "rankings")] == [f"part-{at:05}.parquet" for at in range(3)]
     assert [row["qid"] for row in tables.read(tmp_path, "rankings").to_pylist()] == [f"q{at}" for at in range(12)]
