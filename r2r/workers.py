@@ -54,7 +54,7 @@ def use_driver_folder(folder: str) -> None:
 
 def on_workers(
     blocks: list[pa.Table],
-    worker: Callable[..., Any],
+    worker: type,
     arguments: tuple,
     count: int,
     ahead: int,
@@ -114,9 +114,10 @@ def on_workers(
 
 
 class _Actor:
-    def __init__(self, worker: Callable[..., Any], arguments: tuple, folder: str) -> None:
+    def __init__(self, worker: type, arguments: tuple, folder: str) -> None:
         use_driver_folder(folder)
-        self.worker_type, self.arguments, self.made = worker, arguments, None
+        self.worker_type, self.arguments = worker, arguments
+        self.made: Any = None
 
     def worker(self) -> Any:
         # Made at the first batch, not in the constructor: Ray Data restarts an actor whose constructor fails.

@@ -173,7 +173,7 @@ class _RowActor:
         self.go_on = True
 
     async def __call__(self, batch: pa.Table) -> dict[str, Any]:
-        rows = rows_of([self.parts[number] for number in batch["part"].to_pylist()])
+        rows = rows_of([self.parts[number] for number in batch["part"].to_numpy()])
         counts: Counter[str] = Counter()
         for row_counts in await asyncio.gather(*map(self._finish, rows)):
             counts.update(row_counts)

@@ -4,7 +4,7 @@ import asyncio
 import inspect
 import json
 from functools import partial
-from typing import get_type_hints
+from typing import Any, get_type_hints
 
 import pytest
 
@@ -17,7 +17,7 @@ from r2r.student import rank
 from r2r.teacher import ask
 from tests.llm.dummy import DummyModel
 
-# A named model, so that nobody has to answer.
+# With a model's name, so that the client need not ask the server for one.
 ADDRESS = "http://127.0.0.1:1/v1#qwen"
 
 
@@ -49,8 +49,9 @@ def test_a_server_is_a_model_without_log_probabilities():
 
 @pytest.mark.parametrize("setting", ["grammar", "start"])
 def test_what_a_server_cannot_do_is_named(setting):
+    unsupported: dict[str, Any] = {setting: "C > A"}
     with pytest.raises(BadInput, match=f"^{setting}: a server cannot follow it; "):
-        asyncio.run(open_model(ADDRESS).complete("Rank.", max_tokens=9, **{setting: "C > A"}))
+        asyncio.run(open_model(ADDRESS).complete("Rank.", max_tokens=9, **unsupported))
 
 
 def test_a_dummy_keeps_the_contract():
@@ -73,7 +74,9 @@ def test_a_row_is_annotated_without_an_engine(monkeypatch):
     settings = AnnotateSettings(teacher="demo", passages=2)
     annotator = ask.Annotator(settings, partial(ask.key, teacher="t", settings=settings), None)
     row = {"qid": "q1", "query": "how long", "docids": ["a", "b"], "texts": ["Dogs bark.", "A flea lives."]}
-    table, annotation, counts = asyncio.run(annotator(row))
+    answer = asyncio.run(annotator(row))
+    assert answer is not None
+    table, annotation, counts = answer
     assert (table, annotation["ranking"], counts["replies"]) == ("annotations", [2, 1], 1)
 
 
