@@ -250,7 +250,7 @@ def _check_json(flag: str, text: str) -> None:
     try:
         json.loads(text)
     except ValueError as error:
-        raise BadInput(f"{flag}: {text!r} is not JSON: {error}; write {{\"name\": value}}") from None
+        raise BadInput(f'{flag}: {text!r} is not JSON: {error}; write {{"name": value}}') from None
 
 
 def _read(name: str, command: Command, words: list[str]) -> dict[str, Any]:

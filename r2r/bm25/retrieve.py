@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from r2r import datasets, tables
-from r2r import stage as stages
 from r2r.bm25 import java
 from r2r.config import RetrieveSettings
 from r2r.errors import BadInput
@@ -105,9 +104,7 @@ class _Found(NamedTuple):
     contents: list[int]
 
 
-def _search(
-    index: str, statistics: tuple[int, int], asked: pa.Table, out: Path, settings: RetrieveSettings
-) -> _Found:
+def _search(index: str, statistics: tuple[int, int], asked: pa.Table, out: Path, settings: RetrieveSettings) -> _Found:
     """Search every query; the workers write the candidates."""
     size = min(_QUERIES_PER_FILE, -(-asked.num_rows // (4 * settings.workers)))
     blocks = [asked.slice(at, size) for at in range(0, asked.num_rows, size)]

@@ -14,14 +14,13 @@ from functools import partial
 from pathlib import Path
 
 from r2r import datasets, tables
-from r2r import stage as stages
 from r2r.config import EvaluateSettings
 from r2r.errors import BadInput
-from r2r.identity import digest, manifest_of
-from r2r.stage import Identity, Input, Result, Stage, There, run
 from r2r.evaluation import explanations, report
 from r2r.evaluation.measures import Values, average, parse_measures, scorer
 from r2r.evaluation.runs import Qrels, Run, completed, oracle, read_run, shuffled
+from r2r.identity import digest, manifest_of
+from r2r.stage import Identity, Input, Result, Stage, There, run
 
 SHUFFLES = 10
 _TAKEN = {"random": "the shuffled candidates", "oracle": "the candidates by relevance"}
@@ -76,9 +75,7 @@ def stage(
     folders = {"candidates": candidates, "rankings": rankings, "distill": distill}
     inputs |= {name: Input(folder) for name, folder in folders.items() if folder}
     writes = ["metrics.json", "report.html"]
-    return Stage(
-        "evaluate", Path(out), settings, inputs, check, work, writes, after=lambda: _tell(Path(out), settings)
-    )
+    return Stage("evaluate", Path(out), settings, inputs, check, work, writes, after=lambda: _tell(Path(out), settings))
 
 
 def evaluate(

@@ -19,7 +19,7 @@ from pydantic import BaseModel, Field
 from r2r.config import RerankSettings, ServeSettings
 from r2r.llm import Refused
 from r2r.student.rank import Ranker, check
-from r2r.workers import enter, start_ray
+from r2r.workers import start_ray, use_driver_folder
 
 MOST_DOCUMENTS = 1000
 
@@ -44,7 +44,7 @@ class Server:
     """One replica: a student in its engine."""
 
     def __init__(self, student: str, adapter: str | None, settings: ServeSettings, folder: str):
-        enter(folder)
+        use_driver_folder(folder)
         self.name = student
         self.ranker = Ranker(student, adapter, RerankSettings(engine=settings.engine))
 

@@ -20,16 +20,16 @@ from r2r import builtin, datasets, tables
 from r2r.config import DistillSettings
 from r2r.errors import BadInput
 from r2r.identity import fingerprint, of_files
-from r2r.stage import Identity, Input, Result, Stage, There, run
 from r2r.llm import resolve
 from r2r.llm.prompt import load_tokenizer
+from r2r.stage import Identity, Input, Result, Stage, There, run
 from r2r.student import adapter, checkpoint, prompt, record
 from r2r.student.batches import split
-from r2r.student.prompt import fields
 from r2r.student.losses import LOSSES
+from r2r.student.prompt import fields
 from r2r.student.rank import check_student
 from r2r.student.train import PARTS, dtype, read_steps, train
-from r2r.workers import bar, enter, start_ray, watching
+from r2r.workers import bar, start_ray, use_driver_folder, watching
 
 # How often training goes on after a worker has died. A night on machines that can be taken away costs some.
 _LIVES = 10
@@ -216,7 +216,7 @@ def _died(failure: Exception) -> bool:
 
 
 def _worker(config: dict) -> None:
-    enter(config["here"])
+    use_driver_folder(config["here"])
     train(config)
 
 
@@ -227,7 +227,7 @@ def _checked(best: Path, settings: DistillSettings) -> dict:
     print(f"distill: loads the adapter back, in {dtype(settings)}, and compares it with what was trained", flush=True)
 
     def compare(here: str) -> list[list[float]]:
-        enter(here)
+        use_driver_folder(here)
         return adapter.check_scores(best / "adapter", best / "check.json", resolve(settings.student, "student"))
 
     if settings.gpus:

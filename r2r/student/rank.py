@@ -16,7 +16,7 @@ from typing import NamedTuple
 
 from r2r.config import RerankSettings
 from r2r.errors import BadInput
-from r2r.llm import open_model, resolve
+from r2r.llm import open_label_model, resolve
 from r2r.llm.prompt import chat_ids, fit, load_tokenizer
 from r2r.reasons import check_reasons
 from r2r.replies import Unsound
@@ -96,9 +96,9 @@ class Ranker:
         if folder and settings.merge:
             with tempfile.TemporaryDirectory() as merged:
                 adapters.write_merged(folder, model, merged)
-                self.model = open_model(merged, settings.engine)
+                self.model = open_label_model(merged, settings.engine)
         else:
-            self.model = open_model(model, settings.engine, folder)
+            self.model = open_label_model(model, settings.engine, folder)
         self.tokenizer = self.model.tokenizer
         self.labels = form.label_ids(self.tokenizer, student)
         self.checking: asyncio.Task | None = None

@@ -18,7 +18,7 @@ from r2r import builtin, datasets, tables
 from r2r.config import AnnotateSettings
 from r2r.errors import BadInput, Stopped
 from r2r.identity import fingerprint
-from r2r.llm import is_server
+from r2r.llm import is_remote
 from r2r.llm.prompt import ByteTokenizer
 from r2r.reasons import check_reasons
 from r2r.rows import pool
@@ -66,7 +66,7 @@ def annotate(candidates: str | None, out: str | Path, settings: AnnotateSettings
 def _teacher(teacher: str) -> str:
     """Return a teacher's fingerprint. A server is identified by its model's name if that is given, not by its address."""
     address, _, model = teacher.partition("#")
-    if is_server(teacher):
+    if is_remote(teacher):
         return f"model {model}" if model else f"server {address}"
     return fingerprint(builtin.model(teacher, "teacher"))
 
@@ -114,16 +114,12 @@ def _work(
     return Result(found["rows"], done.contents["annotations"], ["stats.json"], counts)
 
 
-def _ask(
-    candidates: str, out: Path, settings: AnnotateSettings, identity: Identity, retry_rejects: bool
-) -> pool.Done:
+def _ask(candidates: str, out: Path, settings: AnnotateSettings, identity: Identity, retry_rejects: bool) -> pool.Done:
     rows = datasets.open_candidates(candidates)
     version = ask.version(identity)
     budget = _budget(out / "rows" / version, settings) if settings.max_cost else None
     row_key = partial(ask.key, version=version, passages=settings.passages)
-    job = pool.Job(
-        "annotate", ask.Annotator, (settings, row_key, budget), row_key, version, ("annotations", "rejects")
-    )
+    job = pool.Job("annotate", ask.Annotator, (settings, row_key, budget), row_key, version, ("annotations", "rejects"))
     # Beyond this many rejects the remaining rows cannot bring the share down again.
     most = settings.max_reject_rate * len(rows.qids)
     return pool.run_rows(rows, job, settings, out, lambda counts: counts["rejects"] <= most, retry_rejects)
@@ -160,7 +156,10 @@ def _take_over(candidates: str | None, out: Path, settings: AnnotateSettings) ->
         counts.update(replies=1, attempts_1=1, same_as_shown=order == sorted(order))
         counts.update(tau=kendall_tau(order, sorted(order)))
     counts.update(annotations=len(sound), rejects=len(rejects))
-    contents = {"annotations": tables.write(sound, out, "annotations"), "rejects": tables.write(rejects, out, "rejects")}
+    contents = {
+        "annotations": tables.write(sound, out, "annotations"),
+        "rejects": tables.write(rejects, out, "rejects"),
+    }
     return pool.Done(counts, 0, 0.0, contents)
 
 

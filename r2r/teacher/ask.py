@@ -18,13 +18,13 @@ from typing import NamedTuple
 
 from r2r.config import AnnotateSettings
 from r2r.datasets.documents import clean
-from r2r.llm import Refused, Reply, is_server, open_model, resolve
-from r2r.llm.prompt import Bytes, break_controls, chat_ids, fit, load_tokenizer
-from r2r.reasons import check_reasons
-from r2r.teacher import parse
 from r2r.identity import digest
+from r2r.llm import Refused, Reply, is_remote, open_model, resolve
+from r2r.llm.prompt import ByteTokenizer, break_controls, chat_ids, fit, load_tokenizer
+from r2r.reasons import check_reasons
 from r2r.rows.journal import KEYS
 from r2r.stage import Identity
+from r2r.teacher import parse
 from r2r.teacher import prompt as asking
 from r2r.teacher.borda import borda, kendall_tau
 
@@ -59,11 +59,11 @@ class Prompter:
     """
 
     def __init__(self, settings: AnnotateSettings, model=None):
-        self.settings, self.server = settings, is_server(settings.teacher)
+        self.settings, self.server = settings, is_remote(settings.teacher)
         if model is not None and not self.server:
             self.tokenizer, self.longest = model.tokenizer, model.max_length
         elif self.server:
-            self.tokenizer = load_tokenizer(settings.tokenizer) if settings.tokenizer else Bytes()
+            self.tokenizer = load_tokenizer(settings.tokenizer) if settings.tokenizer else ByteTokenizer()
             self.longest = (model or open_model(settings.teacher)).max_length
         else:
             name = resolve(settings.teacher, "teacher")

@@ -97,7 +97,7 @@ class Model:
 @pytest.fixture
 def ranker(monkeypatch):
     model = Model()
-    monkeypatch.setattr(rank, "open_model", lambda *arguments: model)
+    monkeypatch.setattr(rank, "open_label_model", lambda *arguments: model)
     return lambda **settings: Ranker("demo", None, RerankSettings(**settings))
 
 
