@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Iterable
 from pathlib import Path
 
 # A weight file is told by its size and time alone: hashing 140 GB of teacher would take longer than many a job.
@@ -16,6 +17,16 @@ _HASH_WHOLE_UP_TO = 256 * 2**20
 def digest(content: list) -> str:
     """Return the sha256 of what JSON can hold, as resume keys are made of."""
     return hashlib.sha256(json.dumps(content, ensure_ascii=False, sort_keys=True).encode()).hexdigest()
+
+
+def row_digest(text: str) -> int:
+    """Return the 16-byte blake2b hash of one row or document, as a big-endian integer. Lone surrogates are allowed."""
+    return int.from_bytes(hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=16).digest(), "big")
+
+
+def add_digests(digests: Iterable[int]) -> int:
+    """Return the sum of digests modulo 2**128: a digest of many rows that depends neither on order nor on grouping."""
+    return sum(digests) % 2**128
 
 
 def fingerprint(source: str) -> str:

@@ -1,8 +1,8 @@
-"""The index stage: a corpus, cut into shards that Ray Data workers build apart, with what a search needs to know.
+"""The index stage: cuts a corpus into shards, which Ray Data workers build.
 
-Owns the cutting, the resuming of a build that was killed, and the index's manifest. Does not own a shard's inside
-(`shard.py`) nor searching. OUT holds `shards/00000 …`, and in `manifest.json` the statistics over all of them; with
-`merge`, also `merged/`, one Lucene index of all documents for plain Pyserini.
+Owns the cutting, the resume after a kill, and the manifest. Does not own what a shard holds (`shard.py`) or the
+search. OUT holds `shards/00000 …` and `manifest.json`, with the counts over all shards. With the setting `merge`, it
+also holds `merged/`: one Lucene index of all documents, for plain Pyserini.
 
     build_index("beir:scifact", "runs/scifact/index", IndexSettings(shards=4))
 """
@@ -12,12 +12,12 @@ from __future__ import annotations
 import hashlib
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from r2r import datasets, tables
 from r2r import stage as stages
 from r2r.bm25 import duplicates, java, shard
-from r2r.bm25.merge import merge
+from r2r.bm25.merge import merge_shards
 from r2r.config import IndexSettings
 from r2r.datasets.documents import Part
 from r2r.errors import BadInput
@@ -26,7 +26,7 @@ from r2r.workers import on_workers, progress, start_ray
 if TYPE_CHECKING:
     import pyarrow as pa
 
-# Up to this much for each worker, half of the build's time would go into compiling Java anew (benchmarks/README.md).
+# With less than this per worker, Java's optimizing compiler would take half of the build's time (benchmarks/README.md).
 _BRIEF = {"B": 100 * 2**20, "document": 250_000}
 
 
@@ -35,7 +35,7 @@ def build_index(corpus: str, out: str, settings: IndexSettings) -> None:
 
     Raises BadInput for a corpus that cannot be read, an unsound document, a docid that comes twice, and no Java.
     """
-    java.check_java()
+    java.find_java()
     parts = datasets.corpus_parts(corpus, settings.shards)
     stage = stages.Stage("index", out, {"corpus": corpus}, settings)
     if stage.done:
@@ -58,7 +58,7 @@ def build_index(corpus: str, out: str, settings: IndexSettings) -> None:
     }
     if not total["documents"]:
         raise BadInput(f"{corpus}: holds no document; a corpus has at least one")
-    duplicates.check(parts, folders)
+    duplicates.reject_duplicates(parts, folders)
     if settings.merge:
         print(f"index: merging {len(folders)} shards", flush=True)
         _merge(folders, stage.out / "merged", settings.heap)
@@ -74,13 +74,13 @@ def _build(parts: list[Part], folders: list[Path], missing: list[int], key: str,
     blocks = [pa.table({"shard": [number]}) for number in missing]
     with progress("index", total, parts[0].unit, lambda counts, _: f"{counts['documents']:,} documents") as tell:
         worker = parts, folders, key, settings.heap, is_brief(parts, settings.workers), tell
-        # One shard ahead: a worker that is up first would else take those that another could build.
+        # With more ahead, the first worker to start would take shards that another could build.
         for _ in on_workers(blocks, _Builder, worker, settings.workers, ahead=1):
             pass
 
 
 def is_brief(parts: list[Part], workers: int) -> bool:
-    """Return whether each worker has too little to do for Java's thorough compiler to be worth its own time."""
+    """Return whether each worker has so little to do that Java's optimizing compiler costs more time than it saves."""
     sizes = [part.size for part in parts]
     return None not in sizes and sum(sizes) / workers < _BRIEF[parts[0].unit]
 
@@ -89,18 +89,18 @@ def _merge(shards: list[Path], folder: Path, heap: int) -> None:
     start_ray()
     import ray
 
-    # In a worker: the driver has no JVM.
-    ray.get(ray.remote(num_cpus=1, max_calls=1)(merge).remote(shards, folder, heap))
+    # In a worker, because the driver must not have a JVM.
+    ray.get(ray.remote(num_cpus=1, max_calls=1)(merge_shards).remote(shards, folder, heap))
 
 
 class _Builder:
-    """A worker that builds shards, in a process with a JVM of its own."""
+    """A Ray Data worker that builds shards, one per block. Starts its own JVM with `heap` MiB."""
 
-    def __init__(self, parts: list[Part], folders: list[Path], key: str, heap: int, brief: bool, tell):
+    def __init__(self, parts: list[Part], folders: list[Path], key: str, heap: int, brief: bool, tell: Any):
         java.start(heap, brief)
         self.parts, self.folders, self.key, self.heap, self.tell = parts, folders, key, heap, tell
 
-    def __call__(self, block: pa.Table) -> dict:
+    def __call__(self, block: pa.Table) -> dict[str, Any]:
         number = block["shard"][0].as_py()
 
         def tell(documents: int, done: int) -> None:

@@ -1,8 +1,7 @@
-"""The retrieve stage: the best candidates for every query, found by Ray Data workers that each search all shards.
+"""The retrieve stage: finds candidates for every query, on Ray Data workers that each search all shards.
 
-Owns spreading the queries, taking out what a collection's rules exclude before the ranking is cut to k, writing
-candidates as they are found, the run file, and the count of queries that match nothing. Does not own scores
-(`search.py`).
+Owns the spreading of queries, the removal of the documents that a collection excludes (before the cut to k), the
+table of candidates, the run file, and the count of queries that match nothing. Does not own scores (`search.py`).
 
     retrieve("runs/scifact/index", "beir:scifact#test", "runs/scifact/retrieve", RetrieveSettings(k=100))
 """
@@ -11,7 +10,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from r2r import datasets, tables
 from r2r import stage as stages
@@ -23,7 +22,7 @@ from r2r.workers import bar, on_workers
 if TYPE_CHECKING:
     import pyarrow as pa
 
-# Queries in a file of candidates: with 1,000 passages each, a worker holds some 100 MB.
+# Queries per block and per file of candidates. With 1,000 passages each, a worker holds about 100 MB.
 _AT_MOST = 256
 
 
@@ -32,7 +31,7 @@ def retrieve(index: str, queries: str, out: str, settings: RetrieveSettings) -> 
 
     Raises BadInput for an index or queries that cannot be read, where no query matches any document, and no Java.
     """
-    java.check_java()
+    java.find_java()
     statistics = _statistics(index)
     asked = _with_excluded(datasets.read_queries(queries), datasets.read_excluded(queries))
     stage = stages.Stage("retrieve", out, {"index": index, "queries": queries}, settings)
@@ -54,7 +53,7 @@ def retrieve(index: str, queries: str, out: str, settings: RetrieveSettings) -> 
 
 
 def _with_excluded(asked: pa.Table, excluded: dict[str, set[str]]) -> pa.Table:
-    """Return the queries, each with the docids that are no part of its ranking."""
+    """Return the queries with a column `excluded`: the docids that must not be in the query's ranking."""
     import pyarrow as pa
 
     column = [sorted(excluded.get(qid, ())) for qid in asked["qid"].to_pylist()]
@@ -62,7 +61,10 @@ def _with_excluded(asked: pa.Table, excluded: dict[str, set[str]]) -> pa.Table:
 
 
 def _statistics(index: str) -> tuple[int, int]:
-    """Return the documents (those with text) and tokens that the index should hold, from its manifest."""
+    """Return how many documents with text and how many tokens the index should hold, by its manifest.
+
+    Raises BadInput if there is no finished index.
+    """
     try:
         found = json.loads(Path(index, "manifest.json").read_text())
         return found["rows"]["documents"] - found["empty"], found["tokens"]
@@ -75,7 +77,10 @@ def _statistics(index: str) -> tuple[int, int]:
 def _search(
     index: str, statistics: tuple[int, int], asked: pa.Table, out: Path, settings: RetrieveSettings
 ) -> tuple[list[str], int, int]:
-    """Search every query; return the qids that match nothing, and how many documents were found and taken out."""
+    """Search every query and write the candidates.
+
+    Returns the qids that match nothing, the number of candidates, and the number of excluded documents.
+    """
     size = min(_AT_MOST, -(-asked.num_rows // (4 * settings.workers)))
     blocks = [asked.slice(at, size) for at in range(0, asked.num_rows, size)]
     blocks = [block.append_column("part", [[number] * block.num_rows]) for number, block in enumerate(blocks)]
@@ -90,7 +95,10 @@ def _search(
 
 
 class _Worker:
-    """A search worker, in a process with a JVM of its own."""
+    """A Ray Data worker that searches blocks of queries. Starts its own JVM with `settings.heap` MiB.
+
+    Raises BadInput if the index does not hold what its manifest says (`statistics`: documents, tokens).
+    """
 
     def __init__(self, index: str, statistics: tuple[int, int], out: Path, settings: RetrieveSettings):
         from r2r.bm25.search import Searcher
@@ -104,7 +112,7 @@ class _Worker:
             raise BadInput(f"{index}: holds {held}, its manifest says {wanted}; build it again")
         self.out, self.k = out, settings.k
 
-    def __call__(self, block: pa.Table) -> dict:
+    def __call__(self, block: pa.Table) -> dict[str, Any]:
         rows, unmatched, excluded = [], [], 0
         for row in block.to_pylist():
             barred = set(row["excluded"])
@@ -116,7 +124,7 @@ class _Worker:
                 rows.append({"qid": row["qid"], "query": row["query"], **cut})
             else:
                 unmatched.append(row["qid"])
-        # Named by what it holds: a part that is searched again, after its worker was lost, takes its own place.
+        # Named by the block's number, so that a block that is searched again, after a lost worker, replaces its file.
         if rows:
             tables.write_part(rows, self.out, "candidates", f"part-{block['part'][0].as_py():05}")
         documents = sum(len(row["docids"]) for row in rows)
