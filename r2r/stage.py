@@ -63,8 +63,8 @@ class Stage:
 
     check: raises BadInput for anything that would fail later, without writing; it is told which sources are there.
     work: does the work in `out`, given the stage's identity, and may go on after an earlier attempt. writes: the tables
-    and files that it leaves. prompt: version of the prompt, part of the identity. after: called once the stage is done, also
-    if it was done before, to tidy up or to print the outcome. again: run even if done.
+    and files that it leaves. prompt: version of the prompt, part of the identity. after: called once the stage is done,
+    also if it was done before, to tidy up or to print the outcome. again: run even if done.
     """
 
     name: str

@@ -85,8 +85,8 @@ def _connect() -> None:
             if attempt == _STARTS or "timed out during startup" not in said:
                 load = os.getloadavg()[0]
                 raise BadInput(
-                    f"ray: did not start: {said[:200]} (load {load:.0f} on {os.cpu_count()} CPUs); run the same command "
-                    f"again when the machine has room, or name a running cluster in RAY_ADDRESS"
+                    f"ray: did not start: {said[:200]} (load {load:.0f} on {os.cpu_count()} CPUs); run the same "
+                    f"command again when the machine has room, or name a running cluster in RAY_ADDRESS"
                 ) from None
             print(f"ray: did not start in time, attempt {attempt} of {_STARTS}; once more", file=sys.stderr, flush=True)
 

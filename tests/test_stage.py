@@ -247,5 +247,5 @@ def test_a_submitted_job_needs_a_folder_that_all_machines_see(tmp_path, monkeypa
 def test_a_place_that_is_a_file_is_told(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "run").write_text("")
-    with pytest.raises(BadInput, match="out: run/index: .*run is a file"):
+    with pytest.raises(BadInput, match=r"out: run/index: .*run is a file"):
         plan(stubbed(RunFile(**BASE)))

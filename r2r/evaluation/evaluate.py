@@ -258,10 +258,10 @@ def _compare(runs: dict[str, Run], judged: Qrels) -> list[str]:
     """Return a line for each run that lacks judged queries, or lists documents that the first run does not."""
     first_name, first = next(iter(runs.items()))
     lines = []
-    for name, run in runs.items():
-        if missing := len(judged) - len(run):
+    for name, listed in runs.items():
+        if missing := len(judged) - len(listed):
             lines.append(f"run {name} lacks {missing} of {len(judged)} judged queries; they count 0")
-        others = sum(not set(docids) <= set(first.get(qid, ())) for qid, docids in run.items())
+        others = sum(not set(docids) <= set(first.get(qid, ())) for qid, docids in listed.items())
         if others:
             lines.append(
                 f"run {name} lists documents that run {first_name} does not, in {others} of {len(judged)} judged "

@@ -66,7 +66,10 @@ class Journal:
         return max((entry.get("round", 0) for entry in entries), default=0)
 
     def get(self, key: str) -> dict[str, Any] | None:
-        """Return a row's entry with `key`, `table`, `row`, `counts` and, if asked again, `round`; None if the row is not finished."""
+        """Return a row's entry, None if the row is not finished.
+
+        It has `key`, `table`, `row`, `counts` and, if the row was asked again, `round`.
+        """
         line = self._lines.get(bytes.fromhex(key))
         return _load(line) if line else None
 

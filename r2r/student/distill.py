@@ -59,8 +59,8 @@ def stage(annotations: str, out: str | Path, settings: DistillSettings) -> Stage
 
 
 def distill(annotations: str, out: str | Path, settings: DistillSettings) -> None:
-    """Write the adapter into `out/adapter`, its answers to a few prompts into `out/check.json`, and the figures of every
-    step into the table `steps`, `out/steps.jsonl` and `out/tensorboard`.
+    """Write the adapter into `out/adapter`, its answers to a few prompts into `out/check.json`, and the figures of
+    every step into the table `steps`, `out/steps.jsonl` and `out/tensorboard`.
 
     Arguments as for `stage`. A training that was stopped goes on from its last checkpoint. Raises BadInput if the
     annotations lack the texts that `reasoning` asks for, if none of them fits, and if the student's tokenizer has no

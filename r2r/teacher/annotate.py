@@ -64,7 +64,7 @@ def annotate(candidates: str | None, out: str | Path, settings: AnnotateSettings
 
 
 def _teacher(teacher: str) -> str:
-    """Return a teacher's fingerprint. A server is identified by its model's name if that is given, not by its address."""
+    """Return a teacher's fingerprint. The model's name, if it is given, identifies a server; not its address."""
     address, _, model = teacher.partition("#")
     if is_remote(teacher):
         return f"model {model}" if model else f"server {address}"
