@@ -1,7 +1,7 @@
 """The demo's models as they ship: a teacher and a student's base of under two million parameters each.
 
-Owns where they lie. Each is a folder like any other, which transformers and vLLM load as it is, with a card that says
-what it was made from. What they learned, and how, is in `lessons.py` and `train.py`.
+Owns their place. Each is a plain model folder that transformers and vLLM load, with a card that says how it was made.
+`demo_models/` in the repository holds the code that trains them.
 
     demo_model("teacher")
 """
@@ -14,5 +14,5 @@ WEIGHTS = Path(__file__).parent / "weights"
 
 
 def demo_model(role: str) -> str:
-    """Return the folder of the demo's "teacher" or "student"."""
+    """Return the folder of the demo's model for a role, "teacher" or "student"."""
     return str(WEIGHTS / role)

@@ -33,7 +33,7 @@ import yaml
 from peft import PeftModel
 from transformers import AutoModelForCausalLM
 
-from r2r.demo import truth
+from demo_models import truth
 from r2r.demo.world import world
 from r2r.llm import resolve
 from r2r.llm.prompt import chat_ids, load_tokenizer
