@@ -1,4 +1,4 @@
-"""What identifies an input and a setting: content hashes, from which manifests and resume keys are made.
+"""What identifies an input or a setting: content hashes, for manifests and resume keys.
 
 fingerprint("runs/demo/annotate")    # "sha256:5f0c..."
 """
@@ -9,39 +9,36 @@ import hashlib
 import json
 from pathlib import Path
 
-# A weight file is told by its size and time alone: hashing 140 GB of teacher would take longer than many a job.
+# Larger weight files count by size and time: to hash 140 GB of teacher can take longer than the job.
 _HASH_WHOLE_UP_TO = 256 * 2**20
 
 
 def digest(content: list) -> str:
-    """Return the sha256 of what JSON can hold, as resume keys are made of."""
+    """Return the sha256 of a list that JSON can hold. Resume keys are such hashes."""
     return hashlib.sha256(json.dumps(content, ensure_ascii=False, sort_keys=True).encode()).hexdigest()
 
 
 def fingerprint(source: str) -> str:
-    """Return what identifies an input: a hash of its contents where it lies on this disk, else its name.
+    """Return a hash of a local input's content, wherever it lies; the name itself for any other input.
 
-    A stage's folder is known by its manifest, which holds the hashes of what it was made from; `demo` by the files of
-    `r2r/demo`.
+    `source` is a path or a dataset string; its #FRAGMENT counts too. A stage's folder counts by its manifest, which
+    holds the fingerprints of its own inputs.
     """
     name, _, split = source.partition("#")
-    if name == "demo":
-        found = Path(__file__).parent / "demo"
-    else:
-        found = next((at for at in (Path(name), Path(name.partition(":")[2] or name)) if at.exists()), None)
-        if found is None:
-            return source
+    found = next((at for at in (Path(name), Path(name.partition(":")[2] or name)) if at.exists()), None)
+    if found is None:
+        return source
     if (found / "manifest.json").exists():
         found = found / "manifest.json"
-    digest = hashlib.sha256(split.encode())
+    hashed = hashlib.sha256(split.encode())
     for file in sorted(found.rglob("*")) if found.is_dir() else [found]:
-        if not file.is_file() or "__pycache__" in file.parts:
+        if not file.is_file():
             continue
-        digest.update(file.relative_to(found.parent).as_posix().encode())
+        hashed.update(file.relative_to(found).as_posix().encode())
         status = file.stat()
         if status.st_size > _HASH_WHOLE_UP_TO and file.suffix in (".safetensors", ".bin"):
-            digest.update(f"{status.st_size} {status.st_mtime_ns}".encode())
+            hashed.update(f"{status.st_size} {status.st_mtime_ns}".encode())
         else:
             with file.open("rb") as content:
-                digest.update(hashlib.file_digest(content, "sha256").digest())
-    return "sha256:" + digest.hexdigest()
+                hashed.update(hashlib.file_digest(content, "sha256").digest())
+    return "sha256:" + hashed.hexdigest()

@@ -35,15 +35,6 @@ def is_server(model: str) -> bool:
     return model.startswith(("http://", "https://"))
 
 
-def resolve(model: str, role: str) -> str:
-    """Return the folder or hub name behind a model's name; `demo` stands for the built-in model of that role."""
-    if model == "demo":
-        from r2r.demo.models import demo_model
-
-        return demo_model(role)
-    return model
-
-
 def open_model(model: str, engine: dict[str, Any] | None = None, adapter: str | None = None):
     """Return a `Server` for an http(s) address, else an `Engine` that has loaded the model."""
     if is_server(model):

@@ -16,11 +16,10 @@ from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 
-from r2r import datasets, identity, tables
+from r2r import builtin, datasets, identity, tables
 from r2r import stage as stages
 from r2r.config import DistillSettings
 from r2r.errors import BadInput
-from r2r.llm import resolve
 from r2r.llm.prompt import load_tokenizer
 from r2r.student import adapter, checkpoint
 from r2r.student.batches import split
@@ -126,7 +125,7 @@ def choose(rows: list[dict], settings: DistillSettings) -> dict:
     `left_out` or have no order, `unranked`."""
     from r2r.student.examples import length
 
-    tokenizer = load_tokenizer(resolve(settings.student, "student"))
+    tokenizer = load_tokenizer(builtin.model(settings.student, "student"))
     lengths = [length(tokenizer, row, settings) for row in rows]
     fitting = [place for place, found in enumerate(lengths) if found]
     if not fitting:
@@ -198,7 +197,7 @@ def _checked(best: Path, settings: DistillSettings) -> dict:
 
     def compare(here: str) -> list[list[float]]:
         enter(here)
-        return adapter.check_scores(best / "adapter", best / "check.json", resolve(settings.student, "student"))
+        return adapter.check_scores(best / "adapter", best / "check.json", builtin.model(settings.student, "student"))
 
     if settings.gpus:
         # The driver may be where no GPU is.

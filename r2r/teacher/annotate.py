@@ -13,7 +13,7 @@ from collections import Counter
 from functools import partial
 from pathlib import Path
 
-from r2r import datasets, identity, tables
+from r2r import builtin, datasets, identity, tables
 from r2r import stage as stages
 from r2r.config import AnnotateSettings
 from r2r.errors import BadInput, Stopped
@@ -115,7 +115,8 @@ def show_prompt(candidates: str | None, settings: AnnotateSettings) -> None:
     """Print the prompt of the first row, with the tokens that the chat format puts around it."""
     row = next(pool.rows_of(datasets.open_candidates(_needed(candidates)).parts(1)))
     form = ask.Form(settings)
-    shown = ask.orders(row, ask.key(row, identity.fingerprint(settings.teacher), settings), settings)[0]
+    teacher = identity.fingerprint(builtin.model(settings.teacher, "teacher"))
+    shown = ask.orders(row, ask.key(row, teacher, settings), settings)[0]
     message, _ = form.message(row["query"], [row["texts"][index] for index in shown])
     print(form.tokenizer.decode(form.ids(message)) if not isinstance(form.tokenizer, Bytes) else message)
 
@@ -127,7 +128,7 @@ def dry_run(candidates: str | None, out: str | None, settings: AnnotateSettings)
     """
     import pyarrow as pa
 
-    teacher = identity.fingerprint(settings.teacher)
+    teacher = identity.fingerprint(builtin.model(settings.teacher, "teacher"))
     folder = Path(out or ".", "rows", ask.version(teacher, settings))
     rows = datasets.open_candidates(_needed(candidates))
     parts = rows.parts(256)

@@ -16,10 +16,10 @@ from functools import partial
 from itertools import combinations
 from typing import NamedTuple
 
-from r2r import identity
+from r2r import builtin, identity
 from r2r.config import AnnotateSettings
 from r2r.datasets.documents import clean
-from r2r.llm import Refused, Reply, is_server, open_model, resolve
+from r2r.llm import Refused, Reply, is_server, open_model
 from r2r.llm.prompt import Bytes, break_controls, chat_ids, fit, load_tokenizer
 from r2r.reasons import check
 from r2r.teacher import parse
@@ -66,7 +66,7 @@ class Form:
             self.tokenizer = load_tokenizer(settings.tokenizer) if settings.tokenizer else Bytes()
             self.longest = (model or open_model(settings.teacher)).max_length
         else:
-            name = resolve(settings.teacher, "teacher")
+            name = builtin.model(settings.teacher, "teacher")
             self.tokenizer, self.longest = load_tokenizer(name), _longest(name, settings)
 
     def message(self, query: str, passages: list[str]) -> tuple[str, int]:
@@ -136,7 +136,7 @@ class Annotator:
 
     def __init__(self, settings: AnnotateSettings, row_key, purse):
         self.settings, self.key, self.purse = settings, row_key, purse
-        self.model = open_model(resolve(settings.teacher, "teacher"), settings.engine)
+        self.model = open_model(builtin.model(settings.teacher, "teacher"), settings.engine)
         self.form = Form(settings, self.model)
 
     def close(self) -> None:
