@@ -1,7 +1,6 @@
-"""The demo's world as a collection, made on the spot: `demo` is its test split, `demo#train500` the first 500 queries
-that students learn from.
+"""The demo's world as a collection: `demo` is its test split, `demo#train500` the first 500 training queries.
 
-Owns how the world is handed out. The world itself is `r2r.demo.world`.
+Owns how the world is read as corpus, queries and qrels. Does not own the world itself: `r2r.demo.world` makes it.
 
     queries("", "test")[0]
 """
@@ -10,13 +9,16 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator
-from typing import ClassVar, NamedTuple
+from dataclasses import dataclass
+from typing import ClassVar
 
-from r2r.datasets.documents import Document
+from r2r.datasets.documents import Document, Part
+from r2r.demo.world import SEED, VERSION, Query, world
 from r2r.errors import BadInput
 
 
-class Passages(NamedTuple):
+@dataclass(frozen=True)
+class Passages:
     """The passages [start, stop) of the world."""
 
     start: int
@@ -28,8 +30,6 @@ class Passages(NamedTuple):
         return self.stop - self.start
 
     def read(self) -> Iterator[tuple[int, Document]]:
-        from r2r.demo.world import world
-
         for at, one in enumerate(world().world.passages[self.start : self.stop]):
             yield at, Document(one.docid, one.subject.name, one.text, False)
 
@@ -37,21 +37,20 @@ class Passages(NamedTuple):
         return f"demo: passage {self.start + at + 1}"
 
 
-def corpus(_: str, split: str, parts: int) -> list[Passages]:
-    from r2r.demo.world import world
-
+def corpus(_: str, split: str, parts: int) -> list[Part]:
+    """Return the passages in parts, the same for every split."""
     total = len(world().world.passages)
     edges = [total * part // parts for part in range(parts + 1)]
     return [Passages(start, stop) for start, stop in itertools.pairwise(edges)]
 
 
 def queries(_: str, split: str) -> list[dict]:
+    """Return the queries of a split (default: test). Raises BadInput for an unknown split."""
     return [{"qid": one.qid, "query": one.text} for one in _asked(split)]
 
 
 def qrels(_: str, split: str) -> list[dict]:
-    from r2r.demo.world import world
-
+    """Return the judgements of a split (default: test), grades 0 to 3. Raises BadInput for an unknown split."""
     found = world().world
     return [
         {"qid": query.qid, "docid": passage.docid, "relevance": grade}
@@ -60,9 +59,12 @@ def qrels(_: str, split: str) -> list[dict]:
     ]
 
 
-def _asked(split: str) -> list:
-    from r2r.demo.world import world
+def fingerprint(_: str, split: str) -> str:
+    """Return what identifies a split. The world follows from its version and its seed, so these name its content."""
+    return f"demo world, version {VERSION}, seed {SEED}, split {split or 'test'}"
 
+
+def _asked(split: str) -> list[Query]:
     splits = world().queries
     if (split or "test") not in splits:
         raise BadInput(f"demo#{split}: no such split; it has {', '.join(f'#{name}' for name in splits)}")

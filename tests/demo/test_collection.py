@@ -1,6 +1,6 @@
-"""The built-in world reads as any other collection.
+"""The demo's world is read like any other collection.
 
-.venv/bin/python -m pytest tests/datasets/test_demo.py
+.venv/bin/python -m pytest tests/demo/test_collection.py
 """
 
 import pytest
