@@ -7,23 +7,16 @@ Owns the table of these names. Does not own what they stand for.
 
 from __future__ import annotations
 
-import importlib
 from pathlib import Path
-from types import ModuleType
 
 _HERE = Path(__file__).parent
 
-# Name of a collection -> module with corpus, queries, qrels and fingerprint.
-COLLECTIONS: dict[str, str] = {"demo": "r2r.demo.collection"}
+# Name of a collection -> its folder, in BEIR's layout.
+COLLECTIONS: dict[str, Path] = {"demo": _HERE / "demo" / "world"}
 # Name and role of a model -> its folder.
 MODELS: dict[tuple[str, str], Path] = {
     ("demo", role): _HERE / "demo" / "weights" / role for role in ("teacher", "student")
 }
-
-
-def collection(name: str) -> ModuleType | None:
-    """Return the module of a built-in collection; None for any other name."""
-    return importlib.import_module(COLLECTIONS[name]) if name in COLLECTIONS else None
 
 
 def model(name: str, role: str) -> str:

@@ -15,6 +15,7 @@ Single inputs:
     PATH                  qrels: a TREC qrels file; candidates and annotations: the folder of the stage that wrote them
     rankgpt:FILE          candidates in RankGPT's JSON
     teacher:FILE          annotations in the JSONL that the authors of Reason-to-Rank published
+    replies:FILE          recorded listwise replies of other rerankers, as a teacher for given candidates
 
 FIELDS say what your files call our fields, as in jsonl:docs.jsonl#docid=id,text=contents. Our fields are docid, title
 (optional) and text in a corpus; qid and query in queries; qid, docid and relevance in qrels.
@@ -31,10 +32,12 @@ from __future__ import annotations
 
 import importlib
 import re
+from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING
 
-from r2r import builtin, identity
+from r2r import builtin, identity, tables
+from r2r.datasets.files import open_file
 from r2r.errors import BadInput
 
 if TYPE_CHECKING:
@@ -105,7 +108,6 @@ def read_candidates(spec: str) -> pa.Table:
 
 def read_annotations(spec: str) -> tuple[list[dict], list[dict]]:
     """Return the rows of annotations and the rows of rejects. `ranking` holds positions from 1, best first."""
-    from r2r import tables
     from r2r.datasets import teacher
 
     scheme, source, _ = _parse(spec, "annotations")
@@ -115,6 +117,31 @@ def read_annotations(spec: str) -> tuple[list[dict], list[dict]]:
     return tables.read(source, "annotations").to_pylist(), rejects
 
 
+def read_replies(teacher: str, candidates: str, passages: int) -> tuple[list[dict], list[dict]]:
+    """Return annotations and rejects made of recorded listwise replies, `replies:FILE`, about candidates.
+
+    A reply numbers the first `passages` candidates of its query, unless its line says how many it was shown.
+    """
+    from r2r.datasets import replies
+
+    found = open_candidates(candidates)
+    rows = (row for part in found.parts(256) for _, row in part.read())
+    return replies.annotations(teacher.removeprefix("replies:"), rows, passages)
+
+
+def check(spec: str, what: str) -> None:
+    """Raise BadInput if the corpus, queries or qrels are not there. Reads no more than it must, downloads nothing."""
+    scheme, source, fragment = _parse(spec, what)
+    if scheme in _FOLDERS:
+        _collection(scheme).files(source, fragment, what)
+    elif scheme == "irds":
+        _collection(scheme).dataset(source, "docs" if what == "corpus" else what, fragment)
+    elif scheme == "parquet":
+        _collection(scheme).files(source)
+    elif scheme in ("jsonl", ""):
+        open_file(source).close()
+
+
 def fingerprint(spec: str, what: str) -> str:
     """Return what identifies an input: its content where it is local, else its name.
 
@@ -122,24 +149,24 @@ def fingerprint(spec: str, what: str) -> str:
     reads count, so a new qrels split in a BEIR folder leaves the corpus as it is. Raises BadInput if one is missing.
     """
     scheme, source, fragment = _parse(spec, what)
-    if collection := builtin.collection(scheme):
-        return collection.fingerprint(source, fragment)
     if scheme in _FOLDERS:
         files = _collection(scheme).files(source, fragment, what)
         return "sha256:" + identity.digest([identity.fingerprint(file) for file in files])
+    if not scheme and what in ("candidates", "annotations"):
+        return identity.finished(Path(source)) or tables.content_of(source, what)
     return identity.fingerprint(spec)
 
 
 def _parse(spec: str, what: str) -> tuple[str, str, str]:
     """Return scheme, source and fragment of a dataset string.
 
-    The scheme of a plain path is "". The scheme of a built-in collection is its name, and its source is "".
+    The scheme of a plain path is "". A built-in collection is a folder in BEIR's layout.
     """
     schemes, plain = _KINDS[what]
     builtins = tuple(builtin.COLLECTIONS) if schemes is _COLLECTIONS else ()
     name, _, fragment = spec.partition("#")
     if name in builtins:
-        return name, "", fragment
+        return "beir", str(builtin.COLLECTIONS[name]), fragment
     found = re.match(r"([a-z0-9_]+):", spec)
     scheme, rest = (found[1], spec[found.end() :]) if found else ("", spec)
     if scheme not in schemes and (scheme or not plain):
@@ -154,12 +181,10 @@ def _parse(spec: str, what: str) -> tuple[str, str, str]:
 
 def _collection(scheme: str) -> ModuleType:
     """Return the module of a scheme: corpus(source, fragment, parts), queries and qrels(source, fragment)."""
-    return builtin.collection(scheme) or importlib.import_module(f"r2r.datasets.{scheme}")
+    return importlib.import_module(f"r2r.datasets.{scheme}")
 
 
 def _table(rows: list[dict], name: str) -> pa.Table:
     import pyarrow as pa
 
-    from r2r.tables import SCHEMAS
-
-    return pa.Table.from_pylist(rows, schema=SCHEMAS[name])
+    return pa.Table.from_pylist(rows, schema=tables.SCHEMAS[name])

@@ -28,7 +28,7 @@ def corpus(name: str, fragment: str, parts: int) -> list[Part]:
 
     A part skips the documents before it one by one, unless ir_datasets has built its document store.
     """
-    count = _dataset(name, "docs", fragment).docs_metadata().get("count", 0)
+    count = dataset(name, "docs", fragment).docs_metadata().get("count", 0)
     bounds = [count * index // parts for index in range(parts)]
     # Download here, once: workers would all write to the same file.
     next(Records(name, "docs", _document, _home())._records(), None)
@@ -40,13 +40,13 @@ def corpus(name: str, fragment: str, parts: int) -> list[Part]:
 
 def queries(name: str, fragment: str) -> list[dict]:
     """Return the queries of an ID. Raises BadInput if ir_datasets has none, or cannot get them."""
-    _dataset(name, "queries", fragment)
+    dataset(name, "queries", fragment)
     return unique_queries(Records(name, "queries", _query, _home()), f"irds:{name}")
 
 
 def qrels(name: str, fragment: str) -> list[dict]:
     """Return the judgements of an ID, without BRIGHT's excluded documents. Raises BadInput as `queries` does."""
-    _dataset(name, "qrels", fragment)
+    dataset(name, "qrels", fragment)
     found = [row for _, row in Records(name, "qrels", _judgement, _home()).read()]
     return [row for row in found if not _is_excluded(name, row)]
 
@@ -55,7 +55,7 @@ def excluded(name: str) -> dict[str, set[str]]:
     """Return qid -> docids that must not be in the query's ranking. Only BRIGHT has some."""
     found: dict[str, set[str]] = {}
     if name.startswith("bright/"):
-        _dataset(name, "qrels", "")
+        dataset(name, "qrels", "")
         for _, row in Records(name, "qrels", _judgement, _home()).read():
             if _is_excluded(name, row):
                 found.setdefault(row["qid"], set()).add(row["docid"])
@@ -94,21 +94,21 @@ class Records:
             yield at, row
 
     def _records(self) -> Iterator[Any]:
-        dataset = _dataset(self.name, self.kind, "")
+        found = dataset(self.name, self.kind, "")
         try:
-            records = getattr(dataset, f"{self.kind}_iter")()
-            if self.start and hasattr(records, "__getitem__") and dataset.docs_store().built():
+            records = getattr(found, f"{self.kind}_iter")()
+            if self.start and hasattr(records, "__getitem__") and found.docs_store().built():
                 yield from records[self.start : self.stop]
             else:
                 yield from itertools.islice(records, self.start, self.stop)
         except Exception as error:
             # Any kind of error, because only ir_datasets runs here: no network, a missing or damaged file, a format
             # that needs one more package.
-            raise BadInput(f"irds:{self.name}: {self._advice(dataset, error)}") from None
+            raise BadInput(f"irds:{self.name}: {self._advice(found, error)}") from None
 
-    def _advice(self, dataset: Any, error: Exception) -> str:
+    def _advice(self, found: Any, error: Exception) -> str:
         """Return which files to put where; if all files are there, the error of ir_datasets."""
-        handler = getattr(dataset, f"{self.kind}_handler")()
+        handler = getattr(found, f"{self.kind}_handler")()
         files = [f"{source} as {path}" for source, path in _downloads(handler, set()) if not Path(path).exists()]
         if not files:
             said = (str(error).splitlines() or [""])[0][:200]
@@ -120,7 +120,7 @@ class Records:
         return f"irds:{self.name}: {self.kind} record {at + 1}"
 
 
-def _dataset(name: str, kind: str, fragment: str) -> Any:
+def dataset(name: str, kind: str, fragment: str) -> Any:
     """Return the data set of ir_datasets. Raises BadInput for an unknown ID, and for one without `kind`."""
     import ir_datasets
 

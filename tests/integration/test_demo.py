@@ -34,8 +34,8 @@ from peft import PeftModel
 from transformers import AutoModelForCausalLM
 
 from demo_models import truth
+from demo_models.world import world
 from r2r import builtin
-from r2r.demo.world import world
 from r2r.llm.prompt import chat_ids, load_tokenizer
 from r2r.student.prompt import label_ids, prompt
 
