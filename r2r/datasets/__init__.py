@@ -5,10 +5,10 @@ A collection has a corpus, queries and qrels:
     beir:DIR[#SPLIT]      a folder in BEIR's layout; SPLIT (default: test) selects the qrels and the queries they judge
     msmarco:DIR[#SPLIT]   MS MARCO's passage files as published; SPLIT is train, dev.small, dl19, ...
     irds:ID               an ID of ir_datasets, such as irds:beir/fiqa/test
-    bright:TASK           a task of BRIGHT, such as bright:biology; its excluded documents leave the rankings
+    bright:TASK           a task of BRIGHT, such as bright:biology; its excluded documents stay out of the rankings
     jsonl:FILE[#FIELDS]   one JSON object per line
     parquet:PATH[#FIELDS] a Parquet file or a folder of them
-    demo[#SPLIT]          the built-in world; SPLIT is test (default), dev, train or train500 (its first 500 queries)
+    demo[#SPLIT]          the built-in world; SPLIT is test (default), dev, train or train500 (the first 500 of train)
 
 Single inputs:
 

@@ -10,7 +10,6 @@ import pytest
 
 from r2r import builtin, identity, tables
 from r2r.datasets import fingerprint
-from r2r.demo import collection
 from r2r.errors import BadInput
 
 KINDS = ("corpus", "queries", "qrels")
@@ -100,25 +99,35 @@ def test_a_file_counts_by_its_content_and_the_fields_that_are_read(tmp_path):
     assert fingerprint(str(tmp_path / "a.jsonl"), "qrels") == fingerprint(str(tmp_path / "b.jsonl"), "qrels")
 
 
-def test_a_stage_folder_counts_by_its_manifest(tmp_path):
+def test_a_stage_folder_counts_by_its_rows(tmp_path):
     row = {"qid": "q", "query": "who", "docids": ["d"], "texts": ["t"], "scores": [1.0]}
-    tables.write([row], tmp_path, "candidates")
-    (tmp_path / "manifest.json").write_text(json.dumps({"stage": "retrieve"}))
-    before = fingerprint(str(tmp_path), "candidates")
-    (tmp_path / "run.txt").write_text("")
-    assert fingerprint(str(tmp_path), "candidates") == before
-    (tmp_path / "manifest.json").write_text(json.dumps({"stage": "index"}))
-    assert fingerprint(str(tmp_path), "candidates") != before
+    other = row | {"qid": "r"}
+    for folder, parts in {"one": [[row, other]], "two": [[other], [row]], "three": [[row]]}.items():
+        for number, rows in enumerate(parts):
+            tables.write_part(rows, tmp_path / folder, "candidates", f"part-{number}")
+    one, two, three = (fingerprint(str(tmp_path / folder), "candidates") for folder in ("one", "two", "three"))
+    # Neither the files nor the order of the rows matter.
+    assert one == two != three
+    (tmp_path / "one" / "stats.json").write_text("{}")
+    assert fingerprint(str(tmp_path / "one"), "candidates") == one
 
 
-def test_the_built_in_world_counts_by_its_version_its_seed_and_the_split(monkeypatch):
+def test_a_finished_stage_folder_counts_by_the_content_in_its_manifest(tmp_path):
+    tables.write([{"qid": "q"}], tmp_path, "candidates")
+    size = (tmp_path / "candidates" / "part-00000.parquet").stat().st_size
+    manifest = {"identity": "x", "content": "rows:7", "files": {"candidates/part-00000.parquet": size}}
+    (tmp_path / "manifest.json").write_text(json.dumps(manifest))
+    assert fingerprint(str(tmp_path), "candidates") == "rows:7"
+    # A table that was changed since then counts as it is.
+    tables.write([{"qid": "q", "query": "longer"}], tmp_path, "candidates")
+    assert fingerprint(str(tmp_path), "candidates") == tables.content_of(tmp_path, "candidates")
+
+
+def test_of_the_built_in_world_only_what_is_read_counts():
     before = {split: fingerprint(f"demo#{split}", "queries") for split in ("test", "train", "train500")}
     assert len(set(before.values())) == 3
     assert fingerprint("demo", "queries") == before["test"]
-    for name in ("VERSION", "SEED"):
-        with monkeypatch.context() as patch:
-            patch.setattr(collection, name, 99)
-            assert fingerprint("demo", "queries") != before["test"]
+    assert fingerprint("demo#test", "corpus") == fingerprint("demo#train", "corpus")
 
 
 def test_a_name_that_is_not_local_stands_for_itself():
