@@ -18,7 +18,7 @@ from pydantic import BaseModel, Field
 
 from r2r.config import RerankSettings, ServeSettings
 from r2r.llm import Refused
-from r2r.student.rank import Ranker, check
+from r2r.student.rank import Ranker, check_student
 from r2r.workers import enter, start_ray
 
 MOST_DOCUMENTS = 1000
@@ -78,7 +78,7 @@ def serve(student: str, adapter: str | None, settings: ServeSettings) -> None:
     """Serve until interrupted. Raises BadInput where the adapter was made for another model."""
     from ray import serve as ray_serve
 
-    check(student, adapter)
+    check_student(student, adapter)
     start_ray()
     deployment = ray_serve.deployment(
         ray_serve.ingress(api)(Server),

@@ -24,9 +24,12 @@ from r2r.llm import resolve
 from r2r.llm.prompt import load_tokenizer
 from r2r.student import adapter, checkpoint
 from r2r.student.batches import split
+from r2r.student.log import read_steps
+from r2r.student.losses import LOSSES
+from r2r.student.model import dtype
 from r2r.student.prompt import fields
-from r2r.student.rank import check
-from r2r.student.train import PARTS, dtype, read_steps, train
+from r2r.student.rank import check_student
+from r2r.student.train import train
 from r2r.workers import bar, enter, start_ray, watching
 
 # How often training goes on after a worker has died. A night on machines that can be taken away costs some.
@@ -52,7 +55,7 @@ def distill(annotations: str, out: str, settings: DistillSettings) -> None:
     if settings.min_workers > settings.workers:
         raise BadInput(f"min_workers: {settings.min_workers}: more than the {settings.workers} workers; give fewer")
     rows = read_rows(annotations, settings)
-    check(settings.student, None)
+    check_student(settings.student, None)
     folder = Path(out).resolve()
     known = [one["fingerprint"] for one in stage.manifest["inputs"].values()]
     version = identity.digest([known, settings.model_dump(mode="json", exclude=_FREE)])[:16]
@@ -94,8 +97,8 @@ def distill(annotations: str, out: str, settings: DistillSettings) -> None:
     )
     shutil.rmtree(folder / "checkpoints")
     first, last = steps[0], steps[-1]
-    for part in PARTS:
-        print(f"distill: {part} loss {first[part]:.4f} -> {last[part]:.4f}", flush=True)
+    for loss in LOSSES:
+        print(f"distill: {loss.name} loss {first[loss.name]:.4f} -> {last[loss.name]:.4f}", flush=True)
     if value is None:
         print(f"distill: nothing was held out to compare steps by; the adapter is that of the last, {best}", flush=True)
     else:
@@ -221,7 +224,7 @@ def _progress(log: Path, steps: int) -> Iterator[None]:
             done = read_steps(log)
             if done:
                 last = done[-1]
-                losses = " ".join(f"{name} {last[name]:.3f}" for name in PARTS)
+                losses = " ".join(f"{loss.name} {last[loss.name]:.3f}" for loss in LOSSES)
                 shown.set_postfix_str(f"{losses}, {last['tokens'] / last['seconds']:,.0f} tokens/s", refresh=False)
             shown.update(len(done) - shown.n)
 

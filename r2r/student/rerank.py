@@ -18,7 +18,7 @@ from r2r.llm import Refused
 from r2r.rows import pool
 from r2r.student import adapter as adapters
 from r2r.student.prompt import rename_brackets
-from r2r.student.rank import Ranker, check, scores
+from r2r.student.rank import Ranker, check_student, scores
 
 
 def rerank(candidates: str, student: str, adapter: str | None, out: str, settings: RerankSettings) -> None:
@@ -38,7 +38,7 @@ def rerank(candidates: str, student: str, adapter: str | None, out: str, setting
     if settings.explain > settings.window:
         raise BadInput(f"explain: {settings.explain}: more than the window of {settings.window} that is explained from")
     _check_format(adapter, settings)
-    check(student, adapter)
+    check_student(student, adapter)
     rows = datasets.open_candidates(candidates)
     known = [one["fingerprint"] for name, one in stage.manifest["inputs"].items() if name != "candidates"]
     asked = settings.model_dump(mode="json", exclude=set(Workers.model_fields) - {"engine"})
