@@ -122,12 +122,6 @@ def write_merged(folder: str, model: str, out: str) -> None:
     load_tokenizer(model).save_pretrained(out)
 
 
-def distilled(adapter: str) -> dict[str, Any]:
-    """Return the settings that an adapter was distilled with; {} if `distill` did not make it."""
-    manifest = Path(adapter) / "manifest.json"
-    return json.loads(manifest.read_text())["settings"] if manifest.exists() else {}
-
-
 def recorded(folder: str) -> list[dict[str, Any]]:
     """Return the answers that `distill` recorded with an adapter; [] if `distill` did not make it.
 
