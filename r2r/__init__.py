@@ -1,10 +1,10 @@
 """Reason-to-Rank on Ray: distil a large teacher into a small model that reranks and explains itself.
 
-    import r2r
+import r2r
 
-    r2r.Reranker("Qwen/Qwen2.5-7B-Instruct", adapter="runs/x/distill").rank(query, documents, top_n=5, explain=True)
-    r2r.rerank("runs/x/retrieve", "demo", "runs/x/distill", "runs/x/rerank", r2r.RerankSettings(explain=3))
-    r2r.run(r2r.load_run_file("demo", {"out": "runs/demo"}))
+r2r.Reranker("Qwen/Qwen2.5-7B-Instruct", adapter="runs/x/distill").rank(query, documents, top_n=5, explain=True)
+r2r.rerank("runs/x/retrieve", "demo", "runs/x/distill", "runs/x/rerank", r2r.RerankSettings(explain=3))
+r2r.run(r2r.load_run_file("demo", {"out": "runs/demo"}))
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """The Python interface for notebooks and programs: a reranker in this process, with no Ray and no server.
 
-    with Reranker("Qwen/Qwen2.5-7B-Instruct", adapter="runs/x/distill") as reranker:
-        for found in reranker.rank("how long do fleas live", ["Dogs bark.", "A flea lives 100 days."], explain=True):
-            print(found.rank, found.score, found.text, found.reasons)
+with Reranker("Qwen/Qwen2.5-7B-Instruct", adapter="runs/x/distill") as reranker:
+    for found in reranker.rank("how long do fleas live", ["Dogs bark.", "A flea lives 100 days."], explain=True):
+        print(found.rank, found.score, found.text, found.reasons)
 """
 
 from __future__ import annotations

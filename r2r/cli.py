@@ -14,6 +14,7 @@ import json
 import re
 import sys
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Annotated, Any, NamedTuple
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, create_model
@@ -250,7 +251,7 @@ def _check_json(flag: str, text: str) -> None:
     try:
         json.loads(text)
     except ValueError as error:
-        raise BadInput(f"{flag}: {text!r} is not JSON: {error}; write {{\"name\": value}}") from None
+        raise BadInput(f'{flag}: {text!r} is not JSON: {error}; write {{"name": value}}') from None
 
 
 def _read(name: str, command: Command, words: list[str]) -> dict[str, Any]:
@@ -312,3 +313,14 @@ def _causes(error: BaseException) -> Iterator[BaseException]:
 
 def entry() -> None:
     sys.exit(main())
+
+
+def job(name: str, file: str) -> None:
+    """Run the command that a script of `jobs/` is named after, and exit with its status. `pipeline.py` is `run`.
+
+    name: the script's `__name__`. Processes that vLLM spawns import the script once more, under another name: nothing
+    runs there.
+    """
+    if name == "__main__":
+        command = Path(file).stem
+        sys.exit(main(["run" if command == "pipeline" else command, *sys.argv[1:]]))

@@ -173,7 +173,9 @@ class DistillSettings(Section):
     )
     checkpointing: bool = how(False, description="recompute activations instead of keeping them: less memory")
     max_length: int = Field(4096, ge=64, description="longest example, prompt and reply, in tokens")
-    held_out: float = Field(0.1, ge=0, lt=1, description="share of the queries held out to choose the step, at most 500")
+    held_out: float = Field(
+        0.1, ge=0, lt=1, description="share of the queries held out to choose the step, at most 500"
+    )
     evaluate_every: int = Field(50, ge=1, description="steps between measurements on the held-out queries")
     save_every: int = how(50, ge=1, description="steps between checkpoints")
     seed: int = Field(0, ge=0, description="seed of the adapter, the draws and the dropout")

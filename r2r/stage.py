@@ -232,5 +232,3 @@ def _installed(packages: Sequence[str]) -> Iterator[tuple[str, str]]:
             yield package, importlib.metadata.version(package)
         except importlib.metadata.PackageNotFoundError:
             continue
-
-

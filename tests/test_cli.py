@@ -209,3 +209,6 @@ def test_each_job_is_its_command(stage, monkeypatch):
     with pytest.raises(SystemExit):
         runpy.run_path(f"jobs/{stage}.py", run_name="__main__")
     assert called == [["run" if stage == "pipeline" else stage, "--flag"]]
+    # A process that multiprocessing spawns runs the script under this name, and must not start the job again.
+    runpy.run_path(f"jobs/{stage}.py", run_name="__mp_main__")
+    assert len(called) == 1

@@ -67,7 +67,9 @@ def _work(corpus: str, out: Path, settings: IndexSettings, fingerprint: str) -> 
         _build(parts, folders, missing, key, settings)
 
     built = [counts for folder in folders if (counts := shard.counts(folder, key))]
-    total = {name: sum(counts[name] for counts in built) for name in ("documents", "empty", "repaired", "tokens", "bytes")}
+    total = {
+        name: sum(counts[name] for counts in built) for name in ("documents", "empty", "repaired", "tokens", "bytes")
+    }
     if not total["documents"]:
         raise BadInput(f"{corpus}: holds no document; a corpus has at least one")
     duplicates.reject_duplicates(parts, folders)

@@ -105,9 +105,7 @@ class _Found(NamedTuple):
     contents: list[int]
 
 
-def _search(
-    index: str, statistics: tuple[int, int], asked: pa.Table, out: Path, settings: RetrieveSettings
-) -> _Found:
+def _search(index: str, statistics: tuple[int, int], asked: pa.Table, out: Path, settings: RetrieveSettings) -> _Found:
     """Search every query; the workers write the candidates."""
     size = min(_QUERIES_PER_FILE, -(-asked.num_rows // (4 * settings.workers)))
     blocks = [asked.slice(at, size) for at in range(0, asked.num_rows, size)]

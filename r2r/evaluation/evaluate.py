@@ -76,9 +76,7 @@ def stage(
     folders = {"candidates": candidates, "rankings": rankings, "distill": distill}
     inputs |= {name: Input(folder) for name, folder in folders.items() if folder}
     writes = ["metrics.json", "report.html"]
-    return Stage(
-        "evaluate", Path(out), settings, inputs, check, work, writes, after=lambda: _tell(Path(out), settings)
-    )
+    return Stage("evaluate", Path(out), settings, inputs, check, work, writes, after=lambda: _tell(Path(out), settings))
 
 
 def evaluate(

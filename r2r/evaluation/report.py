@@ -108,8 +108,11 @@ def curves(steps: list[dict]) -> list[dict]:
     figures = [_figures(step) for step in steps]
     drawn = []
     for name, (title, form) in (losses | _CURVES).items():
-        values = [(step["step"], value) for step, figure in zip(steps, figures, strict=True)
-                  if (value := figure.get(name)) is not None]
+        values = [
+            (step["step"], value)
+            for step, figure in zip(steps, figures, strict=True)
+            if (value := figure.get(name)) is not None
+        ]
         if values:
             drawn.append({"title": title, "steps": last, **_line(values, last, form)})
             drawn[-1]["best"] = None if best is None else {"step": best, "x": f"{100 * best / last:.2f}"}

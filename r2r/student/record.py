@@ -75,6 +75,8 @@ def completed(settings: Ranking, adapter: str | None) -> Ranking:
     if (explain or order_position == "last") and reasoning != record.get("reasoning", reasoning):
         raise BadInput(f"reasoning: {reasoning}: {adapter} was distilled with {record['reasoning']}; leave it out")
     if explain and reasoning == "none":
-        raise BadInput(f"explain: {explain}: {adapter or 'reasoning none'} gives no reasons; explain 0, or distill with some")
+        raise BadInput(
+            f"explain: {explain}: {adapter or 'reasoning none'} gives no reasons; explain 0, or distill with some"
+        )
     given = {"window": window, "stride": stride, "reasoning": reasoning, "order_position": order_position}
     return settings.model_copy(update=given)

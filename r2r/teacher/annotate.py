@@ -114,16 +114,12 @@ def _work(
     return Result(found["rows"], done.contents["annotations"], ["stats.json"], counts)
 
 
-def _ask(
-    candidates: str, out: Path, settings: AnnotateSettings, identity: Identity, retry_rejects: bool
-) -> pool.Done:
+def _ask(candidates: str, out: Path, settings: AnnotateSettings, identity: Identity, retry_rejects: bool) -> pool.Done:
     rows = datasets.open_candidates(candidates)
     version = ask.version(identity)
     budget = _budget(out / "rows" / version, settings) if settings.max_cost else None
     row_key = partial(ask.key, version=version, passages=settings.passages)
-    job = pool.Job(
-        "annotate", ask.Annotator, (settings, row_key, budget), row_key, version, ("annotations", "rejects")
-    )
+    job = pool.Job("annotate", ask.Annotator, (settings, row_key, budget), row_key, version, ("annotations", "rejects"))
     # Beyond this many rejects the remaining rows cannot bring the share down again.
     most = settings.max_reject_rate * len(rows.qids)
     return pool.run_rows(rows, job, settings, out, lambda counts: counts["rejects"] <= most, retry_rejects)
@@ -160,7 +156,10 @@ def _take_over(candidates: str | None, out: Path, settings: AnnotateSettings) ->
         counts.update(replies=1, attempts_1=1, same_as_shown=order == sorted(order))
         counts.update(tau=kendall_tau(order, sorted(order)))
     counts.update(annotations=len(sound), rejects=len(rejects))
-    contents = {"annotations": tables.write(sound, out, "annotations"), "rejects": tables.write(rejects, out, "rejects")}
+    contents = {
+        "annotations": tables.write(sound, out, "annotations"),
+        "rejects": tables.write(rejects, out, "rejects"),
+    }
     return pool.Done(counts, 0, 0.0, contents)
 
 

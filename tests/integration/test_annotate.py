@@ -24,6 +24,8 @@ from r2r.demo.world import world
 from r2r.rows.journal import Journal
 from tests.tiny import tiny_model
 
+pytestmark = pytest.mark.slow
+
 R2R = str(Path(sys.executable).parent / "r2r")
 ROWS, IN_FLIGHT = 300, 8
 # What is killed while rows are being answered, and at any time, most of which is the start of an engine.

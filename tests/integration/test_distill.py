@@ -21,6 +21,8 @@ from r2r import tables
 from r2r.demo.world import world
 from tests.tiny import tiny_model
 
+pytestmark = pytest.mark.slow
+
 R2R = str(Path(sys.executable).parent / "r2r")
 TRAINING = Path(__file__).parents[1] / "student" / "training.py"
 STEPS = 120

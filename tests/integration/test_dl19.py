@@ -18,6 +18,8 @@ from r2r.reasons import is_verbatim
 from r2r.student.rank import Ranker
 from tests.tiny import tiny_model
 
+pytestmark = pytest.mark.slow
+
 RUN_FILE = """
 out: {out}
 candidates: rankgpt:{data}/msmarco-dl19/bm25-top100.json

@@ -5,9 +5,12 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 SCRIPT = Path(__file__).parents[2] / "benchmarks" / "distill.py"
 
 
+@pytest.mark.slow
 def test_the_benchmark_runs(tmp_path):
     sizes = {"steps": 2, "layers": 1, "width": 64, "threads": 1}
     flags = [word for name, value in sizes.items() for word in (f"--{name}", str(value))]
