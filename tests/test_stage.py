@@ -77,7 +77,11 @@ def changed(section: str, name: str) -> RunFile:
     values = {**BASE.get(section, {}), name: other(section, name)}
     if name == "max_cost":
         values |= {"price_in": 1.0}
-    settings = RunFile(**{**BASE, section: values})
+    more = {}
+    if (section, name) in (("annotate", "reasoning"), ("rerank", "order_position")):
+        # Not without the same change of distill, whose other settings stay as they are.
+        more = {"distill": {**BASE["distill"], name: values[name]}}
+    settings = RunFile(**{**BASE, **more, section: values})
     assert getattr(getattr(settings, section), name) != getattr(getattr(RunFile(**BASE), section), name)
     return settings
 

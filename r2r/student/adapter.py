@@ -83,16 +83,31 @@ def check_scores(folder: str | Path, check: str | Path, model: str) -> list[list
         return [logprobs(probe) for probe in recorded["prompts"]]
 
 
+def check_targets(targets: list[str], model: str, student: str) -> None:
+    """Raise BadInput for a target that is no linear layer of the model. PEFT skips it silently if others exist."""
+    import torch
+
+    linear = {name.rpartition(".")[2] for name, one in _layers(model).items() if isinstance(one, torch.nn.Linear)}
+    for name in targets:
+        if name not in linear:
+            raise BadInput(f"lora_targets: {name}: no such layer in {student}; it has {', '.join(sorted(linear))}")
+
+
+def _layers(model: str) -> dict[str, Any]:
+    """Return the model's layers by name, without weights."""
+    import torch
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    with torch.device("meta"):
+        return dict(AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(model)).named_modules())
+
+
 def check_fits(folder: str, model: str) -> None:
     """Raise BadInput unless the model has each layer of the adapter, with the same shape.
 
     Reads the model's configuration, not its weights.
     """
-    import torch
-    from transformers import AutoConfig, AutoModelForCausalLM
-
-    with torch.device("meta"):
-        layers = dict(AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(model)).named_modules())
+    layers = _layers(model)
     config = json.loads((Path(folder) / "adapter_config.json").read_text())
     if config.get("peft_type") != "LORA" or config.get("use_dora") or config.get("modules_to_save"):
         raise BadInput(f"{folder}: no plain LoRA adapter, and vLLM serves no other; merge it into its model instead")
