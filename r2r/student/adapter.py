@@ -20,10 +20,7 @@ _TOLERANCE = {"float32": 1e-3, "bfloat16": 0.25}
 
 
 def find(adapter: str) -> str:
-    """Return the PEFT folder that `adapter` names: itself, or `adapter/` in a distill stage's folder.
-
-    Raises BadInput if neither is a PEFT folder.
-    """
+    """Return the PEFT folder: `adapter` itself, or `adapter/` in a distill stage's folder. Else raises BadInput."""
     for folder in (Path(adapter), Path(adapter) / "adapter"):
         if (folder / "adapter_config.json").exists():
             return str(folder)
@@ -43,16 +40,10 @@ def check_saved(folder: str | Path) -> None:
 
 
 def check_scores(folder: str | Path, check: str | Path, model: str) -> list[list[float]]:
-    """Load model and adapter with PEFT, and compare their log-probabilities with those recorded in training.
+    """Load model and adapter with PEFT. Raise RuntimeError if their log-probabilities differ from those in training.
 
-    Args:
-        folder: the PEFT folder.
-        check: a JSON file that distill wrote: {"dtype": ..., "prompts": [{"prompt": token ids, "labels": token ids,
-            "logprobs": of each label as the next token}, ...]}.
-        model: the model's folder or hub name.
-
-    Returns: for each prompt, the log-probabilities of the model without its adapter. Raises RuntimeError if those with
-    the adapter differ from the recorded ones.
+    check: a JSON file: {"dtype": ..., "prompts": [{"prompt": token ids, "labels": token ids, "logprobs": of each label
+    as the next token}, ...]}. Returns, for each prompt, the log-probabilities of the model without its adapter.
     """
     import torch
     from peft import PeftModel
@@ -138,11 +129,8 @@ def write_merged(folder: str, model: str, out: str) -> None:
 
 
 def recorded(folder: str) -> list[dict[str, Any]]:
-    """Return the answers that `distill` recorded with an adapter; [] if `distill` did not make it.
-
-    Each has `prompt` and `labels`, token ids; `logprobs`, of each label as the token after the prompt; and `base`, the
-    same without the adapter.
-    """
+    """Return the answers that `distill` recorded with an adapter, [] if it did not make it: `prompt` and `labels`, as
+    token ids; `logprobs`, of each label as the token after the prompt; and `base`, the same without the adapter."""
     file = Path(folder).parent / "check.json"
     return json.loads(file.read_text())["prompts"] if file.exists() else []
 

@@ -35,15 +35,15 @@ def load_model(settings: DistillSettings, device: str) -> Any:
         target_modules=settings.lora_targets,
         task_type="CAUSAL_LM",
     )
-    model = get_peft_model(model, lora)
+    adapted = get_peft_model(model, lora)
     if settings.checkpointing:
-        # ZeRO-3 gathers weights for each pass, and only reentrant checkpointing works with that. It needs inputs with
+        # ZeRO-3 gathers weights for each pass. Only reentrant checkpointing works with that, and it needs inputs with
         # gradients.
         reentrant = settings.zero_stage == 3
-        model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": reentrant})
+        adapted.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": reentrant})
         if reentrant:
-            model.enable_input_require_grads()
-    return model
+            adapted.enable_input_require_grads()
+    return adapted
 
 
 def dtype(settings: DistillSettings) -> str:
