@@ -304,9 +304,7 @@ class RunFile(Section):
         """Raise ValueError if a stage needs reasons, or an order, that an earlier one does not give."""
         taught, given, rerank = self.distill.reasoning, self.annotate.reasoning, self.rerank
         if not self.annotate.teacher.startswith("teacher:") and given not in ("both", taught) and taught != "none":
-            raise ValueError(
-                f"distill.reasoning: {taught}: the teacher gives {given} (annotate.reasoning); ask for more"
-            )
+            raise ValueError(f"distill.reasoning: {taught}: the teacher gives {given}; raise annotate.reasoning")
         if rerank.order_position not in (None, self.distill.order_position):
             raise ValueError(f"rerank.order_position: {rerank.order_position}: distill teaches the other; leave it out")
         if rerank.explain and rerank.reasoning not in (None, taught):

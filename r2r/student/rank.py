@@ -44,8 +44,8 @@ class Ranked(NamedTuple):
 
 
 class Window(NamedTuple):
-    """A scored window. shown: indices of its passages, label A first. scores: aligned with `shown`. written: the JSON of
-    reasons that the student wrote before the order; "" if it writes the order first."""
+    """A scored window. shown: indices of its passages, label A first. scores: aligned with `shown`. written: the JSON
+    of reasons that the student wrote before the order; "" if it writes the order first."""
 
     shown: list[int]
     scores: list[float]
