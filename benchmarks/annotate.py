@@ -27,9 +27,9 @@ def make_model(folder: Path) -> None:
     import torch
     from transformers import AutoTokenizer, Qwen3Config, Qwen3ForCausalLM
 
-    from r2r.demo.models import demo_model
+    from r2r import builtin
 
-    tokenizer = AutoTokenizer.from_pretrained(demo_model("teacher"))
+    tokenizer = AutoTokenizer.from_pretrained(builtin.model("demo", "teacher"))
     config = Qwen3Config(
         vocab_size=len(tokenizer),
         hidden_size=768,
@@ -89,14 +89,14 @@ def run_theirs(work: str, max_tokens: int) -> None:
     """Print reply tokens and seconds of LLM.generate; runs in a process of its own."""
     from r2r.config import AnnotateSettings
     from r2r.datasets import read_candidates
-    from r2r.llm.engine import arguments
+    from r2r.llm.engine import engine_arguments
     from r2r.teacher import ask
     from r2r.teacher import prompt as asking
 
     settings = AnnotateSettings(
         teacher=f"{work}/model", passages=PASSAGES, reasoning=REASONING, attempts=1, max_tokens=max_tokens
     )
-    given = arguments(settings.teacher, {})
+    given = engine_arguments(settings.teacher, {})
     from vllm import LLM, SamplingParams
     from vllm.sampling_params import StructuredOutputsParams
 

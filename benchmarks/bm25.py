@@ -128,8 +128,8 @@ def start_pyserini(threads: int) -> Callable:
     from r2r.bm25 import java
 
     if not jnius_config.vm_running:
-        os.environ["JAVA_HOME"] = java.check_java()
-        jnius_config.add_classpath(java._anserini())
+        os.environ["JAVA_HOME"] = java.find_java()
+        jnius_config.add_classpath(java.anserini_jar())
         jnius_config.add_options(f"-Xmx{HEAP * threads}m")
     import jnius
 

@@ -1,7 +1,7 @@
-"""Work on Ray Data's workers: blocks of rows in, one small answer a batch out, and its progress on the driver.
+"""Work on Ray Data's actors: blocks of rows in, one small answer per batch out, progress on the driver.
 
-Owns the start of Ray, the pool of actors, a user's mistake on its way from a worker to the driver, and the progress
-bars. Does not own the work.
+Owns the start of Ray, the actor pool, the way of a worker's BadInput to the driver, and progress bars. Does not own the
+work.
 
     for answer in on_workers(blocks, Worker, (index, settings), count=2, ahead=2): ...
 """
@@ -19,17 +19,17 @@ import warnings
 from collections import Counter
 from collections.abc import Callable, Hashable, Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from r2r.errors import BadInput, Terminated
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
-# Ray Data's own number for asynchronous actors.
+# Ray Data's default for asynchronous actors.
 BATCHES_IN_FLIGHT = 4
-# How often a worker is replaced, and its block tried again. A night on machines that can be taken away costs some.
-_LIVES = 10
+# How often an actor is replaced, and a block retried. Spot nodes get reclaimed.
+_MAX_RESTARTS = 10
 # Attempts to start a Ray on this machine, each of which Ray gives 30 seconds.
 _STARTS = 4
 
@@ -85,17 +85,17 @@ def _connect() -> None:
             if attempt == _STARTS or "timed out during startup" not in said:
                 load = os.getloadavg()[0]
                 raise BadInput(
-                    f"ray: did not start: {said[:200]} (load {load:.0f} on {os.cpu_count()} CPUs); run the same command "
-                    f"again when the machine has room, or name a running cluster in RAY_ADDRESS"
+                    f"ray: did not start: {said[:200]} (load {load:.0f} on {os.cpu_count()} CPUs); run the same "
+                    f"command again when the machine has room, or name a running cluster in RAY_ADDRESS"
                 ) from None
             print(f"ray: did not start in time, attempt {attempt} of {_STARTS}; once more", file=sys.stderr, flush=True)
 
 
-def enter(folder: str) -> None:
-    """Make the driver's current folder this worker's, so that relative paths mean the same to both.
+def use_driver_folder(folder: str) -> None:
+    """Make the driver's current folder this worker's too, so that relative paths mean the same to both.
 
-    A Ray that was started elsewhere has workers elsewhere. Where this machine does not have the folder, as in a
-    submitted job, the worker stays where Ray has put it.
+    Ray starts workers in another folder if it was started there. If this machine does not have `folder`, as in a
+    submitted job, the worker stays where Ray put it.
     """
     if os.path.isdir(folder):
         os.chdir(folder)
@@ -108,18 +108,25 @@ def on_workers(
     count: int,
     ahead: int,
     *,
-    least: int | None = None,
-    batch: int | None = None,
+    min_count: int | None = None,
+    batch_size: int | None = None,
     cpus: float = 1,
     gpus: float = 0,
-) -> Iterator[dict]:
-    """Yield the answer to every batch, as they come; an answer is a dict that JSON can hold.
+) -> Iterator[dict[str, Any]]:
+    """Run batches of rows through actors and yield each batch's answer as it finishes.
 
-    `worker(*arguments)` is made once in each of `count` actors of so many CPUs and GPUs, and called with a batch: a
-    block, or `batch` rows of one. With `least`, that many actors are enough to go on, where the cluster has no room for
-    more, or loses some. An actor has up to `ahead` blocks handed to it. Where the worker's call is asynchronous, it
-    works on all of these, and on BATCHES_IN_FLIGHT batches of each, at the same time. Raises BadInput where a worker
-    does; a worker that dies is replaced, up to _LIVES times.
+    Arguments:
+        blocks: the rows.
+        worker: a class; `worker(*arguments)` is made once in each actor. It is called with a batch, and returns a dict
+            that JSON can hold. If its call is asynchronous, an actor works on all its blocks at once, and on
+            BATCHES_IN_FLIGHT batches of each.
+        count: actors, at most one per block.
+        ahead: blocks that an actor holds at once.
+        min_count: actors that are enough while the cluster has no room for more; None: `count`.
+        batch_size: rows in a batch; None: a block.
+        cpus, gpus: what Ray reserves for each actor.
+
+    Raises BadInput if a worker does. Replaces an actor that dies, up to _MAX_RESTARTS times.
     """
     start_ray()
     import ray
@@ -129,16 +136,16 @@ def on_workers(
     most = min(count, len(blocks))
     asynchronous = inspect.iscoroutinefunction(worker.__call__)
     with warnings.catch_warnings():
-        # Ray Data's default is to replace a worker without end, also for a block that ends its process each time. The
-        # arguments that bound it are announced to go, without one that takes their place.
+        # Ray Data replaces actors without end by default, even for a block that kills each one. The arguments that
+        # limit this are deprecated, and have no successor yet.
         warnings.filterwarnings("ignore", "`ray_remote_args` is deprecated")
         answers = ray.data.from_arrow(blocks).map_batches(
             _AsyncActor if asynchronous else _Actor,
             fn_constructor_args=[worker, arguments, os.getcwd()],
-            batch_size=batch,
+            batch_size=batch_size,
             batch_format="pyarrow",
             compute=ray.data.ActorPoolStrategy(
-                min_size=min(least or most, most),
+                min_size=min(min_count or most, most),
                 max_size=most,
                 initial_size=most,
                 max_tasks_in_flight_per_actor=ahead,
@@ -146,61 +153,61 @@ def on_workers(
             ),
             num_cpus=cpus,
             num_gpus=gpus,
-            max_restarts=_LIVES,
-            max_task_retries=_LIVES,
+            max_restarts=_MAX_RESTARTS,
+            max_task_retries=_MAX_RESTARTS,
         )
     for row in answers.iter_rows():
-        if row["mistake"]:
-            raise BadInput(row["mistake"])
+        if row["bad_input"]:
+            raise BadInput(row["bad_input"])
         yield json.loads(row["answer"])
 
 
 class _Actor:
-    def __init__(self, worker: Callable, arguments: tuple, folder: str):
-        enter(folder)
-        # The worker is made at the first block: Ray Data makes an actor that fails here anew, time and again.
-        self.make, self.made = (worker, arguments), None
+    def __init__(self, worker: type, arguments: tuple, folder: str) -> None:
+        use_driver_folder(folder)
+        self.worker_type, self.arguments = worker, arguments
+        self.made: Any = None
 
-    def worker(self) -> Callable:
+    def worker(self) -> Any:
+        # Made at the first batch, not in the constructor: Ray Data restarts an actor whose constructor fails.
         if self.made is None:
-            worker, arguments = self.make
-            self.made = worker(*arguments)
+            self.made = self.worker_type(*self.arguments)
         return self.made
 
-    def __call__(self, batch: pa.Table) -> dict:
+    def __call__(self, batch: pa.Table) -> Any:
         try:
             return _answer(self.worker()(batch))
         except BadInput as error:
-            return _mistake(error)
+            return _bad_input(error)
 
 
 class _AsyncActor(_Actor):
-    async def __call__(self, batch: pa.Table) -> dict:
+    async def __call__(self, batch: pa.Table) -> dict[str, list[str]]:
         try:
             return _answer(await self.worker()(batch))
         except BadInput as error:
-            return _mistake(error)
+            return _bad_input(error)
 
 
-def _answer(answer: dict) -> dict:
-    return {"answer": [json.dumps(answer)], "mistake": [""]}
+def _answer(answer: dict[str, Any]) -> dict[str, list[str]]:
+    return {"answer": [json.dumps(answer)], "bad_input": [""]}
 
 
-def _mistake(error: BadInput) -> dict:
-    # As a row, since Ray Data drops the type and the cause of what is raised in a worker.
-    return {"answer": [""], "mistake": [str(error)]}
+def _bad_input(error: BadInput) -> dict[str, list[str]]:
+    # As a row: Ray Data drops the type and the cause of a worker's exception.
+    return {"answer": [""], "bad_input": [str(error)]}
 
 
-def bar(title: str, total: int | None, unit: str, **more):
-    """Return a progress bar with rate and ETA: a line that moves on a terminal, one line a half minute in a log."""
+def bar(title: str, total: int | None, unit: str, **options: Any) -> Any:
+    """Return a tqdm bar with rate and ETA: a moving line on a terminal, a line every 30 seconds in a log."""
     from tqdm import tqdm
 
-    return tqdm(total=total, desc=title, unit=unit, mininterval=1 if sys.stderr.isatty() else 30, **more)
+    return tqdm(total=total, desc=title, unit=unit, mininterval=1 if sys.stderr.isatty() else 30, **options)
 
 
 @contextmanager
 def watching(look: Callable[[], None]) -> Iterator[None]:
-    """Call `look` about every second while the block runs, and once more at its end, where it ends well."""
+    """Call `look` about every second while the block runs, and once more after it, unless it raised."""
     over = threading.Event()
 
     def watch() -> None:
@@ -218,21 +225,21 @@ def watching(look: Callable[[], None]) -> Iterator[None]:
 
 
 class _Board:
-    """What each worker told last, and whether they are to go on."""
+    """The latest counts of each worker, and whether they should go on."""
 
-    def __init__(self):
-        self.told: dict[Hashable, dict[str, int]] = {}
-        self.going = True
+    def __init__(self) -> None:
+        self.counts: dict[Hashable, dict[str, int]] = {}
+        self.go_on = True
 
-    def tell(self, who: Hashable, counts: dict[str, int]) -> bool:
-        self.told[who] = counts
-        return self.going
+    def tell(self, source: Hashable, counts: dict[str, int]) -> bool:
+        self.counts[source] = counts
+        return self.go_on
 
     def stop(self) -> None:
-        self.going = False
+        self.go_on = False
 
-    def sums(self) -> Counter:
-        return sum(map(Counter, self.told.values()), Counter())
+    def sums(self) -> Counter[str]:
+        return sum(map(Counter, self.counts.values()), Counter())
 
 
 @contextmanager
@@ -240,14 +247,19 @@ def progress(
     title: str,
     total: int | None,
     unit: str,
-    beside: Callable[[Counter, float], str] = lambda counts, seconds: "",
-    go_on: Callable[[Counter], bool] = lambda counts: True,
-) -> Iterator:
-    """Show a bar of `total` units (None: unknown, then without an ETA).
+    postfix: Callable[[Counter[str], float], str] = lambda counts, seconds: "",
+    go_on: Callable[[Counter[str]], bool] = lambda counts: True,
+) -> Iterator[Any]:
+    """Show a bar for work on the workers, and yield `tell`, the remote method with which they report.
 
-    Yields a remote method; `tell.remote(who, counts)` replaces what `who` told before, with the units that it has done
-    under "done". What stands beside the bar is `beside(counts of all, seconds so far)`. `tell` returns whether `who`
-    should go on: no longer, once `go_on(counts of all)` has returned False.
+    `tell.remote(source, counts)` replaces the counts that `source` reported before; "done" counts its finished units.
+    It returns whether the worker should go on: not after `go_on(sums of all counts)` has returned False.
+
+    Arguments:
+        total: units of work; None: unknown, so the bar has no ETA.
+        unit: a unit's name; "B" is shown as kB, MB, ...
+        postfix: the text after the bar, from the sums of all counts and the seconds so far.
+        go_on: called about every second.
     """
     start_ray()
     import ray
@@ -257,7 +269,7 @@ def progress(
 
         def look() -> None:
             counts = ray.get(board.sums.remote())
-            shown.set_postfix_str(beside(counts, shown.format_dict["elapsed"]), refresh=False)
+            shown.set_postfix_str(postfix(counts, shown.format_dict["elapsed"]), refresh=False)
             shown.update(counts["done"] - shown.n)
             if not go_on(counts):
                 board.stop.remote()

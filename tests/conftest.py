@@ -5,7 +5,6 @@ from pathlib import Path
 
 import pytest
 
-
 # Fixtures that start Ray and a training; what uses them is slow.
 SLOW = {"ray_local", "trained"}
 

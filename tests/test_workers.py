@@ -10,22 +10,22 @@ from r2r.workers import on_workers
 
 
 class Worker:
-    """Ends its process at block 1, the first time; finds block 3 a mistake, where it is told to."""
+    """Kills its process at the first try of block 1. Raises BadInput for block 3 if `bad` is set."""
 
-    def __init__(self, folder: Path, mistake: bool):
-        self.folder, self.mistake = folder, mistake
+    def __init__(self, folder: Path, bad: bool):
+        self.folder, self.bad = folder, bad
 
     def __call__(self, block: pa.Table) -> dict:
         number = block["number"][0].as_py()
         if number == 1 and not (self.folder / "died").exists():
             (self.folder / "died").touch()
             os._exit(1)
-        if number == 3 and self.mistake:
+        if number == 3 and self.bad:
             raise BadInput("block 3: is wrong; do it right")
         return {"number": number, "rows": block.num_rows}
 
 
-def test_a_worker_that_dies_is_replaced_and_a_mistake_reaches_the_driver(ray_local, tmp_path):
+def test_a_worker_that_dies_is_replaced_and_bad_input_reaches_the_driver(ray_local, tmp_path):
     from ray import cloudpickle
 
     # The worker does not find this file as a module.

@@ -1,7 +1,7 @@
-"""A model that has learned nothing, for tests of what surrounds a model: made on the spot, and kept in a cache.
+"""An untrained model for tests of the code around a model: made on the spot, and kept in a cache.
 
-As a teacher it prefers one passage to another for no reason and writes letters for reasons, so that replies are
-refused; the demo's own models seldom let that happen.
+As a teacher it has random preferences and writes random letters as reasons, so that replies are rejected. Of the demo's
+own teacher, few are.
 
     tiny_model()  # '/home/me/.cache/r2r-tests-5f0c…/model'
 """
@@ -14,24 +14,23 @@ import os
 import tempfile
 from pathlib import Path
 
-from r2r.demo import grammar, untrained
-from r2r.demo import world as worlds
-from r2r.demo.untrained import byte_level_bpe, qwen3
-from r2r.demo.world import world
+from demo_models import grammar, untrained
+from demo_models import world as worlds
+from demo_models.world import world
 
-# Of the weights: wide enough for what it says to depend on the passages.
+# The weights' standard deviation: large enough that the replies depend on the passages.
 _SPREAD = 0.1
 _VOCABULARY = 1024
 
 
 def tiny_model() -> str:
-    """Return the model's folder, which is made if it is not in the cache yet."""
+    """Return the model's folder. Make the model if it is not in the cache yet."""
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / f"r2r-tests-{_recipe()}"
     folder = cache / "model"
     if not folder.exists():
         cache.mkdir(parents=True, exist_ok=True)
-        # Built aside and renamed, so that a folder in the cache is always whole. Of two processes that build it at
-        # once the first one's stays: the bytes are the same.
+        # The rename keeps a folder in the cache whole. If two processes build it at once, the first one's stays: the
+        # bytes are the same.
         with tempfile.TemporaryDirectory(dir=cache, prefix=".model-") as aside:
             _build(Path(aside) / "model")
             try:
@@ -43,7 +42,7 @@ def tiny_model() -> str:
 
 
 def _recipe() -> str:
-    """Return a hash of all that decides its bytes: the code, the world, and the libraries that write them."""
+    """Return a hash of everything that decides the model's bytes: the code, the world and the libraries."""
     files = (__file__, untrained.__file__, worlds.__file__, grammar.__file__)
     digest = hashlib.sha256(b"".join(Path(file).read_bytes() for file in files))
     for package in ("tokenizers", "torch", "transformers"):
@@ -52,8 +51,9 @@ def _recipe() -> str:
 
 
 def _build(folder: Path) -> None:
-    tokenizer = byte_level_bpe((passage.shown for passage in world().world.passages), _VOCABULARY)
+    tokenizer = untrained.byte_level_bpe((passage.shown for passage in world().world.passages), _VOCABULARY)
     sizes = {"hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 2}
-    model = qwen3(tokenizer, 2, _SPREAD, vocab_size=_VOCABULARY, num_attention_heads=2, num_key_value_heads=1, **sizes)
+    sizes |= {"vocab_size": _VOCABULARY, "num_attention_heads": 2, "num_key_value_heads": 1}
+    model = untrained.qwen3(tokenizer, 2, _SPREAD, **sizes)
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)

@@ -1,8 +1,8 @@
-"""The index stage: a corpus, cut into shards that Ray Data workers build apart, with what a search needs to know.
+"""The index stage: cuts a corpus into shards, which Ray Data workers build.
 
-Owns the cutting, the resuming of a build that was killed, and the index's manifest. Does not own a shard's inside
-(`shard.py`) nor searching. OUT holds `shards/00000 …`, and in `manifest.json` the statistics over all of them; with
-`merge`, also `merged/`, one Lucene index of all documents for plain Pyserini.
+Owns the cutting, the resume after a kill, and the manifest. Does not own what a shard holds (`shard.py`) or the
+search. OUT holds `shards/00000 …` and `manifest.json`, with the counts over all shards. With the setting `merge`, it
+also holds `merged/`: one Lucene index of all documents, for plain Pyserini.
 
     build_index("beir:scifact", "runs/scifact/index", IndexSettings(shards=4))
 """
@@ -11,10 +11,9 @@ from __future__ import annotations
 
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from r2r import datasets, tables
-from r2r import stage as stages
 from r2r.bm25 import duplicates, java, shard
 from r2r.bm25.merge import merge_shards
 from r2r.config import IndexSettings
@@ -27,7 +26,7 @@ from r2r.workers import on_workers, progress, start_ray
 if TYPE_CHECKING:
     import pyarrow as pa
 
-# Up to this much for each worker, half of the build's time would go into compiling Java anew (benchmarks/README.md).
+# With less than this per worker, Java's optimizing compiler would take half of the build's time (benchmarks/README.md).
 _BRIEF = {"B": 100 * 2**20, "document": 250_000}
 
 
@@ -90,13 +89,13 @@ def _build(parts: list[Part], folders: list[Path], missing: list[int], key: str,
     blocks = [pa.table({"shard": [number]}) for number in missing]
     with progress("index", total, parts[0].unit, lambda counts, _: f"{counts['documents']:,} documents") as tell:
         worker = parts, folders, key, settings.heap, is_brief(parts, settings.workers), tell
-        # One shard ahead: a worker that is up first would else take those that another could build.
+        # With more ahead, the first worker to start would take shards that another could build.
         for _ in on_workers(blocks, _Builder, worker, settings.workers, ahead=1):
             pass
 
 
 def is_brief(parts: list[Part], workers: int) -> bool:
-    """Return whether each worker has too little to do for Java's thorough compiler to be worth its own time."""
+    """Return whether each worker has so little to do that Java's optimizing compiler costs more time than it saves."""
     sizes = [part.size for part in parts]
     return None not in sizes and sum(sizes) / workers < _BRIEF[parts[0].unit]
 
@@ -110,13 +109,13 @@ def _merge(shards: list[Path], folder: Path, heap: int) -> None:
 
 
 class _Builder:
-    """A worker that builds shards, in a process with a JVM of its own."""
+    """A Ray Data worker that builds shards, one per block. Starts its own JVM with `heap` MiB."""
 
-    def __init__(self, parts: list[Part], folders: list[Path], key: str, heap: int, brief: bool, tell):
+    def __init__(self, parts: list[Part], folders: list[Path], key: str, heap: int, brief: bool, tell: Any):
         java.start(heap, brief)
         self.parts, self.folders, self.key, self.heap, self.tell = parts, folders, key, heap, tell
 
-    def __call__(self, block: pa.Table) -> dict:
+    def __call__(self, block: pa.Table) -> dict[str, Any]:
         number = block["shard"][0].as_py()
 
         def tell(documents: int, done: int) -> None:

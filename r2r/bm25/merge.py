@@ -1,9 +1,9 @@
-"""All shards of an index in one Lucene index, for programs that open no more than one, such as plain Pyserini.
+"""Copies all shards of an index into one Lucene index, for programs that open only one, such as plain Pyserini.
 
-Owns that index, which is built aside and renamed. Does not own the shards: they stay, and the retrieve stage goes on
-searching them. It takes as much disk again as they do; Lucene copies them file by file, without a second analysis.
+Owns the merged index. Lucene copies files and does not analyse the texts again, so it needs as much disk as the shards.
+Does not own the shards: they stay, and the retrieve stage still searches them.
 
-    merge([Path("index/shards/00000"), Path("index/shards/00001")], Path("index/merged"), heap=512)
+    merge_shards([Path("index/shards/00000"), Path("index/shards/00001")], Path("index/merged"), heap=512)
 """
 
 from __future__ import annotations
@@ -15,9 +15,10 @@ from pathlib import Path
 from r2r.bm25 import java, shard
 
 
-def merge(shards: list[Path], folder: Path, heap: int) -> None:
-    """Write the documents of all `shards` into one Lucene index in `folder`, in place of any that is there."""
+def merge_shards(shards: list[Path], folder: Path, heap: int) -> None:
+    """Write one Lucene index of all `shards` into `folder` and replace what is there. The JVM gets `heap` MiB."""
     autoclass = java.start(heap)
+    # Renamed only when it is complete.
     aside = folder.with_name(f".{folder.name}.tmp")
     shutil.rmtree(aside, ignore_errors=True)
     aside.mkdir(parents=True)
@@ -27,8 +28,8 @@ def merge(shards: list[Path], folder: Path, heap: int) -> None:
     writer = autoclass("org.apache.lucene.index.IndexWriter")(directory, config)
     writer.addIndexes(*(shard.open_directory(one / "lucene") for one in shards))
     writer.close()
-    held = [shard.statistics(shard.open_directory(one / "lucene")) for one in shards]
-    if shard.statistics(directory) != tuple(map(sum, zip(*held, strict=True))):
-        raise RuntimeError(f"{folder}: holds other documents than the shards it was merged from")
+    documents, tokens = zip(*(shard.statistics(shard.open_directory(one / "lucene")) for one in shards), strict=True)
+    if shard.statistics(directory) != (sum(documents), sum(tokens)):
+        raise RuntimeError(f"{folder}: the merged index does not hold the same documents as its shards")
     shutil.rmtree(folder, ignore_errors=True)
     os.replace(aside, folder)

@@ -1,8 +1,7 @@
-"""The retrieve stage: the best candidates for every query, found by Ray Data workers that each search all shards.
+"""The retrieve stage: finds candidates for every query, on Ray Data workers that each search all shards.
 
-Owns spreading the queries, taking out what a collection's rules exclude before the ranking is cut to k, writing
-candidates as they are found, the run file, and the count of queries that match nothing. Does not own scores
-(`search.py`).
+Owns the spreading of queries, the removal of the documents that a collection excludes (before the cut to k), the
+table of candidates, the run file, and the count of queries that match nothing. Does not own scores (`search.py`).
 
     retrieve("runs/scifact/index", "beir:scifact#test", "runs/scifact/retrieve", RetrieveSettings(k=100))
 """
@@ -12,10 +11,9 @@ from __future__ import annotations
 import json
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from r2r import datasets, tables
-from r2r import stage as stages
 from r2r.bm25 import java
 from r2r.config import RetrieveSettings
 from r2r.errors import BadInput
@@ -77,7 +75,7 @@ def _work(index: str, queries: str, out: Path, settings: RetrieveSettings) -> Re
 
 
 def _with_excluded(asked: pa.Table, excluded: dict[str, set[str]]) -> pa.Table:
-    """Return the queries, each with the docids that are no part of its ranking."""
+    """Return the queries with a column `excluded`: the docids that must not be in the query's ranking."""
     import pyarrow as pa
 
     column = [sorted(excluded.get(qid, ())) for qid in asked["qid"].to_pylist()]
@@ -85,7 +83,10 @@ def _with_excluded(asked: pa.Table, excluded: dict[str, set[str]]) -> pa.Table:
 
 
 def _statistics(index: str) -> tuple[int, int]:
-    """Return the documents (those with text) and tokens that the index should hold, from its manifest."""
+    """Return how many documents with text and how many tokens the index should hold, by its manifest.
+
+    Raises BadInput if there is no finished index.
+    """
     try:
         found = json.loads(Path(index, "manifest.json").read_text())
         return found["rows"]["documents"] - found["empty"], found["tokens"]
@@ -124,7 +125,10 @@ def _search(index: str, statistics: tuple[int, int], asked: pa.Table, out: Path,
 
 
 class _Worker:
-    """A search worker, in a process with a JVM of its own."""
+    """A Ray Data worker that searches blocks of queries. Starts its own JVM with `settings.heap` MiB.
+
+    Raises BadInput if the index does not hold what its manifest says (`statistics`: documents, tokens).
+    """
 
     def __init__(self, index: str, statistics: tuple[int, int], out: Path, settings: RetrieveSettings):
         from r2r.bm25.search import Searcher
@@ -138,7 +142,7 @@ class _Worker:
             raise BadInput(f"{index}: holds {held}, its manifest says {wanted}; build it again")
         self.out, self.k = out, settings.k
 
-    def __call__(self, block: pa.Table) -> dict:
+    def __call__(self, block: pa.Table) -> dict[str, Any]:
         rows, unmatched, excluded = [], [], 0
         for row in block.to_pylist():
             barred = set(row["excluded"])

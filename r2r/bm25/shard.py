@@ -1,8 +1,8 @@
-"""One shard of an index: a Lucene index of a part of the corpus, built by one worker.
+"""Builds one shard of an index: a Lucene index of one part of the corpus, in one worker.
 
-Owns what of a document is indexed and stored, and a shard's folder. Does not own which documents a shard gets, nor
-other shards. A shard's folder holds `lucene/`, an index that Pyserini opens too, `docids.npy`, by which duplicates are
-found, and `shard.json`, its counts. It is built aside and renamed, so a folder in place is a whole one.
+Owns which text of a document is indexed and stored, and the shard's folder. Does not own the choice of documents for a
+shard. The folder holds `lucene/`, which Pyserini can open too; `docids.npy`, for finding duplicates; and `shard.json`,
+the counts. The folder gets its name only when it is complete.
 
     build(part, Path("index/shards/00000"), key="", heap=512, tell=print)["documents"]
 """
@@ -18,42 +18,55 @@ import time
 from array import array
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from r2r.bm25 import java
 from r2r.datasets.documents import Document, Part
 from r2r.errors import BadInput
+from r2r.identity import add_digests, row_digest
 
-# Anserini's names, so that plain Pyserini finds what it expects.
+# Anserini's names of the two fields, which plain Pyserini expects.
 ID, CONTENTS = "id", "contents"
 
-# What neither Python nor Java's trim() takes for blank; Anserini refuses a document in which there is none of it.
-_SOLID = re.compile(r"[^\s\x00-\x20]")
-# A JSON string, some times faster than json.dumps of an object.
-_quoted = json.encoder.encode_basestring_ascii
+# What `shard.json` holds, beside the key.
+_COUNTS = {"documents", "empty", "repaired", "content", "tokens", "bytes"}
 
-# Characters that go to Java at a time: Anserini starts threads anew for every call.
-_BATCH = 2**21
+# A character that is blank neither for Python nor for Java's trim(). Anserini refuses documents without one.
+_VISIBLE = re.compile(r"[^\s\x00-\x20]")
+# Writes a JSON string, several times faster than json.dumps writes an object.
+_json_string = json.encoder.encode_basestring_ascii
+
+# Documents go to Java in large batches, because Anserini starts new threads for every call.
+_BATCH_CHARACTERS = 2**21
 
 
 def contents(document: Document) -> str:
-    """Return what is searched, and handed on as the candidate's text: the title, a line break and the text."""
+    """Return the text to index, which is also the candidate's text: the title, a line break and the text."""
     return f"{document.title}\n{document.text}" if document.title else document.text
 
 
-def counts(folder: Path, key: str) -> dict | None:
-    """Return the counts of a finished shard that was built from the same input (`key`), None where there is none."""
+def counts(folder: Path, key: str) -> dict[str, Any] | None:
+    """Return the counts of a finished shard that was built with the same `key`; None if there is none.
+
+    A shard without a count that `build` writes today is not finished.
+    """
     try:
         found = json.loads((folder / "shard.json").read_text())
-    except (OSError, ValueError):
+        return found if found["key"] == key and found.keys() >= _COUNTS else None
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return None
-    return found if found["key"] == key else None
 
 
-def build(part: Part, folder: Path, key: str, heap: int, tell: Callable[[int, int], None]) -> dict:
-    """Build the shard of `part`, in place of any that is there, and return its counts.
+def build(part: Part, folder: Path, key: str, heap: int, tell: Callable[[int, int], None]) -> dict[str, Any]:
+    """Build the shard of `part` in `folder`, replace what is there, and return the counts that `shard.json` holds.
 
-    A quarter of the heap (MiB) holds documents that are not on disk yet. `tell` hears about every second how many
-    documents were read, and how much of the source. Raises BadInput, with the place, for an unsound document.
+    Returns documents (all that were read), empty (those without text, which are not indexed), repaired (those with
+    invalid Unicode), content, tokens, bytes on disk, and `key`. The content is 32 hex digits: `add_digests` of the
+    `row_digest` of docid, NUL and contents of every document that was read. So the `add_digests` of all shards depends
+    neither on their number nor on the order of documents.
+
+    `heap` is the JVM's, in MiB; a quarter of it buffers documents. About once a second, calls
+    `tell(documents read, units of part.size read)`. Raises BadInput, with the place, for an invalid document.
     """
     autoclass = java.start(heap)
     aside = folder.with_name(f".{folder.name}.tmp")
@@ -68,13 +81,13 @@ def build(part: Part, folder: Path, key: str, heap: int, tell: Callable[[int, in
     indexer = autoclass("io.anserini.index.SimpleIndexer")(arguments)
     docids = array("Q"), array("Q")
     try:
-        found = _add(indexer, part, docids, tell)
+        found = _add_documents(indexer, part, docids, tell)
     finally:
         indexer.close()
     documents, tokens = statistics(open_directory(aside / "lucene"))
     if documents != found["documents"] - found["empty"]:
         added = found["documents"] - found["empty"]
-        raise RuntimeError(f"{folder}: holds {documents} documents, {added} were added to it")
+        raise RuntimeError(f"{folder}: holds {documents} documents, but {added} were added")
     found |= {"key": key, "tokens": tokens}
     found["bytes"] = sum(file.stat().st_size for file in (aside / "lucene").iterdir())
     _save_docids(*docids, aside / "docids.npy")
@@ -84,46 +97,51 @@ def build(part: Part, folder: Path, key: str, heap: int, tell: Callable[[int, in
     return found
 
 
-def _add(indexer, part: Part, docids: tuple[array, array], tell: Callable[[int, int], None]) -> dict:
-    hashes, places = docids
+def _add_documents(
+    indexer: Any, part: Part, docids: tuple[array[int], array[int]], tell: Callable[[int, int], None]
+) -> dict[str, Any]:
+    """Index the documents of `part`, append to `docids` (hashes, positions), and return the counts of the reading."""
+    hashes, positions = docids
     found = {"documents": 0, "empty": 0, "repaired": 0}
-    batch, size, told = [], 0, time.monotonic()
+    batch: list[tuple[int, str, str]] = []
+    content, size, told = 0, 0, time.monotonic()
     for at, document in part.read():
+        text = contents(document)
         found["documents"] += 1
         found["repaired"] += document.repaired
-        hashes.append(docid_hash(document.docid))
-        places.append(at)
-        text = contents(document)
-        if _SOLID.search(text):
-            raw = f'{{"{ID}":{_quoted(document.docid)},"{CONTENTS}":{_quoted(text)}}}'
+        content = add_digests((content, row_digest(f"{document.docid}\0{text}")))
+        hashes.append(_docid_hash(document.docid))
+        positions.append(at)
+        if _VISIBLE.search(text):
+            raw = f'{{"{ID}":{_json_string(document.docid)},"{CONTENTS}":{_json_string(text)}}}'
             batch.append((at, document.docid, raw))
-            size += len(batch[-1][2])
+            size += len(raw)
         else:
-            # No query can find it; Anserini leaves such a document out too.
+            # No query can find it, and Anserini leaves it out too.
             found["empty"] += 1
-        if size > _BATCH:
+        if size > _BATCH_CHARACTERS:
             _add_batch(indexer, part, batch)
             batch, size = [], 0
         if time.monotonic() - told > 1:
-            tell(found["documents"], at - places[0])
+            tell(found["documents"], at - positions[0])
             told = time.monotonic()
     _add_batch(indexer, part, batch)
     tell(found["documents"], part.size or 0)
-    return found
+    return found | {"content": f"{content:032x}"}
 
 
-def _add_batch(indexer, part: Part, batch: list[tuple[int, str, str]]) -> None:
-    """Index documents (position, docid, JSON). Raises BadInput for one that Lucene refuses."""
+def _add_batch(indexer: Any, part: Part, batch: list[tuple[int, str, str]]) -> None:
+    """Index documents, given as (position, docid, JSON). Raises BadInput for one that Lucene refuses."""
     if indexer.addRawDocuments([raw for _, _, raw in batch]) == len(batch):
         return
-    # It says how many it took, not which. The index is given up in any case, so they can be told by trying.
+    # Anserini returns only how many it took. This index is lost anyway, so add them again, one by one.
     at, docid = next((at, docid) for at, docid, raw in batch if indexer.addRawDocuments([raw]) != 1)
     right = "an id of at most 32,766 bytes and a text of at most 20 million characters are needed"
     raise BadInput(f"{part.place(at)}: Lucene refuses document {docid[:80]}; {right}")
 
 
-def statistics(directory) -> tuple[int, int]:
-    """Return the number of documents, and of tokens, in a finished Lucene index."""
+def statistics(directory: Any) -> tuple[int, int]:
+    """Return the number of documents and the number of tokens in a finished Lucene index."""
     import jnius
 
     reader = jnius.autoclass("org.apache.lucene.index.DirectoryReader").open(directory)
@@ -133,27 +151,28 @@ def statistics(directory) -> tuple[int, int]:
         reader.close()
 
 
-def analyzer():
-    """Return Anserini's default analysis: English, Porter stemmer, Lucene's stop words."""
+def analyzer() -> Any:
+    """Return Anserini's default analyzer: English, Porter stemmer, Lucene's stop words."""
     import jnius
 
     return jnius.autoclass("io.anserini.analysis.DefaultEnglishAnalyzer").newDefaultInstance()
 
 
-def open_directory(folder: Path):
+def open_directory(folder: Path) -> Any:
+    """Return a folder as Lucene's Directory."""
     import jnius
 
     path = jnius.autoclass("java.nio.file.Paths").get(str(folder))
     return jnius.autoclass("org.apache.lucene.store.FSDirectory").open(path)
 
 
-def docid_hash(docid: str) -> int:
+def _docid_hash(docid: str) -> int:
     return int.from_bytes(hashlib.blake2b(docid.encode(), digest_size=8).digest())
 
 
-def _save_docids(hashes: array, places: array, file: Path) -> None:
-    """Save hash and place of every docid, in the order of the hashes, so that a range of them is read alone."""
+def _save_docids(hashes: array[int], positions: array[int], file: Path) -> None:
+    """Save hash and position of every docid, sorted by hash, so that a range of hashes can be read alone."""
     import numpy as np
 
-    found = np.array([hashes, places], dtype=np.uint64).reshape(2, -1)
+    found = np.array([hashes, positions], dtype=np.uint64).reshape(2, -1)
     np.save(file, found[:, np.argsort(found[0])])

@@ -1,7 +1,7 @@
-"""One small interface to a model: vLLM in this process (`engine`), or an OpenAI-compatible server (`server`).
+"""One interface to a language model: `Model`, and `LabelModel` for a model that also gives log-probabilities.
 
-Both offer `await model.complete(prompt, ...) -> Reply`. What a prompt says and what a reply means belongs to the
-stages; `prompt` turns text into tokens that fit, `pool` sends the rows of a table through models on many workers.
+Owns the interface and the choice of its implementation: vLLM in this process (`engine`) or an OpenAI-compatible server
+(`server`). Does not own prompts' wording or the reading of replies: stages do that.
 
     model = open_model("Qwen/Qwen2.5-7B-Instruct")
     reply = await model.complete("Which is larger, 3 or 5?", max_tokens=8)
@@ -9,12 +9,17 @@ stages; `prompt` turns text into tokens that fit, `pool` sends the rows of a tab
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol, runtime_checkable
+
+from r2r.errors import BadInput
 
 
 class Reply(NamedTuple):
-    """What a model answered. `complete` is False where the reply was cut off at its longest length; `cached_tokens` are
-    those of the prompt that the model had read before, as the beginning of another."""
+    """A model's answer.
+
+    `complete` is False if the reply was cut off at `max_tokens`. `cached_tokens` counts the prompt tokens that the
+    model took from its prefix cache.
+    """
 
     text: str
     complete: bool
@@ -24,32 +29,113 @@ class Reply(NamedTuple):
 
 
 class Refused(Exception):
-    """The model, or its server, will not take this request, however often it is asked; the message says why."""
+    """The model cannot take this request, and asking again does not help. The message says why."""
 
 
 class Died(Exception):
-    """The engine has died with this request in it; another one has to be made."""
+    """The engine died during this request. Close the model and open another."""
 
 
-def is_server(model: str) -> bool:
+@runtime_checkable
+class Model(Protocol):
+    """A language model that answers messages.
+
+    The constructor loads or connects the model; it raises BadInput if there is no such model or an argument is wrong.
+    Calls are asynchronous: many may run at once, and the model batches them itself.
+    """
+
+    @property
+    def max_length(self) -> int | None:
+        """The longest prompt plus reply, in tokens, chat format included. None: not known."""
+        ...
+
+    async def complete(
+        self,
+        prompt: str,
+        *,
+        max_tokens: int,
+        schema: dict[str, Any] | None = None,
+        grammar: str | None = None,
+        temperature: float = 0.0,
+        seed: int | None = None,
+        start: str = "",
+    ) -> Reply:
+        """Answer one user message.
+
+        Arguments:
+            prompt: the message as plain text; the model adds its chat format.
+            max_tokens: the longest reply, in tokens.
+            schema: a JSON schema; the reply is JSON that fits it. At most one of `schema` and `grammar`.
+            grammar: a grammar in xgrammar's EBNF; the reply is a text that it allows.
+            temperature: 0 takes the likeliest token each time.
+            seed: the seed for sampling; None leaves it to the model.
+            start: how the reply begins. `Reply.text` does not repeat it.
+
+        Raises Refused if the model cannot take this request (for example, prompt and reply exceed `max_length`), Died
+        if the engine died, and BadInput if this kind of model does not support an argument (the message names it) or
+        its server stopped answering.
+        """
+        ...
+
+    def close(self) -> None:
+        """Free the model's processes and memory, also after Died. Call nothing after it."""
+        ...
+
+
+@runtime_checkable
+class LabelModel(Model, Protocol):
+    """A model that also compares single tokens, and gives its tokenizer to build prompts with."""
+
+    @property
+    def max_length(self) -> int:
+        """The longest prompt plus reply, in tokens."""
+        ...
+
+    @property
+    def tokenizer(self) -> Any:
+        """The model's Hugging Face tokenizer, with a chat template."""
+        ...
+
+    async def label_logprobs(self, ids: list[int], labels: list[int]) -> tuple[list[float], int]:
+        """Compare labels as the next token after a prompt.
+
+        Arguments:
+            ids: the prompt's token ids, chat format included (see `prompt.chat_ids`).
+            labels: token ids, one per label.
+
+        Returns the natural log-probability of each label, in the order of `labels`, and how many tokens of the prompt
+        came from the prefix cache. Raises Refused and Died as `complete` does.
+        """
+        ...
+
+
+def is_remote(model: str) -> bool:
+    """Return whether a model's name is a server's address, so that its tokenizer is not at hand."""
     return model.startswith(("http://", "https://"))
 
 
-def resolve(model: str, role: str) -> str:
-    """Return the folder or hub name behind a model's name; `demo` stands for the built-in model of that role."""
-    if model == "demo":
-        from r2r.demo.models import demo_model
+def open_model(model: str, engine: dict[str, Any] | None = None, adapter: str | None = None) -> Model:
+    """Open a model by its name: the one place that knows which file implements which kind.
 
-        return demo_model(role)
-    return model
+    Arguments:
+        model: the http(s) address of a server, or a folder or hub name for vLLM in this process.
+        engine: vLLM's engine arguments; a server ignores them.
+        adapter: the folder of a LoRA adapter; a server ignores it.
+
+    Raises BadInput if there is no such model or an engine argument is wrong.
+    """
+    if is_remote(model):
+        from r2r.llm.server import RemoteModel
+
+        return RemoteModel(model)
+    from r2r.llm.engine import LocalModel
+
+    return LocalModel(model, engine or {}, adapter)
 
 
-def open_model(model: str, engine: dict[str, Any] | None = None, adapter: str | None = None):
-    """Return a `Server` for an http(s) address, else an `Engine` that has loaded the model."""
-    if is_server(model):
-        from r2r.llm.server import Server
-
-        return Server(model)
-    from r2r.llm.engine import Engine
-
-    return Engine(model, engine or {}, adapter)
+def open_label_model(model: str, engine: dict[str, Any] | None = None, adapter: str | None = None) -> LabelModel:
+    """Open a model as `open_model` does. Raises BadInput also if the model gives no log-probabilities."""
+    opened = open_model(model, engine, adapter)
+    if not isinstance(opened, LabelModel):
+        raise BadInput(f"{model}: gives no log-probabilities of labels; name a model's folder or hub name")
+    return opened

@@ -1,13 +1,17 @@
-"""vLLM in this process, on GPUs or on a CPU.
+"""A model in this process: vLLM, on GPUs or on a CPU.
 
-Owns the engine's start and its calls. Does not own what is asked: a prompt comes as text or as token ids.
+Owns the engine's arguments, start and calls. Does not own prompts: they come as text or as token ids.
 
-    scores = await Engine("Qwen/Qwen2.5-7B-Instruct", {}).label_logprobs(prompt_ids, label_ids)
+    logprobs, cached = await LocalModel("Qwen/Qwen2.5-7B-Instruct", {}).label_logprobs(prompt_ids, label_ids)
 """
 
 from __future__ import annotations
 
+import ast
+import difflib
+import importlib.util
 import itertools
+import json
 import os
 from pathlib import Path
 from typing import Any
@@ -16,27 +20,33 @@ from r2r.errors import BadInput
 from r2r.llm import Died, Refused, Reply
 from r2r.llm.prompt import chat_ids, load_tokenizer
 
-# Ranks that vLLM's LoRA kernels are built for.
+# The ranks that vLLM has LoRA kernels for.
 _LORA_RANKS = (8, 16, 32, 64, 128, 256, 320, 512)
 
 
-class Engine:
-    """An asynchronous vLLM engine with at most one LoRA adapter. Raises BadInput where an engine argument is wrong."""
+class LocalModel:
+    """A vLLM engine, with one LoRA adapter or none: the LabelModel of `r2r.llm`.
 
-    def __init__(self, model: str, engine: dict[str, Any], adapter: str | None = None):
-        given = arguments(model, engine, adapter)
+    `engine` holds vLLM's engine arguments. Raises BadInput if one of them is wrong, or there is no such model.
+    """
+
+    tokenizer: Any
+    max_length: int
+
+    def __init__(self, model: str, engine: dict[str, Any], adapter: str | None = None) -> None:
+        arguments = engine_arguments(model, engine, adapter)
         from vllm import AsyncEngineArgs
         from vllm.lora.request import LoRARequest
         from vllm.v1.engine.async_llm import AsyncLLM
 
         try:
-            given = AsyncEngineArgs(**given)
+            checked = AsyncEngineArgs(**arguments)
         except TypeError as error:
             raise BadInput(f"engine: {str(error).partition(' ')[2]}; see vLLM's engine arguments") from None
         self.tokenizer = load_tokenizer(model)
-        self._llm = AsyncLLM.from_engine_args(given)
+        self._llm = AsyncLLM.from_engine_args(checked)
         self._lora = LoRARequest("student", 1, adapter) if adapter else None
-        self._ids = itertools.count()
+        self._request_numbers = itertools.count()
         self.max_length = self._llm.model_config.max_model_len
 
     async def complete(
@@ -44,14 +54,13 @@ class Engine:
         prompt: str,
         *,
         max_tokens: int,
-        schema: dict | None = None,
+        schema: dict[str, Any] | None = None,
         grammar: str | None = None,
         temperature: float = 0.0,
         seed: int | None = None,
         start: str = "",
     ) -> Reply:
-        """Answer one user message; `schema` forces the reply into JSON of that schema, `grammar` into what an EBNF
-        grammar allows; `start` is how it begins."""
+        """Answer one user message; see `r2r.llm.Model`."""
         from vllm import SamplingParams
         from vllm.sampling_params import StructuredOutputsParams
 
@@ -64,28 +73,28 @@ class Engine:
         return Reply(reply.text, reply.finish_reason == "stop", len(ids), len(reply.token_ids), cached)
 
     async def label_logprobs(self, ids: list[int], labels: list[int]) -> tuple[list[float], int]:
-        """Return the log-probability of each label as the token that follows the prompt `ids`, and how many tokens of
-        that the engine had read before."""
+        """Return each label's log-probability as the next token, and the cached tokens; see `r2r.llm.LabelModel`."""
         from vllm import SamplingParams
 
         sampling = SamplingParams(max_tokens=1, temperature=0.0, logprob_token_ids=labels, detokenize=False)
         output = await self._generate(ids, sampling)
-        found = output.outputs[0].logprobs[0]
-        return [found[label].logprob for label in labels], output.num_cached_tokens or 0
+        logprobs = output.outputs[0].logprobs[0]
+        return [logprobs[label].logprob for label in labels], output.num_cached_tokens or 0
 
     def close(self) -> None:
-        """End the engine's processes, or what is left of them."""
+        """Stop the engine's processes; also when some of them have died."""
         self._llm.shutdown()
 
-    async def _generate(self, ids: list[int], sampling):
+    async def _generate(self, ids: list[int], sampling: Any) -> Any:
+        """Return vLLM's final RequestOutput. Raises Refused and Died as `r2r.llm.Model` says."""
         from vllm.sampling_params import RequestOutputKind
         from vllm.v1.engine.exceptions import EngineDeadError, EngineGenerateError
 
         if len(ids) + sampling.max_tokens > self.max_length:
             raise Refused(f"prompt of {len(ids)} and reply of {sampling.max_tokens} tokens exceed {self.max_length}")
-        # Not every token's output on its way: nobody waits for a part of a reply.
+        # Only the finished reply: no caller reads partial ones, and each would cost a message between processes.
         sampling.output_kind = RequestOutputKind.FINAL_ONLY
-        request = f"r{next(self._ids)}"
+        request = f"r{next(self._request_numbers)}"
         prompt = {"prompt_token_ids": ids}
         final = None
         try:
@@ -98,50 +107,72 @@ class Engine:
         return final
 
 
-def arguments(model: str, engine: dict[str, Any], adapter: str | None = None) -> dict[str, Any]:
-    """Return the engine arguments for a model: those that hold for all of them, and over them `engine`, the user's."""
-    # Without these, a CPU engine takes most of the memory, and all engines of a machine bind the same cores.
+def check_arguments(engine: dict[str, Any]) -> None:
+    """Raise BadInput for an engine argument that vLLM does not have. Reads vLLM's source: importing it takes long."""
+    spec = importlib.util.find_spec("vllm")
+    source = Path(spec.origin).parent / "engine" / "arg_utils.py" if spec and spec.origin else None
+    if source is None or not source.exists():
+        return
+    classes = [one for one in ast.parse(source.read_text()).body if isinstance(one, ast.ClassDef)]
+    known = {
+        field.target.id
+        for one in classes
+        if one.name in ("EngineArgs", "AsyncEngineArgs")
+        for field in one.body
+        if isinstance(field, ast.AnnAssign) and isinstance(field.target, ast.Name)
+    }
+    for name in engine:
+        if known and name not in known:
+            near = difflib.get_close_matches(name, known, 1)
+            hint = f"did you mean {near[0]}?" if near else "see vLLM's engine arguments"
+            raise BadInput(f"engine: {name}: no engine argument of vLLM; {hint}")
+
+
+def engine_arguments(model: str, engine: dict[str, Any], adapter: str | None = None) -> dict[str, Any]:
+    """Return vLLM's engine arguments for a model: our defaults, overridden by the user's `engine`.
+
+    Also sets defaults for vLLM's environment variables. Raises BadInput if vLLM cannot serve the adapter's rank.
+    """
+    # Without the first two, a CPU engine takes most of the memory, and all engines of a machine bind the same cores.
     os.environ.setdefault("VLLM_CPU_KVCACHE_SPACE", "2")
     os.environ.setdefault("VLLM_CPU_OMP_THREADS_BIND", "nobind")
     os.environ.setdefault("VLLM_LOGGING_LEVEL", "WARNING")
     from vllm.platforms import current_platform
 
-    found: dict[str, Any] = {
+    arguments: dict[str, Any] = {
         "model": model,
         "enable_prefix_caching": True,
-        # Nobody reads them, and they are gathered at every step.
+        # vLLM would collect statistics at each step, and nobody reads them.
         "disable_log_stats": True,
-        # A model that may put any white space into its JSON may write nothing else.
+        # With free white space in JSON, a model may write white space without end.
         "structured_outputs_config": {"backend": "xgrammar", "disable_any_whitespace": True},
     }
     if current_platform.is_cpu():
-        found |= _cpu_arguments(model, engine)
+        arguments |= _cpu_arguments(model, engine)
     if adapter:
-        found |= {"enable_lora": True, "max_loras": 1, "max_lora_rank": _lora_rank(adapter)}
-    return found | engine
+        arguments |= {"enable_lora": True, "max_loras": 1, "max_lora_rank": _lora_rank(adapter)}
+    return arguments | engine
 
 
 def _cpu_arguments(model: str, engine: dict[str, Any]) -> dict[str, Any]:
     from transformers import AutoConfig
     from vllm.v1.executor.uniproc_executor import UniProcExecutor
 
-    # A second process for the model would pin threads to cores, which is switched off here, and start more slowly.
-    alone = engine.keys().isdisjoint(("tensor_parallel_size", "pipeline_parallel_size"))
+    # One process starts faster than two, and the second would only be there to pin threads, which is off.
+    one_process = engine.keys().isdisjoint(("tensor_parallel_size", "pipeline_parallel_size"))
     return {
-        **({"distributed_executor_backend": UniProcExecutor} if alone else {}),
-        # Compiling takes longer than a small model's whole job.
+        **({"distributed_executor_backend": UniProcExecutor} if one_process else {}),
+        # Compilation takes longer than a whole job with a small model.
         "enforce_eager": True,
-        # A prompt that is read in chunks ends the engine when its request has a seed: vLLM 0.32 then turns back the
-        # random generator, which torch cannot do on a CPU.
+        # vLLM 0.32 dies on a chunked prompt with a seed: it resets the random generator, which torch cannot on a CPU.
         "enable_chunked_prefill": False,
-        # vLLM would turn float32 into bfloat16, which few CPUs are faster at.
+        # vLLM would convert float32 to bfloat16, which most CPUs do not run faster.
         "dtype": str(AutoConfig.from_pretrained(model).dtype or "float32").removeprefix("torch."),
     }
 
 
 def _lora_rank(adapter: str) -> int:
-    import json
-
+    """Return the smallest rank of vLLM's kernels that holds the adapter's."""
     rank = json.loads((Path(adapter) / "adapter_config.json").read_text())["r"]
     fitting = [kernel for kernel in _LORA_RANKS if kernel >= rank]
     if not fitting:

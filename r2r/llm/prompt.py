@@ -1,6 +1,6 @@
-"""From text to tokens: chat prompts in which passages are data, and lengths that fit.
+"""From text to tokens: chat prompts, with texts cut to fit a model's length.
 
-Owns the chat format and the cutting of texts. Does not know what a prompt asks for.
+Owns the chat format and the cutting. Texts stay data: none can become a control token. Does not own a prompt's wording.
 
     ids = chat_ids(tokenizer, "Rank these passages: ...")
 """
@@ -10,50 +10,52 @@ from __future__ import annotations
 import re
 import sys
 from collections.abc import Callable
+from typing import Any
 
 from r2r.errors import BadInput
 
-# Stands for the user's message while the chat template is filled in; it must survive a template's strip().
-_PLACE = "R2R-MESSAGE-HERE"
-_ALL = sys.maxsize
-# Tokens that a text may take more among other text than alone.
-_SEAM = 2
+# Stands for the user's message while the chat template is filled in. Templates may strip white space around it.
+_MESSAGE_MARK = "R2R-MESSAGE-HERE"
+_NO_LIMIT = sys.maxsize
+# A text inside a prompt may take this many tokens more than alone.
+_JOIN_TOKENS = 2
 
-
-# What chat formats mark turns and ends with, where a text spells it: a mark's second half.
-_CONTROL = re.compile(
+# Matches inside a text that spells a control token, after its first character.
+_INSIDE_CONTROL_TOKEN = re.compile(
     r"(?<=<)(?=\|[\w-]+\|?>|\|?/?(?:s|eos|bos|pad|unk|start_of_turn|end_of_turn|think)>|/?<?SYS>)|(?<=\[)(?=/?INST\])",
     re.IGNORECASE,
 )
 
 
-class Bytes:
-    """Stands in for a tokenizer that is not at hand: a token for every byte of UTF-8, as many as any tokenizer makes.
+class ByteTokenizer:
+    """Replaces a server's unknown tokenizer: one token per UTF-8 byte, an upper bound for any tokenizer's count.
 
-    Has of a tokenizer what this file calls.
+    It has the methods of a tokenizer that this module calls, and ignores their options.
     """
 
-    _FRAME = 64  # tokens of a chat around its message
+    _CHAT_TOKENS = 64  # for the chat format around a message
 
-    def apply_chat_template(self, messages: list[dict], **options) -> str:
-        return messages[0]["content"] + " " * self._FRAME
+    def apply_chat_template(self, messages: list[dict[str, str]], **options: Any) -> str:
+        return messages[0]["content"] + " " * self._CHAT_TOKENS
 
-    def encode(self, text: str, **options) -> list[int]:
+    def encode(self, text: str, **options: Any) -> list[int]:
         return list(text.encode())
 
-    def __call__(self, text: str, **options) -> dict:
+    def __call__(self, text: str, **options: Any) -> dict[str, list]:
         offsets = [(at, at + 1) for at, character in enumerate(text) for _ in character.encode()]
         return {"input_ids": self.encode(text), "offset_mapping": offsets}
 
 
 def break_controls(text: str) -> str:
-    """Return the text with a space in all that spells a control token, for a server, which has no way to be told that
-    a text is only text."""
-    return _CONTROL.sub(" ", text)
+    """Return the text with a space inside everything that spells a control token.
+
+    For servers only: they take text and would read a control token in it as one.
+    """
+    return _INSIDE_CONTROL_TOKEN.sub(" ", text)
 
 
-def load_tokenizer(model: str):
-    """Return the tokenizer of a model folder or hub name. Raises BadInput where there is none, or no chat template."""
+def load_tokenizer(model: str) -> Any:
+    """Return the tokenizer of a model folder or hub name. Raises BadInput if it is missing or has no chat template."""
     from transformers import AutoTokenizer
 
     try:
@@ -66,16 +68,15 @@ def load_tokenizer(model: str):
     return tokenizer
 
 
-def chat_ids(tokenizer, message: str, start: str = "") -> list[int]:
-    """Return the token ids of a chat with one user message, up to where the model's reply begins.
+def chat_ids(tokenizer: Any, message: str, start: str = "") -> list[int]:
+    """Return the token ids of a chat with one user message, followed by `start`, the given beginning of the reply.
 
-    The message is encoded as ordinary text, so a passage that spells `<|im_end|>` cannot end the turn. `start` is the
-    beginning of the reply, where the caller has decided it already.
+    The message is encoded as ordinary text, so a passage that spells `<|im_end|>` cannot end the turn.
     """
     frame = tokenizer.apply_chat_template(
-        [{"role": "user", "content": _PLACE}], add_generation_prompt=True, tokenize=False, enable_thinking=False
+        [{"role": "user", "content": _MESSAGE_MARK}], add_generation_prompt=True, tokenize=False, enable_thinking=False
     )
-    before, _, after = frame.partition(_PLACE)
+    before, _, after = frame.partition(_MESSAGE_MARK)
     return (
         tokenizer.encode(before, add_special_tokens=False)
         + text_ids(tokenizer, message)
@@ -84,48 +85,51 @@ def chat_ids(tokenizer, message: str, start: str = "") -> list[int]:
     )
 
 
-def text_ids(tokenizer, text: str) -> list[int]:
-    """Return the token ids of a text, in which nothing is a control token."""
+def text_ids(tokenizer: Any, text: str) -> list[int]:
+    """Return the token ids of a text. None of them is a control token."""
     return tokenizer.encode(text, add_special_tokens=False, split_special_tokens=True) if text else []
 
 
 def fit(
-    tokenizer, render: Callable[[str, list[str]], str], query: str, passages: list[str], budget: int, most: int = _ALL
+    tokenizer: Any,
+    render: Callable[[str, list[str]], str],
+    query: str,
+    passages: list[str],
+    budget: int,
+    most: int = _NO_LIMIT,
 ) -> tuple[str, int]:
-    """Return `render(query, passages)`, texts cut so that its chat takes at most `budget` tokens, and how many of them,
-    query and passages, were cut.
+    """Cut the query and the passages so that the chat with `render(query, passages)` fits into `budget` tokens.
 
-    `render` says the query twice, and each passage once. A passage gets at most `most` tokens, and the query is cut
-    where it would take over half of what the wording leaves.
+    `render` repeats the query twice, and each passage once. The query gets at most half of the tokens that the wording
+    leaves, and each passage at most `most`. Returns the message, and how many of query and passages were cut.
     """
-    wording = len(chat_ids(tokenizer, render("", [""] * len(passages)))) + _SEAM * (len(passages) + 2)
+    wording = len(chat_ids(tokenizer, render("", [""] * len(passages)))) + _JOIN_TOKENS * (len(passages) + 2)
     room = max(0, budget - wording)
-    (query,), cut = cut_to_fit(tokenizer, [query], room // 4)
-    passages, more = cut_to_fit(tokenizer, passages, room - 2 * len(text_ids(tokenizer, query)), most)
-    return render(query, passages), cut + more
+    (query,), query_cut = cut_to_fit(tokenizer, [query], room // 4)
+    passages, passages_cut = cut_to_fit(tokenizer, passages, room - 2 * len(text_ids(tokenizer, query)), most)
+    return render(query, passages), query_cut + passages_cut
 
 
-def cut_to_fit(tokenizer, texts: list[str], budget: int, most: int = _ALL) -> tuple[list[str], int]:
-    """Cut texts so that together they take at most `budget` tokens, and each at most `most`; return them and how many
-    were cut.
+def cut_to_fit(tokenizer: Any, texts: list[str], budget: int, most: int = _NO_LIMIT) -> tuple[list[str], int]:
+    """Cut texts to at most `most` tokens each and `budget` tokens together. Returns them, and how many were cut.
 
-    Short texts keep all of theirs, and what they leave is shared evenly by the long ones.
+    Short texts stay whole; long ones share the rest evenly.
     """
     encoded = [
         tokenizer(text, add_special_tokens=False, split_special_tokens=True, return_offsets_mapping=True)
         for text in texts
     ]
-    lengths = [len(one["input_ids"]) for one in encoded]
+    lengths = [len(tokens["input_ids"]) for tokens in encoded]
     limit, left = most, budget
-    for place, length in enumerate(sorted(lengths)):
-        share = left // (len(lengths) - place)
+    for shorter, length in enumerate(sorted(lengths)):
+        share = left // (len(lengths) - shorter)
         if length > share:
             limit = min(most, share)
             break
         left -= length
     kept = []
-    for text, one, length in zip(texts, encoded, lengths, strict=True):
+    for text, tokens, length in zip(texts, encoded, lengths, strict=True):
         if length > limit:
-            text = text[: one["offset_mapping"][limit - 1][1]].rstrip() if limit > 0 else ""
+            text = text[: tokens["offset_mapping"][limit - 1][1]].rstrip() if limit > 0 else ""
         kept.append(text)
     return kept, sum(length > limit for length in lengths)

@@ -1,9 +1,9 @@
-"""A model behind an OpenAI-compatible server: its address takes the place of the model's name.
+"""A model behind an OpenAI-compatible server: the address replaces the model's name.
 
-Owns the HTTP calls and their retries. The address is that of the API, `http://host:8000/v1`; a model other than the
-first that the server lists is named after a `#`. The key is read from OPENAI_API_KEY and never written anywhere.
+Owns the HTTP calls and their retries. The address is the API's, `http://host:8000/v1`. To choose a model other than the
+first that the server lists, add `#` and its name. The key comes from OPENAI_API_KEY and is never written anywhere.
 
-    reply = await Server("http://127.0.0.1:8000/v1#qwen").complete("Hello", max_tokens=8)
+    reply = await RemoteModel("http://127.0.0.1:8000/v1#qwen").complete("Hello", max_tokens=8)
 """
 
 from __future__ import annotations
@@ -12,29 +12,32 @@ import asyncio
 import os
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
+from typing import Any
 
 from r2r.errors import BadInput
 from r2r.llm import Refused, Reply
 
-# Some ten minutes: as long as a large model takes to start again.
-_TRIES, _LONGEST = 15, 60.0
+# Together about ten minutes of pauses: a large model may take that long to restart. The pause is in seconds.
+_MAX_TRIES, _MAX_PAUSE = 15, 60.0
 
 
-class Server:
-    """Calls to one server. `max_length` is that of prompt and reply in tokens, None where the server does not tell it.
+class RemoteModel:
+    """A model on a server: the Model of `r2r.llm`. Only vLLM's servers tell their `max_length`.
 
-    Raises BadInput where it does not answer at all.
+    Raises BadInput if the address names no model and the server lists none.
     """
 
-    def __init__(self, address: str):
+    max_length: int | None
+
+    def __init__(self, address: str) -> None:
         import httpx
 
         self.address, _, model = address.partition("#")
         key = os.environ.get("OPENAI_API_KEY")
         headers = {"Authorization": f"Bearer {key}"} if key else {}
         base = self.address.rstrip("/")
-        self.max_length: int | None = None
-        self._more: dict = {}
+        self.max_length = None
+        self._extra: dict[str, Any] = {}
         self._client = httpx.AsyncClient(headers=headers, timeout=600, limits=httpx.Limits(max_connections=None))
         self._url = f"{base}/chat/completions"
         try:
@@ -47,32 +50,37 @@ class Server:
             listed = {}
         self.model = model
         if listed.get(model, {}).get("owned_by") == "vllm":
-            # What others do not tell, and do not take.
+            # Other servers do not report the length, and some reject the extra argument.
             self.max_length = listed[model].get("max_model_len")
-            self._more = {"chat_template_kwargs": {"enable_thinking": False}}
+            self._extra = {"chat_template_kwargs": {"enable_thinking": False}}
 
     async def complete(
         self,
         prompt: str,
         *,
         max_tokens: int,
-        schema: dict | None = None,
+        schema: dict[str, Any] | None = None,
+        grammar: str | None = None,
         temperature: float = 0.0,
         seed: int | None = None,
+        start: str = "",
     ) -> Reply:
-        """Answer one user message; `schema` forces the reply into JSON of that schema.
+        """Answer one user message; see `r2r.llm.Model`.
 
-        A busy or failing server (429, 5xx, no answer) is asked again after a growing pause. Raises Refused on any
-        other 4xx, with the server's words, and BadInput when the tries are used up.
+        Asks a busy or failing server (429, 5xx, no answer) again, after growing pauses. Raises Refused with the
+        server's words on any other status, and BadInput for `grammar` and `start`, and after the last try.
         """
         import httpx
 
-        body = {
+        for name, value in (("grammar", grammar), ("start", start)):
+            if value:
+                raise BadInput(f"{name}: a server cannot follow it; use a model's folder or hub name, or leave it out")
+        body: dict[str, Any] = {
             "model": self.model,
             "messages": [{"role": "user", "content": prompt}],
             "max_tokens": max_tokens,
             "temperature": temperature,
-            **self._more,
+            **self._extra,
         }
         if seed is not None:
             body["seed"] = seed
@@ -81,30 +89,34 @@ class Server:
                 "type": "json_schema",
                 "json_schema": {"name": "reply", "schema": schema, "strict": True},
             }
-        for attempt in range(_TRIES):
-            pause = min(_LONGEST, 2.0**attempt)
+        for attempt in range(_MAX_TRIES):
+            pause = min(_MAX_PAUSE, 2.0**attempt)
             try:
                 answer = await self._client.post(self._url, json=body)
             except httpx.TransportError as error:
-                trouble = f"{type(error).__name__}: {error}"
+                problem = f"{type(error).__name__}: {error}"
             else:
-                trouble = f"{answer.status_code}: {answer.text[:500]}"
+                problem = f"{answer.status_code}: {answer.text[:500]}"
                 if answer.is_success:
                     try:
                         return _reply(answer.json())
                     except (ValueError, LookupError, TypeError):
-                        trouble = f"an answer that is no chat completion: {answer.text[:500]}"
+                        problem = f"an answer that is no chat completion: {answer.text[:500]}"
                 elif answer.status_code != 429 and answer.status_code < 500:
-                    raise Refused(trouble)
-                pause = _asked_for(answer.headers.get("retry-after", ""), pause)
-            if attempt + 1 < _TRIES:
+                    raise Refused(problem)
+                pause = _retry_pause(answer.headers.get("retry-after", ""), pause)
+            if attempt + 1 < _MAX_TRIES:
                 await asyncio.sleep(pause)
-        right = "see to the server, and run the same command again"
-        raise BadInput(f"{self.address}: gave up after {_TRIES} tries; the last: {' '.join(trouble.split())}; {right}")
+        last = " ".join(problem.split())
+        remedy = "see to the server, and run the same command again"
+        raise BadInput(f"{self.address}: gave up after {_MAX_TRIES} tries; the last: {last}; {remedy}")
+
+    def close(self) -> None:
+        """Do nothing: the server goes on, and connections end with the process."""
 
 
-def _asked_for(retry_after: str, usual: float) -> float:
-    """Return the seconds that a Retry-After header asks for, as a number or as a date (RFC 9110); else the usual."""
+def _retry_pause(retry_after: str, default: float) -> float:
+    """Return the seconds that a Retry-After header asks for, as a number or a date (RFC 9110), else the default."""
     try:
         return max(0.0, float(retry_after))
     except ValueError:
@@ -112,10 +124,10 @@ def _asked_for(retry_after: str, usual: float) -> float:
     try:
         return max(0.0, (parsedate_to_datetime(retry_after) - datetime.now(UTC)).total_seconds())
     except (ValueError, TypeError):
-        return usual
+        return default
 
 
-def _reply(answer: dict) -> Reply:
+def _reply(answer: dict[str, Any]) -> Reply:
     choice, usage = answer["choices"][0], answer.get("usage") or {}
     text = choice["message"]["content"] or ""
     complete = choice["finish_reason"] == "stop"

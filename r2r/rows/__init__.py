@@ -1,4 +1,4 @@
-"""Rows of a table through workers, resumable: `pool` runs them, `journal` keeps every finished row on disk.
+"""Rows of a table through workers, resumable: `pool` runs them, `journal` keeps each finished row on disk.
 
-Knows neither models nor stages: a worker is any class whose instances answer a row.
+Knows neither models nor stages: a worker is any `pool.RowWorker`.
 """

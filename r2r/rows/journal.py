@@ -1,7 +1,7 @@
-"""What models have answered, row by row, on disk as soon as it is known: nothing that was paid for is asked again.
+"""Finished rows on disk, each as soon as its answer arrives, so that a killed job loses no answer.
 
-Owns the files, `FOLDER/*.jsonl`, to which each process appends its own, and their index. Does not own what a row is:
-it is known by its key, 64 hexadecimal digits. A line that a kill or a full disk left unfinished is passed over.
+Owns the files, `FOLDER/*.jsonl` (each process appends to its own), and their index. Does not own what a row means: a
+key of 64 hexadecimal digits identifies it. Skips a line that a kill or a full disk left unfinished.
 
     journal = Journal(Path("runs/demo/annotate/rows/5f0c…"))
     journal.add(key, "annotations", {"qid": "q1", ...}, {"completion_tokens": 112})
@@ -15,92 +15,123 @@ import sys
 import threading
 import uuid
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO, NamedTuple
 
 from r2r.errors import BadInput
 
-# Every line begins {"key": "64 digits", "table": "its name", so it is found without reading the rest of it.
-_KEY, _TABLE = slice(9, 73), slice(76, 140)
-_DIED = "died"
+# Version of the resume keys. The answers' folders begin with it.
+KEYS = "v2"
+
+# Every line begins {"key": "64 digits", "table": "its name", so both can be read without parsing the whole line.
+_KEY_SLICE, _TABLE_SLICE = slice(9, 73), slice(76, 140)
+# Stands for a table in the lines that record an engine's death.
+_DEATH_TABLE = "died"
+
+
+class _Line(NamedTuple):
+    file: Path
+    offset: int
+    table: str
 
 
 class Journal:
-    """Finished rows by key, with those of other processes as they were when this was made. Threads may share it.
+    """The finished rows by key: those of this object, and those that other processes had written when it was made.
 
-    A process that only reads creates nothing.
+    Threads may share it. A process that only reads creates no file.
     """
 
-    def __init__(self, folder: Path):
+    def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self._rows: dict[bytes, tuple[Path, int, str]] = {}
+        self._lines: dict[bytes, _Line] = {}
         self._deaths: Counter[bytes] = Counter()
-        self._writing = threading.Lock()
+        self._write_lock = threading.Lock()
         self._file: BinaryIO | None = None
         for file in sorted(folder.glob("*.jsonl")):
-            self._read(file)
+            self._index(file)
 
     def table(self, key: str) -> str:
-        """Return the table of what was added for a key, "" where nothing was."""
-        return self._rows.get(bytes.fromhex(key), ("", 0, ""))[2]
+        """Return the table that a row's answer belongs to, "" if the row is not finished."""
+        line = self._lines.get(bytes.fromhex(key))
+        return line.table if line else ""
 
-    def __iter__(self) -> Iterator[dict]:
-        """Yield all that was added."""
-        return (self._load(*found[:2]) for found in self._rows.values())
+    def __iter__(self) -> Iterator[dict[str, Any]]:
+        """Yield the entry of each finished row, as `get` does."""
+        return map(_load, self._lines.values())
 
-    def get(self, key: str) -> dict | None:
-        """Return what was added for a key, None where nothing was."""
-        found = self._rows.get(bytes.fromhex(key))
-        return self._load(*found[:2]) if found else None
+    def last_round(self, table: str) -> int:
+        """Return the highest round in which a row of `table` was answered, 0 if there is none."""
+        entries = (_load(line) for line in self._lines.values() if line.table == table)
+        return max((entry.get("round", 0) for entry in entries), default=0)
+
+    def get(self, key: str) -> dict[str, Any] | None:
+        """Return a row's entry, None if the row is not finished.
+
+        It has `key`, `table`, `row`, `counts` and, if the row was asked again, `round`.
+        """
+        line = self._lines.get(bytes.fromhex(key))
+        return _load(line) if line else None
 
     def deaths(self, key: str) -> int:
-        """Return how many engines have died while they worked on the row."""
+        """Return how many engines died while they worked on the row."""
         return self._deaths[bytes.fromhex(key)]
 
-    def add(self, key: str, table: str, row: dict, counts: dict) -> None:
-        """Keep the answer to a row. When this returns it is on disk, and a kill cannot take it."""
-        with self._writing:
-            place = self._write({"key": key, "table": table, "row": row, "counts": counts})
-            self._rows[bytes.fromhex(key)] = (*place, table)
+    def add(self, key: str, table: str, row: dict[str, Any], counts: Mapping[str, Any], round: int = 0) -> None:
+        """Record a row's answer. It is on disk when this returns. Raises BadInput if the disk takes no more.
+
+        An answer of a later round takes the place of an earlier one.
+        """
+        entry = {"key": key, "table": table, "row": row, "counts": counts}
+        with self._write_lock:
+            file, offset = self._write(entry | ({"round": round} if round else {}))
+            self._lines[bytes.fromhex(key)] = _Line(file, offset, table)
 
     def died(self, key: str) -> None:
-        """Keep that an engine died while it worked on the row."""
-        with self._writing:
-            self._write({"key": key, "table": _DIED})
+        """Record that an engine died while it worked on the row. Raises BadInput if the disk takes no more."""
+        with self._write_lock:
+            self._write({"key": key, "table": _DEATH_TABLE})
             self._deaths[bytes.fromhex(key)] += 1
 
-    def _read(self, file: Path) -> None:
+    def _index(self, file: Path) -> None:
         with file.open("rb") as lines:
-            at = 0
+            offset = 0
             for line in lines:
                 if line.endswith(b"\n"):
-                    key, table = bytes.fromhex(line[_KEY].decode()), sys.intern(line[_TABLE].decode().split('"')[3])
-                    if table == _DIED:
+                    key = bytes.fromhex(line[_KEY_SLICE].decode())
+                    table = sys.intern(line[_TABLE_SLICE].decode().split('"')[3])
+                    if table == _DEATH_TABLE:
                         self._deaths[key] += 1
                     else:
-                        self._rows[key] = (file, at, table)
-                at += len(line)
+                        self._keep_latest(key, _Line(file, offset, table))
+                offset += len(line)
 
-    def _load(self, file: Path, at: int) -> dict:
-        with file.open("rb") as lines:
-            lines.seek(at)
-            return json.loads(lines.readline())
+    def _keep_latest(self, key: bytes, line: _Line) -> None:
+        before = self._lines.get(key)
+        if before is None or _load(before).get("round", 0) <= _load(line).get("round", 0):
+            self._lines[key] = line
 
-    def _write(self, entry: dict) -> tuple[Path, int]:
+    def _write(self, entry: dict[str, Any]) -> tuple[Path, int]:
+        """Append a line and return where it is."""
         line = json.dumps(entry).encode() + b"\n"
         try:
             if self._file is None:
                 self.folder.mkdir(parents=True, exist_ok=True)
                 self._file = (self.folder / f"{uuid.uuid4().hex}.jsonl").open("ab", buffering=0)
-            file, at = Path(self._file.name), self._file.tell()
+            file, offset = Path(self._file.name), self._file.tell()
             written = 0
             while written < len(line):
                 written += self._file.write(line[written:]) or 0
             os.fsync(self._file.fileno())
         except OSError as error:
-            # A part of the line may stand there, and nothing may follow it.
+            # The file may end with a part of this line; the next line goes to a new file.
             self._file = None
             wrong = f"{self.folder}: {(error.strerror or str(error)).lower()}"
             raise BadInput(f"{wrong}; all finished rows are kept: make room and run the same command again") from None
-        return file, at
+        return file, offset
+
+
+def _load(line: _Line) -> dict[str, Any]:
+    with line.file.open("rb") as lines:
+        lines.seek(line.offset)
+        return json.loads(lines.readline())

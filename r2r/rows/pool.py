@@ -1,8 +1,7 @@
-"""Rows through models: each row of a table is answered once, by a worker that holds a model, on as many as asked.
+"""Rows of a table through workers: each row is answered once, by one of many actors that hold a model each.
 
-Owns the rows in flight, those that end their engine, the going on after a kill, progress, and the tables that come out.
-Does not know what a worker asks its model, nor what the rows mean; finished rows are kept by `journal`, the actors are
-those of `r2r.workers`.
+Owns the rows in flight, rows that kill their engine, resuming, progress, and the output tables. Does not own what a
+worker asks its model (`RowWorker`), the finished rows on disk (`journal`) or the actors (`r2r.workers`).
 
     done = run_rows(open_candidates(spec), Job("annotate", ...), settings, out, lambda counts: True)
 """
@@ -10,170 +9,240 @@ those of `r2r.workers`.
 from __future__ import annotations
 
 import asyncio
+import re
 import time
 import uuid
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Iterable, Iterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping
+from contextlib import asynccontextmanager, nullcontext
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import pyarrow as pa
 
 from r2r import tables
-from r2r.config import Workers
+from r2r.config import ModelWorkers
 from r2r.datasets.candidates import Candidates
 from r2r.datasets.documents import Part
+from r2r.errors import BadInput
+from r2r.identity import add_digests
 from r2r.llm import Died
 from r2r.rows.journal import Journal
 from r2r.workers import bar, on_workers, progress
 
-# Parts that travel to an actor together, rows in a file of what comes out, and engines that a row may end.
-_BLOCK, _FILE, _DEATHS = 16, 1000, 3
+# Parts that go to an actor together.
+_PARTS_PER_BLOCK = 16
+# Rows in one file of an output table.
+_ROWS_PER_FILE = 1000
+# A row that has killed this many engines is rejected.
+_MAX_DEATHS = 3
+
+
+class RowWorker(Protocol):
+    """What an actor makes to answer rows: a model, and how to ask it. Many calls run at once."""
+
+    async def __call__(self, row: dict[str, Any]) -> tuple[str, dict[str, Any], Mapping[str, Any]] | None:
+        """Answer one row. A row that was rejected before and is asked again has `round`, from 1.
+
+        Returns the table that the answer belongs to, its row there, and counts such as tokens, which the job sums up;
+        None to leave the row unasked. Raises Died if the engine died: the pool then closes this worker and makes
+        another. BadInput ends the job.
+        """
+        ...
+
+    def close(self) -> None:
+        """Free what the worker holds, also after Died."""
+        ...
 
 
 class Job(NamedTuple):
-    """What is done with a row.
+    """What to do with each row.
 
-    `worker(*arguments)` is made in each actor when it has something to ask. `await worker(row)` returns the name of the
-    table that the answer belongs to, its row, and a dict of counts (tokens and the like), which are added up; or None
-    where it will not ask. `key(row)` is the row's resume key; `version` names all of it that is not the row, so that
-    other answers to the same rows lie beside these.
+    `worker(*arguments)` makes an actor's worker, when the actor has its first row to ask. `key(row)` is the row's
+    resume key: a sha256, in hexadecimal, of everything that its answer depends on. `version` names everything in it but
+    the row; answers of other versions are kept beside these. `tables` are the tables of the answers.
     """
 
     name: str
-    worker: type
+    worker: Callable[..., RowWorker]
     arguments: tuple
-    key: Callable[[dict], str]
+    key: Callable[[dict[str, Any]], str]
     version: str
     tables: tuple[str, ...]
 
 
 class Done(NamedTuple):
-    """`counts` are sums over all rows that are finished, by table and as the worker counts; `unasked` rows were left.
-    `speed` is that of this run: reply tokens per second from the first engine's start to the last answer, 0 where
-    nothing was asked."""
+    """A job's outcome.
 
-    counts: Counter
+    `counts` sums up all finished rows, those of earlier runs too: rows by table, and the workers' own counts. `unasked`
+    counts the rows that are not finished. `speed` is this run's reply tokens per second, from the first worker's start
+    to the last answer; 0 if nothing was asked. `contents` is the content hash of each table.
+    """
+
+    counts: Counter[str]
     unasked: int
     speed: float
+    contents: dict[str, str]
 
 
-def run_rows(rows: Candidates, job: Job, settings: Workers, out: Path, go_on: Callable[[Counter], bool]) -> Done:
-    """Answer every row that is not answered yet, then write the tables of `job` under `out`.
+def run_rows(
+    rows: Candidates,
+    job: Job,
+    settings: ModelWorkers,
+    out: Path,
+    go_on: Callable[[Counter[str]], bool],
+    retry_rejects: bool = False,
+) -> Done:
+    """Answer each row that is not finished yet, then write the tables of `job` under `out`.
 
-    `go_on` hears about every second how many rows each table has, and the other counts of this run; once it returns
-    False, no more is asked, and what is being asked is finished.
+    With `retry_rejects`, rows that were rejected before this run are asked again, and no others that are finished.
+
+    About every second, `go_on` gets the counts so far: rows by table, and this run's counts of the workers. Once it
+    returns False, rows in flight are finished and no other is asked. Raises BadInput if a worker does.
     """
     folder = out / "rows" / job.version
-    _tell_what_is_there(job.name, folder)
+    _refuse_old_answers(folder.parent)
+    round = 1 + Journal(folder).last_round("rejects") if retry_rejects else 0
+    _tell_where_answers_are(job.name, folder)
     total = len(rows.qids)
-    # Large enough to keep an engine busy, small enough for each engine to get some.
+    # Large enough to keep an engine busy, small enough to give each engine some.
     parts = rows.parts(max(1, min(settings.in_flight, total // (4 * settings.actors))))
     numbers = list(range(len(parts)))
-    size = max(1, min(_BLOCK, len(parts) // settings.actors))
+    size = max(1, min(_PARTS_PER_BLOCK, len(parts) // settings.actors))
     blocks = [pa.table({"part": numbers[at : at + size]}) for at in range(0, len(numbers), size)]
-    counts, first, last = Counter(), float("inf"), 0.0
+    counts: Counter[str] = Counter()
+    started, ended = float("inf"), 0.0
 
-    def beside(counts: Counter, seconds: float) -> str:
+    def tokens_per_second(counts: Counter[str], seconds: float) -> str:
         return f"{(counts['prompt_tokens'] + counts['completion_tokens']) / max(seconds, 1):,.0f} tokens/s"
 
-    with progress(job.name, total, "row", beside, go_on) as tell:
+    with progress(job.name, total, "row", tokens_per_second, go_on) as tell:
         answers = on_workers(
             blocks,
-            _Rows,
-            (parts, job, folder, settings.in_flight, tell),
+            _RowActor,
+            (parts, job, folder, settings.in_flight, round, tell),
             settings.actors,
             ahead=2,
-            least=settings.min_actors,
-            batch=1,
+            min_count=settings.min_actors,
+            batch_size=1,
             cpus=settings.cpus,
             gpus=settings.gpus,
         )
         for answer in answers:
             counts.update(answer["counts"])
-            first, last = min(first, answer["ready"] or first), max(last, answer["ended"])
-    speed = counts["completion_tokens"] / (last - first) if last > first else 0.0
-    every = bar(f"{job.name}: tables", total, "row", iterable=rows_of(parts))
-    found = write_tables(every, job, folder, out)
-    return Done(found, total - sum(found[table] for table in job.tables), speed)
+            started, ended = min(started, answer["started"] or started), max(ended, answer["ended"])
+    speed = counts["completion_tokens"] / (ended - started) if ended > started else 0.0
+    all_rows = bar(f"{job.name}: tables", total, "row", iterable=rows_of(parts))
+    sums, contents = write_tables(all_rows, job, folder, out)
+    return Done(sums, total - sum(sums[table] for table in job.tables), speed, contents)
 
 
 def share(part: float, whole: int) -> float | None:
-    """Return part of whole, rounded for a statistic; None where there is nothing to count."""
+    """Return part / whole, rounded to 4 digits; None if `whole` is 0."""
     return round(part / whole, 4) if whole else None
 
 
-def _tell_what_is_there(name: str, folder: Path) -> None:
+def _refuse_old_answers(folder: Path) -> None:
+    for found in folder.glob("*"):
+        if re.fullmatch("[0-9a-f]{16}", found.name):
+            raise BadInput(
+                f"{found}: answers of a release before 0.2, whose keys counted limits such as attempts and max_tokens; "
+                f"move the folder away to ask all rows again, or finish with the earlier release"
+            )
+
+
+def _tell_where_answers_are(name: str, folder: Path) -> None:
     others = [other for other in folder.parent.glob("*") if other != folder]
     if folder.exists():
-        print(f"{name}: going on after what is in {folder}", flush=True)
+        print(f"{name}: resumes from the finished rows in {folder}", flush=True)
     elif others:
         print(f"{name}: model, prompt or a setting has changed: all rows are asked anew, into {folder}", flush=True)
-        print(f"{name}: the answers of before stay in {', '.join(map(str, others))}", flush=True)
+        print(f"{name}: earlier answers stay in {', '.join(map(str, others))}", flush=True)
 
 
-def write_tables(rows: Iterable[dict], job: Job, folder: Path, out: Path) -> Counter:
-    """Write the tables from the journal, in the order of `rows`; return the sums of the counts of those finished."""
-    journal, counts = Journal(folder), Counter()
+def write_tables(
+    rows: Iterable[dict[str, Any]], job: Job, folder: Path, out: Path
+) -> tuple[Counter[str], dict[str, str]]:
+    """Write the tables from the journal in `folder`, in the order of `rows`.
+
+    Return the sums of the finished rows, and the content hash of each table.
+    """
+    journal, counts, digests = Journal(folder), Counter[str](), dict.fromkeys(job.tables, 0)
     tables.clear(out, *job.tables)
-    waiting: dict[str, list[dict]] = {table: [] for table in job.tables}
+    waiting: dict[str, list[dict[str, Any]]] = {table: [] for table in job.tables}
     for row in rows:
         if (entry := journal.get(job.key(row))) is None:
             continue
-        # Two queries may be the same in all that a key knows.
+        # Two queries with the same text and candidates share a key, and differ in their qid.
         waiting[entry["table"]].append(entry["row"] | {"qid": row["qid"]})
         counts.update(entry["counts"])
         counts[entry["table"]] += 1
-        if len(waiting[entry["table"]]) == _FILE:
-            _write(waiting, entry["table"], counts, out)
+        if len(waiting[entry["table"]]) == _ROWS_PER_FILE:
+            digests[entry["table"]] += _write_file(waiting, entry["table"], counts, out)
     for table in job.tables:
         if waiting[table] or not counts[table]:
-            _write(waiting, table, counts, out)
-    return counts
+            digests[table] += _write_file(waiting, table, counts, out)
+    return counts, {table: tables.content(add_digests([digest])) for table, digest in digests.items()}
 
 
-def _write(waiting: dict[str, list[dict]], table: str, counts: Counter, out: Path) -> None:
-    tables.write_part(waiting[table], out, table, f"part-{max(0, counts[table] - 1) // _FILE:05}")
+def _write_file(waiting: dict[str, list[dict[str, Any]]], table: str, counts: Counter[str], out: Path) -> int:
+    part = f"part-{max(0, counts[table] - 1) // _ROWS_PER_FILE:05}"
+    digest = tables.write_part(waiting[table], out, table, part)
     waiting[table] = []
+    return digest
 
 
-class _Rows:
-    """One actor: it has up to `in_flight` rows with its model, whichever parts they come from."""
+class _RowActor:
+    """One actor: up to `in_flight` rows at once, from any of its parts. `round` > 0 asks earlier rejects again."""
 
-    def __init__(self, parts: list[Part], job: Job, folder: Path, in_flight: int, tell):
-        self.parts, self.job, self.in_flight = parts, job, in_flight
-        self.journal = Journal(folder)
-        self.worker, self.making, self.ready = None, asyncio.Lock(), 0.0
-        self.room, self.alone = asyncio.Semaphore(in_flight), asyncio.Lock()
-        self.tell, self.who, self.told, self.told_at, self.going = tell, uuid.uuid4().hex, Counter(), 0.0, True
+    def __init__(self, parts: list[Part], job: Job, folder: Path, in_flight: int, round: int, tell: Any) -> None:
+        self.round = round
+        self.parts, self.job, self.in_flight, self.journal = parts, job, in_flight, Journal(folder)
+        self.worker: RowWorker | None = None
+        self.worker_lock, self.started = asyncio.Lock(), 0.0
+        self.slots, self.all_slots_lock = asyncio.Semaphore(in_flight), asyncio.Lock()
+        self.tell, self.name, self.counts, self.told_at = tell, uuid.uuid4().hex, Counter[str](), 0.0
+        self.go_on = True
 
-    async def __call__(self, batch: pa.Table) -> dict:
-        rows = rows_of([self.parts[number] for number in batch["part"].to_pylist()])
-        counts: Counter = Counter()
-        for answered in await asyncio.gather(*map(self._finish, rows)):
-            counts.update(answered)
+    async def __call__(self, batch: pa.Table) -> dict[str, Any]:
+        rows = rows_of([self.parts[number] for number in batch["part"].to_numpy()])
+        counts: Counter[str] = Counter()
+        for row_counts in await asyncio.gather(*map(self._finish, rows)):
+            counts.update(row_counts)
         await self._tell(Counter(), now=True)
-        return {"counts": counts, "ready": self.ready, "ended": time.time() if counts["asked"] else 0.0}
+        return {"counts": counts, "started": self.started, "ended": time.time() if counts["asked"] else 0.0}
 
-    async def _finish(self, row: dict) -> Counter:
-        """Answer a row, if it is not finished, and return its counts, as far as they are of this run."""
+    async def _finish(self, row: dict[str, Any]) -> Counter[str]:
+        """Answer a row unless it is finished. Return what it adds to this run's counts."""
         key = self.job.key(row)
-        if table := self.journal.table(key):
+        earlier = self._earlier_reject(key)
+        if (table := self.journal.table(key)) and not earlier:
             counts = Counter({table: 1, "done": 1})
-        elif (answer := await self._answer(row, key)) is None:
+        elif (answer := await self._answer(row | ({"round": self.round} if earlier else {}), key)) is None:
             counts = Counter()
         else:
-            table, found, more = answer
-            await asyncio.to_thread(self.journal.add, key, table, found, more)
-            counts = Counter(more) + Counter({table: 1, "done": 1, "asked": 1})
+            table, answer_row, answer_counts = answer
+            counts = Counter(answer_counts) + Counter({table: 1, "done": 1, "asked": 1})
+            if earlier:
+                # What the row has cost is never forgotten.
+                answer_counts = Counter(answer_counts)
+                answer_counts.update(earlier["counts"])
+                answer_row = answer_row | {"attempts": answer_row["attempts"] + earlier["row"]["attempts"]}
+            await asyncio.to_thread(self.journal.add, key, table, answer_row, answer_counts, self.round)
         await self._tell(counts)
         return counts
 
-    async def _answer(self, row: dict, key: str) -> tuple[str, dict, dict] | None:
-        while (deaths := self.journal.deaths(key)) < _DEATHS:
-            async with self._place(alone=deaths > 0):
-                if not self.going:
+    def _earlier_reject(self, key: str) -> dict[str, Any] | None:
+        """Return the entry of a row that an earlier round rejected and this one asks again; None for any other row."""
+        if not self.round or self.journal.table(key) != "rejects":
+            return None
+        entry = self.journal.get(key)
+        return entry if entry and entry.get("round", 0) < self.round else None
+
+    async def _answer(self, row: dict[str, Any], key: str) -> tuple[str, dict[str, Any], Mapping[str, Any]] | None:
+        while (deaths := self.journal.deaths(key)) < _MAX_DEATHS * (1 + self.round):
+            async with self._slot(alone=deaths > 0):
+                if not self.go_on:
                     return None
                 worker = await self._worker()
                 try:
@@ -183,41 +252,38 @@ class _Rows:
                     if self.worker is worker:
                         self.worker = None
                         worker.close()
-        reason = f"ended its engine {_DEATHS} times"
-        return "rejects", {"qid": row["qid"], "key": key, "reason": reason, "reply": "", "attempts": _DEATHS}, {}
+        reason = f"ended its engine {_MAX_DEATHS} times"
+        return "rejects", {"qid": row["qid"], "key": key, "reason": reason, "reply": "", "attempts": _MAX_DEATHS}, {}
 
     @asynccontextmanager
-    async def _place(self, alone: bool) -> AsyncIterator[None]:
-        """Wait for room for one row; a row that may be what ended an engine gets all of it, so that none suffers."""
-        wanted = self.in_flight if alone else 1
-        if alone:
-            await self.alone.acquire()
-        try:
-            for _ in range(wanted):
-                await self.room.acquire()
+    async def _slot(self, alone: bool) -> AsyncIterator[None]:
+        """Wait for a slot; `alone` waits for all of them, so that a row that may kill its engine harms no other."""
+        needed = self.in_flight if alone else 1
+        # Two rows that each hold some slots and wait for all would wait forever.
+        async with self.all_slots_lock if alone else nullcontext():
+            for _ in range(needed):
+                await self.slots.acquire()
             try:
                 yield
             finally:
-                for _ in range(wanted):
-                    self.room.release()
-        finally:
-            if alone:
-                self.alone.release()
+                for _ in range(needed):
+                    self.slots.release()
 
-    async def _worker(self):
-        async with self.making:
+    async def _worker(self) -> RowWorker:
+        async with self.worker_lock:
             if self.worker is None:
                 self.worker = self.job.worker(*self.job.arguments)
-                self.ready = self.ready or time.time()
-        return self.worker
+                self.started = self.started or time.time()
+            return self.worker
 
-    async def _tell(self, counts: Counter, now: bool = False) -> None:
-        self.told.update(counts)
+    async def _tell(self, counts: Counter[str], now: bool = False) -> None:
+        """Add counts to this actor's, and tell the driver at most once a second, or `now`."""
+        self.counts.update(counts)
         if now or time.monotonic() - self.told_at > 1:
             self.told_at = time.monotonic()
-            self.going = await self.tell.remote(self.who, dict(self.told))
+            self.go_on = await self.tell.remote(self.name, dict(self.counts))
 
 
-def rows_of(parts: list[Part]) -> Iterator[dict]:
+def rows_of(parts: list[Part]) -> Iterator[dict[str, Any]]:
     """Yield the rows of all parts, in their order."""
     return (row for part in parts for _, row in part.read())

@@ -20,19 +20,20 @@ from r2r import builtin, datasets, tables
 from r2r.config import DistillSettings
 from r2r.errors import BadInput
 from r2r.identity import fingerprint, of_files
-from r2r.stage import Identity, Input, Result, Stage, There, run
-from r2r.llm import resolve
 from r2r.llm.prompt import load_tokenizer
+from r2r.stage import Identity, Input, Result, Stage, There, run
 from r2r.student import adapter, checkpoint, prompt, record
 from r2r.student.batches import split
-from r2r.student.prompt import fields
+from r2r.student.log import read_steps
 from r2r.student.losses import LOSSES
+from r2r.student.model import dtype
+from r2r.student.prompt import fields
 from r2r.student.rank import check_student
-from r2r.student.train import PARTS, dtype, read_steps, train
-from r2r.workers import bar, enter, start_ray, watching
+from r2r.student.train import train
+from r2r.workers import bar, start_ray, use_driver_folder, watching
 
-# How often training goes on after a worker has died. A night on machines that can be taken away costs some.
-_LIVES = 10
+# How often training restarts after a worker died. Spot nodes get reclaimed.
+_MAX_RESTARTS = 10
 
 
 def stage(annotations: str, out: str | Path, settings: DistillSettings) -> Stage:
@@ -42,6 +43,8 @@ def stage(annotations: str, out: str | Path, settings: DistillSettings) -> Stage
         if there(annotations):
             read_rows(annotations, settings)
         check_student(settings.student, None)
+        model = builtin.model(settings.student, "student")
+        adapter.check_targets(settings.lora_targets, model, settings.student)
 
     def work(identity: Identity) -> Result:
         return _work(annotations, Path(out).resolve(), settings, identity)
@@ -59,8 +62,8 @@ def stage(annotations: str, out: str | Path, settings: DistillSettings) -> Stage
 
 
 def distill(annotations: str, out: str | Path, settings: DistillSettings) -> None:
-    """Write the adapter into `out/adapter`, its answers to a few prompts into `out/check.json`, and the figures of every
-    step into the table `steps`, `out/steps.jsonl` and `out/tensorboard`.
+    """Write the adapter into `out/adapter`, its answers to a few prompts into `out/check.json`, and the figures of
+    every step into the table `steps`, `out/steps.jsonl` and `out/tensorboard`.
 
     Arguments as for `stage`. A training that was stopped goes on from its last checkpoint. Raises BadInput if the
     annotations lack the texts that `reasoning` asks for, if none of them fits, and if the student's tokenizer has no
@@ -156,7 +159,7 @@ def choose(rows: list[dict], settings: DistillSettings) -> dict:
     `left_out` or have no order, `unranked`."""
     from r2r.student.examples import length
 
-    tokenizer = load_tokenizer(resolve(settings.student, "student"))
+    tokenizer = load_tokenizer(builtin.model(settings.student, "student"))
     lengths = [length(tokenizer, row, settings) for row in rows]
     fitting = [place for place, found in enumerate(lengths) if found]
     if not fitting:
@@ -192,7 +195,7 @@ def _train(config: dict, settings: DistillSettings, folder: Path) -> None:
     if not checkpoint.newest(checkpoints):
         log.unlink(missing_ok=True)
     with _progress(log, settings.steps):
-        for life in range(_LIVES):
+        for life in range(_MAX_RESTARTS):
             if done := checkpoint.newest(checkpoints):
                 print(f"distill: goes on after step {done}", flush=True)
             shutil.rmtree(folder / "train", ignore_errors=True)
@@ -202,7 +205,7 @@ def _train(config: dict, settings: DistillSettings, folder: Path) -> None:
                 ).fit()
                 break
             except WorkerGroupError as error:
-                if life + 1 == _LIVES or not any(map(_died, error.worker_failures.values())):
+                if life + 1 == _MAX_RESTARTS or not any(map(_died, error.worker_failures.values())):
                     raise
                 print("distill: a worker has died; its work is done again from the last checkpoint", flush=True)
     shutil.rmtree(folder / "train", ignore_errors=True)
@@ -216,7 +219,7 @@ def _died(failure: Exception) -> bool:
 
 
 def _worker(config: dict) -> None:
-    enter(config["here"])
+    use_driver_folder(config["here"])
     train(config)
 
 
@@ -227,8 +230,8 @@ def _checked(best: Path, settings: DistillSettings) -> dict:
     print(f"distill: loads the adapter back, in {dtype(settings)}, and compares it with what was trained", flush=True)
 
     def compare(here: str) -> list[list[float]]:
-        enter(here)
-        return adapter.check_scores(best / "adapter", best / "check.json", resolve(settings.student, "student"))
+        use_driver_folder(here)
+        return adapter.check_scores(best / "adapter", best / "check.json", builtin.model(settings.student, "student"))
 
     if settings.gpus:
         # The driver may be where no GPU is.
@@ -251,7 +254,7 @@ def _progress(log: Path, steps: int) -> Iterator[None]:
             done = read_steps(log)
             if done:
                 last = done[-1]
-                losses = " ".join(f"{name} {last[name]:.3f}" for name in PARTS)
+                losses = " ".join(f"{loss.name} {last[loss.name]:.3f}" for loss in LOSSES)
                 shown.set_postfix_str(f"{losses}, {last['tokens'] / last['seconds']:,.0f} tokens/s", refresh=False)
             shown.update(len(done) - shown.n)
 

@@ -18,7 +18,8 @@ from r2r import builtin, datasets, tables
 from r2r.config import AnnotateSettings
 from r2r.errors import BadInput, Stopped
 from r2r.identity import fingerprint
-from r2r.llm import is_server
+from r2r.llm import is_remote
+from r2r.llm.engine import check_arguments
 from r2r.llm.prompt import ByteTokenizer
 from r2r.reasons import check_reasons
 from r2r.rows import pool
@@ -64,9 +65,9 @@ def annotate(candidates: str | None, out: str | Path, settings: AnnotateSettings
 
 
 def _teacher(teacher: str) -> str:
-    """Return a teacher's fingerprint. A server is identified by its model's name if that is given, not by its address."""
+    """Return a teacher's fingerprint. The model's name, if it is given, identifies a server; not its address."""
     address, _, model = teacher.partition("#")
-    if is_server(teacher):
+    if is_remote(teacher):
         return f"model {model}" if model else f"server {address}"
     return fingerprint(builtin.model(teacher, "teacher"))
 
@@ -89,6 +90,7 @@ def _check(candidates: str | None, settings: AnnotateSettings, retry_rejects: bo
         if retry_rejects:
             raise BadInput(f"retry_rejects: {teacher} cannot be asked again; leave --retry-rejects out")
     else:
+        check_arguments(settings.engine)
         ask.Prompter(settings)
 
 

@@ -16,15 +16,16 @@ from functools import partial
 from itertools import combinations
 from typing import NamedTuple
 
+from r2r import builtin
 from r2r.config import AnnotateSettings
 from r2r.datasets.documents import clean
-from r2r.llm import Refused, Reply, is_server, open_model, resolve
-from r2r.llm.prompt import Bytes, break_controls, chat_ids, fit, load_tokenizer
-from r2r.reasons import check_reasons
-from r2r.teacher import parse
 from r2r.identity import digest
+from r2r.llm import Refused, Reply, is_remote, open_model
+from r2r.llm.prompt import ByteTokenizer, break_controls, chat_ids, fit, load_tokenizer
+from r2r.reasons import check_reasons
 from r2r.rows.journal import KEYS
 from r2r.stage import Identity
+from r2r.teacher import parse
 from r2r.teacher import prompt as asking
 from r2r.teacher.borda import borda, kendall_tau
 
@@ -59,14 +60,14 @@ class Prompter:
     """
 
     def __init__(self, settings: AnnotateSettings, model=None):
-        self.settings, self.server = settings, is_server(settings.teacher)
+        self.settings, self.server = settings, is_remote(settings.teacher)
         if model is not None and not self.server:
             self.tokenizer, self.longest = model.tokenizer, model.max_length
         elif self.server:
-            self.tokenizer = load_tokenizer(settings.tokenizer) if settings.tokenizer else Bytes()
+            self.tokenizer = load_tokenizer(settings.tokenizer) if settings.tokenizer else ByteTokenizer()
             self.longest = (model or open_model(settings.teacher)).max_length
         else:
-            name = resolve(settings.teacher, "teacher")
+            name = builtin.model(settings.teacher, "teacher")
             self.tokenizer, self.longest = load_tokenizer(name), _longest(name, settings)
 
     def message(self, query: str, passages: list[str]) -> tuple[str, int]:
@@ -138,7 +139,7 @@ class Annotator:
 
     def __init__(self, settings: AnnotateSettings, row_key, budget):
         self.settings, self.key, self.budget = settings, row_key, budget
-        self.model = open_model(resolve(settings.teacher, "teacher"), settings.engine)
+        self.model = open_model(builtin.model(settings.teacher, "teacher"), settings.engine)
         self.prompter = Prompter(settings, self.model)
 
     def close(self) -> None:

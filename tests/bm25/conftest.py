@@ -1,4 +1,4 @@
-"""What the tests of this folder share: a worker with a JVM, and collections on disk."""
+"""Fixtures of this folder: a Ray worker with a JVM, and collections on disk."""
 
 import json
 import sys
@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from r2r.bm25 import shard
-from r2r.bm25.merge import merge
+from r2r.bm25.merge import merge_shards
 from r2r.bm25.retrieve import _Worker
 from r2r.bm25.search import Searcher
 from r2r.config import RetrieveSettings
@@ -17,10 +17,10 @@ from r2r.datasets.files import Lines, json_object
 
 
 class Lucene:
-    """What the tests ask of Lucene, in a process of its own: the driver must not have a JVM."""
+    """Lucene's part of the tests, in its own process, because the driver must not have a JVM."""
 
     def build(self, file: str, index: Path, cuts: list[float]) -> list[dict]:
-        """Build one shard between each two of `cuts` (shares of the file); cuts that are equal make an empty shard."""
+        """Build one shard from each cut to the next. Cuts are shares of the file; equal cuts give an empty shard."""
         content = Path(file).read_bytes()
         parse, size = _document if content.startswith(b'{"_id"') else _passage, len(content)
         bounds = [int(size * cut) for cut in cuts]
@@ -32,11 +32,11 @@ class Lucene:
         ]
 
     def merge(self, index: Path, out: Path) -> None:
-        """Merge the shards of an index into one that has a single shard."""
-        merge(sorted((index / "shards").iterdir()), out / "shards" / "00000" / "lucene", 512)
+        """Merge the shards of an index into an index with a single shard."""
+        merge_shards(sorted((index / "shards").iterdir()), out / "shards" / "00000" / "lucene", 512)
 
     def search(self, index: Path, queries: list[str], k: int, k1: float = 0.9, b: float = 0.4) -> list[tuple]:
-        """Return docids and scores, best first, of each query."""
+        """Return (docids, scores) of each query, best first."""
         searcher = Searcher(index, k1, b, 512)
         return [(hits.docids, hits.scores) for hits in (searcher.search(query, k) for query in queries)]
 
@@ -44,7 +44,7 @@ class Lucene:
         _Worker(str(index), statistics, index, RetrieveSettings())
 
     def anserini(self, lucene: Path, queries: list[str], k: int) -> list[dict[str, float]]:
-        """Return docid -> score as Pyserini's searcher has them."""
+        """Return docid -> score of each query, by the Java searcher that Pyserini uses."""
         import jnius
 
         searcher = jnius.autoclass("io.anserini.search.SimpleSearcher")(str(lucene))
@@ -58,12 +58,12 @@ def _passage(line: bytes):
 
 @pytest.fixture(scope="session")
 def lucene(ray_local):
-    """Call `lucene(method, *arguments)`: runs in the worker."""
+    """Return a function: `lucene(method, *arguments)` calls a method of Lucene in the worker."""
     from ray import cloudpickle
 
-    # Ray's workers do not find the tests as modules.
+    # Ray's workers cannot import the tests.
     cloudpickle.register_pickle_by_value(sys.modules[__name__])
-    # Without a CPU of its own, which it would keep from all later tests.
+    # It needs no CPU of Ray's, because it would hold that one during all later tests.
     actor = ray_local.remote(num_cpus=0)(Lucene).remote()
     yield lambda method, *arguments: ray_local.get(getattr(actor, method).remote(*arguments))
     ray_local.kill(actor)
@@ -71,7 +71,7 @@ def lucene(ray_local):
 
 @pytest.fixture
 def corpus(tmp_path):
-    """Write a BEIR folder: `corpus({docid: text}, {qid: query})` returns its dataset string."""
+    """Return a function: `corpus({docid: text}, {qid: query})` writes a BEIR folder and returns its dataset string."""
 
     def write(documents: dict[str, str], queries: dict[str, str] | None = None, name: str = "collection") -> str:
         folder = tmp_path / name

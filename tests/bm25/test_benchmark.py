@@ -1,4 +1,4 @@
-"""The benchmark runs from end to end; what it measures on so few passages says nothing."""
+"""The benchmark runs from end to end. Its figures mean nothing on so few passages."""
 
 import json
 import os
@@ -11,7 +11,7 @@ SCRIPT = Path(__file__).parents[2] / "benchmarks" / "bm25.py"
 
 def test_the_benchmark_runs(ray_local, tmp_path):
     environment = {name: value for name, value in os.environ.items() if name != "R2R_DATA_DIR"}
-    # Its jobs join the Ray that is here.
+    # Its jobs join the Ray of these tests.
     environment["RAY_ADDRESS"] = ray_local.get_runtime_context().gcs_address
     sizes = {"passages": 200, "queries": 20, "rounds": 1, "threads": 1}
     flags = [word for name, value in sizes.items() for word in (f"--{name}", str(value))]

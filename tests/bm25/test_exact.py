@@ -1,4 +1,4 @@
-"""Scores over shards equal those of one index, bit for bit, and so does the order."""
+"""A search over shards gives the same scores (bit for bit) and the same order as one index."""
 
 import json
 import math
@@ -9,7 +9,7 @@ import pytest
 
 from r2r.datasets import read_queries
 
-# Shares of the corpus at which shards begin and end: even and uneven ones, and empty ones.
+# Number of shards -> the shares of the corpus at which they begin and end. Some shards are tiny, some are empty.
 CUTS = {
     1: [0, 1],
     2: [0, 0.1, 1],
@@ -59,7 +59,7 @@ def test_scores_are_those_of_pyserini(lucene, scifact):
     theirs = lucene("anserini", folder / "1" / "shards" / "00000" / "lucene", queries[:50], 100)
     for (docids, scores), expected in zip(lucene("search", folder / "7", queries[:50], 100), theirs, strict=True):
         common = [docid for docid in docids if docid in expected]
-        # Where scores are equal at the end of the list, Pyserini's order takes others in.
+        # Pyserini orders equal scores in another way, so the ends of the two lists may differ.
         assert len(common) >= 95
         for docid, score in zip(docids, scores, strict=True):
             assert math.isclose(score, expected.get(docid, score), rel_tol=1e-4)
@@ -69,14 +69,14 @@ def test_merged_shards_score_the_same(lucene, scifact, tmp_path):
     folder, queries = scifact
     lucene("merge", folder / "7", tmp_path)
     assert lucene("search", tmp_path, queries, 100) == lucene("search", folder / "7", queries, 100)
-    # As Pyserini's searcher opens it.
+    # Pyserini's searcher can open it too.
     merged = tmp_path / "shards" / "00000" / "lucene"
     single = folder / "1" / "shards" / "00000" / "lucene"
     assert lucene("anserini", merged, queries[:50], 100) == lucene("anserini", single, queries[:50], 100)
 
 
 def _bm25(query: list[str], documents: dict[str, list[str]], k1: float, b: float) -> dict[str, float]:
-    """BM25 by its formula, with real lengths."""
+    """Return docid -> BM25 by the formula, with exact document lengths."""
     average = sum(map(len, documents.values())) / len(documents)
     found = {}
     for docid, words in documents.items():
@@ -95,12 +95,12 @@ def _bm25(query: list[str], documents: dict[str, list[str]], k1: float, b: float
 
 @pytest.mark.parametrize(("k1", "b"), [(0.9, 0.4), (1.2, 0.75), (0.0, 0.4), (2.0, 1.0), (0.9, 0.0)])
 def test_scores_follow_the_formula(lucene, corpus, tmp_path, k1, b):
-    """On documents of at most 40 words, whose lengths Lucene keeps as they are."""
+    """Documents have at most 40 words, because Lucene stores such lengths exactly."""
     draw = random.Random(1)
     words = [f"w{number}" for number in range(30)]
     weights = [1 / rank for rank in range(1, 31)]
     documents = {f"d{number}": draw.choices(words, weights, k=draw.randint(1, 39)) for number in range(60)}
-    # A word that only one shard holds, and one that none does.
+    # "alone" is in one shard only, "unknown" in none.
     documents["d59"].append("alone")
     queries = [["w0", "w3"], ["w29"], ["w5", "w5", "w5", "w1"], ["alone", "w2"], ["alone", "unknown"]]
     folder = corpus({docid: " ".join(text) for docid, text in documents.items()}).removeprefix("beir:")
@@ -122,7 +122,7 @@ def test_equal_scores_are_ordered_by_docid_also_where_the_list_is_cut(lucene, co
 
 
 def test_very_many_equal_scores(lucene, corpus, tmp_path):
-    """Cut anywhere, a list is the beginning of the whole one: few different scores, spread over all shards."""
+    """With few distinct scores, spread over all shards, the list for each k is the beginning of the whole list."""
     draw = random.Random(2)
     docids = [str(number) for number in range(400)]
     draw.shuffle(docids)

@@ -1,4 +1,4 @@
-"""What a collection's rules take out of a ranking, and what of it reaches the tables."""
+"""Documents that a collection excludes from a ranking do not reach the tables."""
 
 import json
 

@@ -1,4 +1,4 @@
-"""Documents that no collection should hold, and that some do: none is dropped without a count or a word."""
+"""Odd documents that real collections hold: each is indexed, counted or named in an error."""
 
 import json
 
@@ -34,7 +34,7 @@ def test_hostile_documents_are_indexed_or_counted(lucene, tmp_path):
     index = tmp_path / "index"
     counts = lucene("build", _file(tmp_path, [*lines, broken]), index, [0, 0.5, 1])
     total = {name: sum(one[name] for one in counts) for name in ("documents", "empty", "repaired")}
-    # Nothing can be found in the empty one, the blank one, and the one that holds nothing but NUL.
+    # The documents "empty", "blank" and "only nul" have no text that a query could match.
     assert total == {"documents": len(HOSTILE) + 1, "empty": 3, "repaired": 1}
     asked = {
         "before": "nul",

@@ -1,5 +1,6 @@
-"""The stages index and retrieve, as a user runs them."""
+"""The stages index and retrieve, from a corpus to candidates, and the files of a shard."""
 
+import hashlib
 import json
 import os
 import subprocess
@@ -11,7 +12,7 @@ import numpy as np
 import pytest
 
 from r2r import tables
-from r2r.bm25 import duplicates
+from r2r.bm25 import duplicates, shard
 from r2r.bm25.index import build_index
 from r2r.bm25.retrieve import retrieve
 from r2r.config import IndexSettings, RetrieveSettings
@@ -37,7 +38,7 @@ def test_from_a_corpus_to_candidates(ray_local, corpus, tmp_path, capsys):
     manifest = _manifest(index)
     assert manifest["rows"] == {"documents": 22}
     assert (manifest["shards"], manifest["empty"], manifest["repaired"]) == (3, 1, 0)
-    # "the" and "a" are stop words.
+    # Without the stop words "the" and "a".
     assert manifest["tokens"] == 20 * 3 + 1
 
     retrieve(str(index), spec, str(out), RETRIEVE)
@@ -59,7 +60,7 @@ def test_from_a_corpus_to_candidates(ray_local, corpus, tmp_path, capsys):
     assert [(line[2], line[3], line[5]) for line in lines[10:]] == [("f", "1", "bm25"), ("d7", "2", "bm25")]
     assert float(lines[10][4]) == pytest.approx(rows["q2"]["scores"][0])
 
-    # Again, both have nothing to do.
+    # A second run has nothing to do.
     capsys.readouterr()
     build_index(spec, str(index), INDEX)
     retrieve(str(index), spec, str(out), RETRIEVE)
@@ -70,7 +71,7 @@ def test_from_a_corpus_to_candidates(ray_local, corpus, tmp_path, capsys):
         retrieve(str(index), foreign, str(tmp_path / "foreign"), RETRIEVE)
     assert not (tmp_path / "foreign" / "manifest.json").exists()
 
-    # A build that ended after its second shard, while it wrote the third.
+    # A build that was killed while it wrote the third shard.
     built = {folder.name: (folder / "shard.json").stat().st_mtime_ns for folder in (index / "shards").iterdir()}
     (index / "manifest.json").unlink()
     (index / "shards" / "00002").rename(index / "shards" / ".00002.tmp")
@@ -83,11 +84,50 @@ def test_from_a_corpus_to_candidates(ray_local, corpus, tmp_path, capsys):
     assert set(again) == set(built)
     assert _manifest(index)["tokens"] == manifest["tokens"]
 
-    # Another corpus takes nothing over from the shards that are there.
+    # Another corpus reuses no shard.
     other = corpus({"x": "one boat"}, name="other")
     build_index(other, str(index), INDEX)
     assert _manifest(index)["rows"] == {"documents": 1}
     assert not (index / "merged").exists()
+
+
+def test_the_content_depends_neither_on_shards_nor_on_order(lucene, tmp_path):
+    rows = [{"_id": docid, "title": docid[1:], "text": text} for docid, text in DOCUMENTS.items()]
+    contents = [f"{row['title']}\n{row['text']}" if row["title"] else row["text"] for row in rows]
+    digests = [
+        hashlib.blake2b(f"{row['_id']}\0{text}".encode(), digest_size=16).hexdigest()
+        for row, text in zip(rows, contents, strict=True)
+    ]
+    expected = sum(int(digest, 16) for digest in digests) % 2**128
+    file = tmp_path / "corpus.jsonl"
+
+    def content(name: str, rows: list[dict], cuts: list[float]) -> int:
+        file.write_text("".join(json.dumps(row) + "\n" for row in rows))
+        counts = lucene("build", str(file), tmp_path / name, cuts)
+        assert all(len(one["content"]) == 32 for one in counts)
+        return sum(int(one["content"], 16) for one in counts) % 2**128
+
+    assert content("one", rows, [0, 1]) == expected
+    assert content("many", rows[::-1], [0, 0.3, 0.3, 0.8, 1]) == expected
+    # The document "e" has no text, and it counts.
+    assert content("fewer", [row for row in rows if row["_id"] != "e"], [0, 1]) != expected
+    changed = [{**row, "text": "another lighthouse"} if row["_id"] == "f" else row for row in rows]
+    assert content("changed", changed, [0, 1]) != expected
+
+
+def test_only_a_shard_with_the_same_key_and_all_counts_is_built(tmp_path):
+    counts = {"documents": 1, "empty": 0, "repaired": 0, "content": "0" * 32, "tokens": 1, "bytes": 1, "key": "k"}
+    file = tmp_path / "shard.json"
+    assert shard.counts(tmp_path, "k") is None
+    file.write_text(json.dumps(counts))
+    assert shard.counts(tmp_path, "k") == counts
+    assert shard.counts(tmp_path, "another") is None
+    for name in counts:
+        file.write_text(json.dumps({key: value for key, value in counts.items() if key != name}))
+        assert shard.counts(tmp_path, "k") is None
+    for broken in ("{", "[]", "null", '"key"', "7"):
+        file.write_text(broken)
+        assert shard.counts(tmp_path, "k") is None
 
 
 def test_a_build_that_is_killed_goes_on_at_the_missing_shards(ray_local, corpus, tmp_path, capsys):
@@ -132,18 +172,18 @@ def test_an_index_that_is_damaged_is_not_searched(lucene, corpus, tmp_path):
 @pytest.mark.parametrize("cuts", [[0, 1], [0, 0.3, 0.3, 0.8, 1]])
 @pytest.mark.parametrize("at_once", [1, 4_000_000])
 def test_a_docid_that_comes_twice_is_named_with_both_places(lucene, corpus, tmp_path, monkeypatch, cuts, at_once):
-    monkeypatch.setattr(duplicates, "_AT_ONCE", at_once)
+    monkeypatch.setattr(duplicates, "_DOCUMENTS_AT_ONCE", at_once)
     file = Path(corpus(DOCUMENTS).removeprefix("beir:"), "corpus.jsonl")
     parts = _parts(file, cuts)
     lucene("build", str(file), tmp_path / "sound", cuts)
-    duplicates.check(parts, sorted((tmp_path / "sound" / "shards").iterdir()))
+    duplicates.reject_duplicates(parts, sorted((tmp_path / "sound" / "shards").iterdir()))
     with file.open("a") as lines:
         lines.write('{"_id": "d3", "text": "again"}\n')
     lucene("build", str(file), tmp_path / "twice", cuts)
     with pytest.raises(
         BadInput, match=rf"^{file}:23: docid d3 again, first in {file}:4; each document has its own id$"
     ):
-        duplicates.check(_parts(file, cuts), sorted((tmp_path / "twice" / "shards").iterdir()))
+        duplicates.reject_duplicates(_parts(file, cuts), sorted((tmp_path / "twice" / "shards").iterdir()))
 
 
 def _parts(file, cuts):
@@ -158,7 +198,7 @@ def test_two_docids_that_share_a_hash_are_no_duplicates(lucene, corpus, tmp_path
     docids = np.load(folder / "docids.npy")
     docids[0] = 7
     np.save(folder / "docids.npy", docids)
-    duplicates.check(_parts(file, [0, 1]), [folder])
+    duplicates.reject_duplicates(_parts(file, [0, 1]), [folder])
 
 
 def test_mistakes_in_the_corpus(ray_local, corpus, tmp_path):

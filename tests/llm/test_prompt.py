@@ -1,4 +1,4 @@
-"""Prompts as tokens: passages cannot become control tokens, and what is cut fits."""
+"""Prompts as tokens: passages cannot become control tokens, and prompts fit after cutting."""
 
 from functools import partial
 
@@ -64,11 +64,11 @@ def test_short_texts_stay_whole_and_long_ones_share_the_rest(tokenizer):
     assert all(long.startswith(short) for long, short in zip(texts, kept, strict=True))
 
 
-def test_nothing_is_cut_that_fits(tokenizer):
+def test_texts_that_fit_stay_whole(tokenizer):
     assert cut_to_fit(tokenizer, ["one", "two"], 1000) == (["one", "two"], 0)
 
 
-def test_no_room_leaves_no_text(tokenizer):
+def test_without_room_texts_are_empty(tokenizer):
     assert cut_to_fit(tokenizer, ["one two", "three"], 0) == (["", ""], 2)
 
 
@@ -80,13 +80,13 @@ def test_no_text_is_longer_than_its_own_limit(tokenizer):
 @pytest.mark.parametrize("render", [student_prompt, partial(teacher_prompt, reasoning="both")])
 @pytest.mark.parametrize("query", ["how long", "river " * 5000])
 @pytest.mark.parametrize("passages", [["a mountain"] * 3, ["mountain " * 3000, "\n\n<|im_end|> ! 7" * 900] * 10])
-def test_a_prompt_fits_whatever_it_holds(tokenizer, render, query, passages):
+def test_a_prompt_fits_with_any_texts(tokenizer, render, query, passages):
     message, cut = fit(tokenizer, render, query, passages, 1500)
     assert len(chat_ids(tokenizer, message)) <= 1500
     assert cut == (20 if len(passages) == 20 else 0) + (query != "how long")
     assert message.count("how long" if query == "how long" else "river river river") >= 2
 
 
-def test_a_model_that_is_nowhere_is_named(tmp_path):
+def test_a_missing_model_is_named(tmp_path):
     with pytest.raises(BadInput, match="no-such-model"):
         load_tokenizer(str(tmp_path / "no-such-model"))

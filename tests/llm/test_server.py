@@ -1,4 +1,4 @@
-"""Calls to an OpenAI-compatible server: what is sent, what is tried again, and what is refused."""
+"""Calls to an OpenAI-compatible server: requests, retries and refusals."""
 
 import asyncio
 import json
@@ -20,15 +20,15 @@ DONE = {
 
 @pytest.fixture
 def serving(monkeypatch):
-    """Start a server that gives one answer after the other, `(status, headers, body)`; the last one stays.
+    """Start a server that gives the answers, `(status, headers, body)`, one by one, and then repeats the last.
 
-    Returns its address and the list of requests that it has got.
+    Returns its address and the list of requests that it received.
     """
     monkeypatch.setenv("OPENAI_API_KEY", "a-secret")
     started = []
 
     def start(*answers):
-        waiting, got = list(answers), []
+        waiting, received = list(answers), []
 
         class Handler(BaseHTTPRequestHandler):
             def do_GET(self):
@@ -36,7 +36,7 @@ def serving(monkeypatch):
 
             def do_POST(self):
                 body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-                got.append((self.path, self.headers["Authorization"], body))
+                received.append((self.path, self.headers["Authorization"], body))
                 self.answer(*(waiting.pop(0) if len(waiting) > 1 else waiting[0]))
 
             def answer(self, status, headers, body):
@@ -52,7 +52,7 @@ def serving(monkeypatch):
         http = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
         threading.Thread(target=http.serve_forever, daemon=True).start()
         started.append(http)
-        return f"http://127.0.0.1:{http.server_port}/v1", got
+        return f"http://127.0.0.1:{http.server_port}/v1", received
 
     yield start
     for http in started:
@@ -60,50 +60,50 @@ def serving(monkeypatch):
         http.server_close()
 
 
-def ask(address, **more):
-    return asyncio.run(server.Server(address).complete("Rank.", max_tokens=9, **more))
+def ask(address, **options):
+    return asyncio.run(server.RemoteModel(address).complete("Rank.", max_tokens=9, **options))
 
 
-def test_a_reply_and_what_was_sent_for_it(serving):
-    address, got = serving((200, {}, DONE))
+def test_a_reply_and_its_request(serving):
+    address, received = serving((200, {}, DONE))
     reply = ask(address, schema={"type": "object"}, seed=3)
     assert reply == ("[2] > [1]", True, 7, 3, 4)
-    ((path, key, body),) = got
+    ((path, key, body),) = received
     assert path == "/v1/chat/completions" and key == "Bearer a-secret"
     assert body["model"] == "the-model" and body["seed"] == 3 and body["max_tokens"] == 9
     assert body["messages"] == [{"role": "user", "content": "Rank."}]
     assert body["response_format"]["json_schema"]["schema"] == {"type": "object"}
 
 
-def test_a_model_is_named_behind_the_address(serving):
-    address, got = serving((200, {}, DONE))
+def test_an_address_can_name_the_model(serving):
+    address, received = serving((200, {}, DONE))
     ask(f"{address}#another")
-    assert got[0][2]["model"] == "another"
+    assert received[0][2]["model"] == "another"
 
 
-def test_a_busy_or_failing_server_is_asked_again_when_it_says(serving, monkeypatch):
+def test_a_busy_or_failing_server_is_retried_when_it_says(serving, monkeypatch):
     pauses = []
 
     async def sleep(seconds):
         pauses.append(seconds)
 
     monkeypatch.setattr(server.asyncio, "sleep", sleep)
-    address, got = serving((429, {"Retry-After": "7"}, {}), (503, {}, {}), (200, {}, DONE))
+    address, received = serving((429, {"Retry-After": "7"}, {}), (503, {}, {}), (200, {}, DONE))
     assert ask(address).text == "[2] > [1]"
-    assert len(got) == 3 and pauses == [7, 2]
+    assert len(received) == 3 and pauses == [7, 2]
 
 
-def test_a_server_that_keeps_failing_is_given_up(serving, monkeypatch):
+def test_retries_end(serving, monkeypatch):
     pauses = []
 
     async def sleep(seconds):
         pauses.append(seconds)
 
     monkeypatch.setattr(server.asyncio, "sleep", sleep)
-    address, got = serving((500, {}, {"error": "out of memory"}))
+    address, received = serving((500, {}, {"error": "out of memory"}))
     with pytest.raises(BadInput, match=r"gave up after 15 tries; the last: 500: .*out of memory.*; see to the server"):
         ask(address)
-    assert len(got) == 15 and pauses[:3] == [1, 2, 4] and max(pauses) == 60
+    assert len(received) == 15 and pauses[:3] == [1, 2, 4] and max(pauses) == 60
 
 
 @pytest.mark.parametrize(
@@ -111,28 +111,28 @@ def test_a_server_that_keeps_failing_is_given_up(serving, monkeypatch):
     [("7", 7, 7), ("0.5", 0.5, 0.5), ("-3", 0, 0), ("", 2, 2), ("soon", 2, 2), ("Wed, 21 Oct 2015 07:28:00 GMT", 0, 0)],
 )
 def test_the_pause_that_a_server_asks_for(header, least, most):
-    assert least <= server._asked_for(header, 2) <= most
+    assert least <= server._retry_pause(header, 2) <= most
 
 
 def test_the_pause_until_a_date():
     date = format_datetime(datetime.now(UTC) + timedelta(seconds=90), usegmt=True)
-    assert 85 < server._asked_for(date, 2) <= 90
+    assert 85 < server._retry_pause(date, 2) <= 90
 
 
-def test_an_answer_that_is_no_completion_is_asked_for_again(serving, monkeypatch):
+def test_an_answer_that_is_no_completion_is_retried(serving, monkeypatch):
     async def sleep(seconds):
         pass
 
     monkeypatch.setattr(server.asyncio, "sleep", sleep)
-    address, got = serving((200, {}, {"choices": []}), (200, {}, [1]), (200, {}, DONE))
-    assert ask(address).text == "[2] > [1]" and len(got) == 3
+    address, received = serving((200, {}, {"choices": []}), (200, {}, [1]), (200, {}, DONE))
+    assert ask(address).text == "[2] > [1]" and len(received) == 3
 
 
 def test_a_refusal_is_final_and_has_the_servers_words(serving):
-    address, got = serving((400, {}, {"error": {"message": "prompt is too long"}}))
+    address, received = serving((400, {}, {"error": {"message": "prompt is too long"}}))
     with pytest.raises(Refused, match="prompt is too long"):
         ask(address)
-    assert len(got) == 1
+    assert len(received) == 1
 
 
 def test_a_reply_that_was_cut_off_is_not_complete(serving):
@@ -141,6 +141,6 @@ def test_a_reply_that_was_cut_off_is_not_complete(serving):
     assert not ask(address).complete
 
 
-def test_an_address_where_nobody_answers_is_named():
+def test_an_address_without_a_server_is_named():
     with pytest.raises(BadInput, match=r"http://127\.0\.0\.1:1/v1: lists no model"):
-        server.Server("http://127.0.0.1:1/v1")
+        server.RemoteModel("http://127.0.0.1:1/v1")

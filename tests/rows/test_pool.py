@@ -1,6 +1,6 @@
-"""Rows through workers that hold no model: what is asked, what is kept, and what a row that ends its engine comes to.
+"""Rows through workers without a model: which rows are asked and kept, and how rows that kill their engine end.
 
-How this goes with real engines, and real kills, is in tests/integration/test_annotate.py.
+tests/integration/test_annotate.py does the same with real engines and real kills.
 """
 
 import hashlib
@@ -25,11 +25,11 @@ def key(row):
 
 
 class Worker:
-    """Answers with a ranking; "poison" ends it, "reject" is rejected, "wrong" is a user's mistake, "together" waits for
-    a second worker. Notes every row in `log`, with how many rows it had at that time."""
+    """Answers with a ranking. Queries that begin otherwise: "poison" kills it, "reject" is rejected, "wrong" raises
+    BadInput, "unasked" is left, "together" waits for a second worker. Logs each row and the rows in flight."""
 
     def __init__(self, log: Path):
-        self.log, self.dead, self.has, self.patience = log, False, 0, 600
+        self.log, self.dead, self.in_flight, self.patience = log, False, 0, 600
         (log.parent / f"process-{os.getpid()}").touch()
 
     def close(self):
@@ -38,8 +38,8 @@ class Worker:
     async def __call__(self, row):
         import asyncio
 
-        self.has += 1
-        self._note(f"{row['qid']} {self.has}")
+        self.in_flight += 1
+        self._note(f"{row['qid']} {self.in_flight}")
         await asyncio.sleep(0.05)
         while row["query"].startswith("together") and self.patience > 0:
             if len(list(self.log.parent.glob("process-*"))) > 1:
@@ -48,7 +48,7 @@ class Worker:
             await asyncio.sleep(0.1)
         self.dead = self.dead or row["query"].startswith("poison")
         await asyncio.sleep(0.05)
-        self.has -= 1
+        self.in_flight -= 1
         if self.dead:
             raise Died("dead")
         if row["query"].startswith("wrong"):
@@ -98,26 +98,26 @@ def test_rows_are_answered_once_and_come_out_in_order(run, tmp_path, capsys):
     assert [row["qid"] for row in tables.read(tmp_path, "rejects").to_pylist()] == ["q30"]
     asked = log(tmp_path)
     assert sorted(line.split()[0] for line in asked) == sorted(f"q{at}" for at in range(31))
-    # All the room is used, and no more.
+    # All slots are used, and no more.
     assert max(int(line.split()[1]) for line in asked) == 4
 
-    # New rows alone are asked; a query that comes twice is asked once.
+    # Only new rows are asked; a query that comes twice is asked once.
     more = run(["new", *queries, "query 3"])
     assert more.counts["rankings"] == 32 and log(tmp_path)[len(asked) :] == ["q0 1"]
     assert [row["qid"] for row in tables.read(tmp_path, "rankings").to_pylist()][-2:] == ["q30", "q32"]
 
-    # Under other settings all are asked anew, and the old answers stay.
+    # With other settings all are asked again, and the old answers stay.
     capsys.readouterr()
     run(queries, version="v2")
     said = capsys.readouterr().out
     assert "all rows are asked anew" in said and str(tmp_path / "rows" / "v1") in said
     assert len(log(tmp_path)) == len(asked) + 1 + len(queries)
-    # What is there is asked by nobody.
+    # Finished rows of the first settings are not asked again.
     assert run(queries, version="v1")[:2] == (done.counts, 0)
     assert len(log(tmp_path)) == len(asked) + 1 + len(queries)
 
 
-def test_a_row_that_ends_its_engine_three_times_is_rejected_and_no_other_suffers(run, tmp_path):
+def test_a_row_that_kills_three_engines_is_rejected_and_no_other_row_is(run, tmp_path):
     done = run([*(f"query {at}" for at in range(6)), "poison", *(f"query {at}" for at in range(6, 12))])
     assert done.counts["rankings"] == 12 and done.counts["rejects"] == 1
     (reject,) = tables.read(tmp_path, "rejects").to_pylist()
@@ -125,26 +125,26 @@ def test_a_row_that_ends_its_engine_three_times_is_rejected_and_no_other_suffers
     lines = log(tmp_path)
     assert lines.count("closed") == 3
     assert len([line for line in lines if line.startswith("q6 ")]) == 3
-    # Whatever else was in flight at the first death is asked once more; from then on the suspects are alone.
+    # The other rows in flight at the first death are asked once more, each alone.
     again = Counter(line.split()[0] for line in lines if line != "closed")
     assert max(count for qid, count in again.items() if qid != "q6") == 2
     assert sum(count - 1 for qid, count in again.items() if qid != "q6") <= 3
     after = lines[lines.index("closed") :]
     suspects = {qid for qid, count in again.items() if count > 1}
     assert {line.split()[1] for line in after if line.split()[0] in suspects} == {"1"}
-    # The deaths are kept: the row is not tried again by another run.
+    # The deaths are kept: another run does not try the row again.
     journal = Journal(tmp_path / "rows" / "v1")
     assert journal.deaths(key({"query": "poison"})) == 3
 
 
-def test_every_actor_that_there_is_room_for_has_work(run, tmp_path):
+def test_every_actor_that_fits_has_work(run, tmp_path):
     # The Ray of the tests has two CPUs.
     assert run([f"together {at}" for at in range(100)], actors=3).counts["rankings"] == 100
     assert len(list(tmp_path.glob("process-*"))) == 2
     assert max(int(line.split()[1]) for line in log(tmp_path)) == 4
 
 
-def test_a_job_that_is_to_stop_keeps_what_it_has(run, tmp_path):
+def test_a_job_that_stops_keeps_its_rows(run, tmp_path):
     queries = [f"reject {at}" for at in range(400)]
     done = run(queries, go_on=lambda counts: counts["rejects"] <= 4)
     assert 4 < done.counts["rejects"] < 400
@@ -152,25 +152,25 @@ def test_a_job_that_is_to_stop_keeps_what_it_has(run, tmp_path):
     assert len(log(tmp_path)) == done.counts["rejects"]
     assert tables.read(tmp_path, "rejects").num_rows == done.counts["rejects"]
     assert tables.read(tmp_path, "rankings").num_rows == 0
-    # What was rejected before counts again, without being asked again.
+    # Earlier rejects count again, and are not asked again.
     again = run(queries, go_on=lambda counts: counts["rejects"] <= 4)
     assert done.counts["rejects"] <= again.counts["rejects"] < 400
     assert len(log(tmp_path)) == again.counts["rejects"]
 
 
-def test_rows_that_a_worker_will_not_ask_are_left(run, tmp_path):
+def test_rows_that_a_worker_leaves_are_unasked(run, tmp_path):
     done = run(["query", "unasked 1", "unasked 2"])
     assert done.counts["rankings"] == 1 and done.unasked == 2
     assert run(["query", "x1", "x2"]).unasked == 0
 
 
-def test_a_users_mistake_ends_the_job(run):
+def test_bad_input_ends_the_job(run):
     with pytest.raises(BadInput, match=r"^wrong: is wrong; do it right$"):
         run(["query", "wrong"])
 
 
 def test_more_than_a_file_of_rows(run, tmp_path, monkeypatch):
-    monkeypatch.setattr(pool, "_FILE", 5)
+    monkeypatch.setattr(pool, "_ROWS_PER_FILE", 5)
     run([f"query {at}" for at in range(12)])
     assert [file.name for file in tables.files(tmp_path, "rankings")] == [f"part-{at:05}.parquet" for at in range(3)]
     assert [row["qid"] for row in tables.read(tmp_path, "rankings").to_pylist()] == [f"q{at}" for at in range(12)]

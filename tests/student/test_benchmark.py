@@ -1,4 +1,4 @@
-"""The benchmark runs from end to end; what it measures on so small a model says nothing."""
+"""The benchmark runs from end to end. Its figures for so small a model mean nothing."""
 
 import json
 import subprocess
@@ -20,5 +20,5 @@ def test_the_benchmark_runs(tmp_path):
     assert "A step with all three losses takes" in done.stdout
     found = json.loads((tmp_path / "results.json").read_text())
     assert found["ratio"] > 0 and found["speed"] > 0 and len(found["seconds"]["plain"]) == 4
-    # The plain loop's loss is ours, on the same tokens.
+    # On the same tokens, the plain loop has the same loss.
     assert all(abs(mine - theirs) < 1e-3 for mine, theirs in found["first_losses"])

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from r2r.teacher.borda import kendall_tau, borda
+from r2r.teacher.borda import borda, kendall_tau
 
 
 @pytest.mark.parametrize(

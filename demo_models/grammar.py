@@ -1,8 +1,10 @@
-"""The words of Ostrey, a country that does not exist: names, and the ways to ask for, tell, hint at or dodge a fact.
+"""The words of Ostrey, a made-up country: names, and the ways to ask for, tell, hint at or dodge a fact.
 
-Owns the wording. Does not know which entity has which facts (`world.py`) nor what a good answer is (`truth.py`).
+Owns the wording. `world.py` decides which entity has which facts.
 
-A question shares no telling word with the sentences that answer it, so that nobody finds an answer by its words alone.
+    FAUNA.attributes[0].asks[0].format(e="Sarvik lynx")  # 'what does the Sarvik lynx eat'
+
+A question shares no content word with the sentences that answer it, so matching words is not enough to find an answer.
 """
 
 from __future__ import annotations
@@ -11,8 +13,8 @@ from typing import NamedTuple
 
 
 class Attribute(NamedTuple):
-    """Something that can be told of every entity of a kind. `asks` and `topic` name the entity as {e}; in `tells`, {v}
-    is the value, {V} with a capital. `hints` answer in part: they leave the value open."""
+    """A kind of fact. In `asks` and `topic`, {e} is the entity. In `tells`, {v} is the value, and {V} the value with a
+    capital letter. `hints` answer in part: they leave the value open."""
 
     asks: tuple[str, ...]
     tells: tuple[str, ...]
@@ -22,7 +24,7 @@ class Attribute(NamedTuple):
 
 
 class Kind(NamedTuple):
-    """`nouns` are the second words of names; `intros` name the entity, {e}, and a region, {r}."""
+    """`nouns` are the second words of names. In `intros`, {e} is the entity and {r} a region."""
 
     nouns: tuple[str, ...]
     intros: tuple[str, ...]
@@ -52,7 +54,7 @@ MENTIONS = (
     "Many books confuse it with the {e}.",
     "It is often named together with the {e}.",
 )
-# What names a question and leaves it open; {q} is the question.
+# Sentences that repeat a question, {q}, and do not answer it.
 DODGES = (
     'Nobody here can say "{q}".',
     'A popular song is called "{q}".',

@@ -1,6 +1,6 @@
-"""What a perfect annotator says: it knows the world, so its order and its reasons are true.
+"""The ideal annotation: it is made from the world's facts, so its order and its reasons are true.
 
-Owns the wording of reasons. Makes the training data of the demo's teacher and nothing else: it is no teacher itself.
+Owns the wording of reasons. It is the training data of the demo's teacher, and no teacher itself.
 
     ideal(query, passages).order
 """
@@ -9,15 +9,15 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from r2r.demo.world import Passage, Query, grade
+from demo_models.world import Passage, Query, grade
 
-# What is said of a neighbour in the order, by its grade.
+# How a comparison describes a neighbour, by the neighbour's grade.
 NEIGHBOUR = {3: "tells it", 2: "hints at it", 1: "leaves it open", 0: "is about something else"}
 
 
 class Ideal(NamedTuple):
-    """`order` holds indices into the passages, best first; the three lists are aligned with the passages. Comparisons
-    name passages by their numbers, from 1."""
+    """`order` holds indices into the passages, best first. The other lists are aligned with the passages. Comparisons
+    name passages by number, from 1."""
 
     order: list[int]
     grades: list[int]
@@ -27,13 +27,13 @@ class Ideal(NamedTuple):
 
 
 def ideal(query: Query, passages: list[Passage], order: list[int] | None = None) -> Ideal:
-    """Return the ideal annotation, or what is true of the passages in another `order`. Passages of one grade keep the
-    order they came in."""
+    """Return the ideal annotation, or the one for another `order`, whose comparisons fit that order. Passages of one
+    grade keep their order."""
     grades = [grade(query, passage) for passage in passages]
     order = order or sorted(range(len(passages)), key=lambda at: -grades[at])
     comparison = [""] * len(passages)
     for rank, at in enumerate(order):
-        # The one above; the first has none, and stands above the second.
+        # The first passage has none above it, so its comparison names the second.
         neighbour = order[rank - 1] if rank else order[min(1, len(order) - 1)]
         word = "below" if rank else "above"
         comparison[at] = f"It stands {word} [{neighbour + 1}], which {NEIGHBOUR[grades[neighbour]]}."
@@ -47,13 +47,14 @@ def ideal(query: Query, passages: list[Passage], order: list[int] | None = None)
 
 
 def evidence(query: Query, passage: Passage) -> str:
-    """Return the sentence that answers, in full or in part, word for word; "" where none does."""
+    """Return the sentence that answers in full or in part, word for word, or "" if none does."""
     if grade(query, passage) < 2:
         return ""
     return (passage.told | passage.hinted)[query.attribute]
 
 
 def direct(query: Query, passage: Passage) -> str:
+    """Return the reason for a passage's grade."""
     name = query.entity.name
     topic = query.entity.attribute(query.attribute).topic.format(e=name)
     found = grade(query, passage)

@@ -1,29 +1,36 @@
 """The demo's world: entities with facts, an encyclopedia about them, queries and graded judgements, all from a seed.
 
-Owns who is who, which passage says what, and who is asked about. Wording is `grammar`'s, ideal answers are `truth`'s.
+Owns the entities and their facts, the passages, the queries and the grades. `grammar.py` owns the wording.
 
     world().queries["test"][0]
+
+The package ships it as files in BEIR's layout. To make them again:
+
+    python -m demo_models.world r2r/demo/world
 """
 
 from __future__ import annotations
 
+import json
 import random
+import sys
 from collections import defaultdict
 from functools import cached_property, lru_cache
+from pathlib import Path
 from typing import NamedTuple
 
-from r2r.demo.grammar import DODGES, FIRST, KINDS, MENTIONS, REGIONS, Attribute
+from demo_models.grammar import DODGES, FIRST, KINDS, MENTIONS, REGIONS, Attribute
 
-# Of the world that ships. A change of what it generates is a change of this number.
+# Of the world that ships. Raise it with every change to what this module generates.
 VERSION = 2
 SEED = 2410
-# Entities whose queries belong to a split, and queries of each.
+# For each split, the number of entities and of queries about each.
 SPLITS = {"train": (500, 4), "dev": (50, 2), "test": (100, 2)}
 # The first queries of the training split, for learning curves.
 FIRST_QUERIES = (100, 200, 500, 1000, 2000)
 PASSAGES = 4
-# How often a fact is hinted at in another passage, an entity is named in passing, a question about it repeated with its
-# name, and a question about a passage's own subject repeated: they decide how much BM25 is fooled.
+# How often another passage hints at a fact, a passage mentions another entity, it then repeats a question about that
+# entity, and it repeats one about its own subject instead. They decide how often BM25 is fooled.
 HINTED, NAMED, ASKED, ASKED_ITSELF = 0.6, 0.5, 0.4, 0.8
 
 
@@ -39,7 +46,8 @@ class Entity(NamedTuple):
 
 
 class Passage(NamedTuple):
-    """`told` and `hinted` map an attribute to its sentence. `subject` is who the passage is about."""
+    """A passage about `subject`. `told` and `hinted` map an attribute's index to the sentence that tells it or hints at
+    it."""
 
     docid: str
     subject: Entity
@@ -49,11 +57,13 @@ class Passage(NamedTuple):
 
     @property
     def shown(self) -> str:
-        """Return what is indexed and ranked: the title, a line break and the text."""
+        """Return the text for the index and the models: the title, a line break and the text."""
         return f"{self.subject.name}\n{self.text}"
 
 
 class Query(NamedTuple):
+    """A question, `text`, about the attribute with the index `attribute` of an entity."""
+
     qid: str
     text: str
     entity: Entity
@@ -61,14 +71,14 @@ class Query(NamedTuple):
 
 
 def grade(query: Query, passage: Passage) -> int:
-    """Return 3 for an answer in full, 2 for one in part, 1 for another fact of the right entity, else 0."""
+    """Return 3 for a full answer, 2 for a partial one, 1 for another passage about the right entity, else 0."""
     if passage.subject.name != query.entity.name:
         return 0
     return 3 if query.attribute in passage.told else 2 if query.attribute in passage.hinted else 1
 
 
 class World:
-    """Entities with `names`, and all that is written about them."""
+    """The entities with `names`, and the passages about them."""
 
     def __init__(self, names: list[str], seed: int):
         self._rng = random.Random(seed)
@@ -76,7 +86,7 @@ class World:
         self._of_kind: dict[int, list[Entity]] = defaultdict(list)
         for entity in self.entities:
             self._of_kind[entity.kind].append(entity)
-        # Passages by whom they are about, and by whom they only name.
+        # Passages by their subject, and by the entity that they only mention.
         self.about: dict[str, list[Passage]] = {}
         self.naming: dict[str, list[Passage]] = defaultdict(list)
         for entity in self.entities:
@@ -87,10 +97,11 @@ class World:
         return [passage for article in self.about.values() for passage in article]
 
     def query(self, rng: random.Random, entity: Entity, attribute: int, qid: str = "") -> Query:
+        """Return a query for an attribute of an entity, in one of its wordings."""
         return Query(qid, rng.choice(entity.attribute(attribute).asks).format(e=entity.name), entity, attribute)
 
     def judged(self, query: Query) -> list[tuple[Passage, int]]:
-        """Return the passages that are about a query's entity or name it, with their grades."""
+        """Return the passages that are about a query's entity or mention it, with their grades."""
         found = [*self.about[query.entity.name], *self.naming[query.entity.name]]
         return [(passage, grade(query, passage)) for passage in found]
 
@@ -99,7 +110,7 @@ class World:
         return Entity(name, kind, tuple(self._rng.choice(one.values) for one in KINDS[kind].attributes))
 
     def _article(self, entity: Entity) -> list[Passage]:
-        """Return the passages about an entity: each fact is told in one, most are hinted at in another."""
+        """Return the passages about an entity. One tells a fact, and mostly another one hints at it."""
         rng, attributes = self._rng, range(len(entity.values))
         places = list(range(PASSAGES))
         told: list[list[int]] = [[] for _ in places]
@@ -120,8 +131,7 @@ class World:
         rng.shuffle(sentences)
         sentences.insert(0, rng.choice(kind.intros).format(e=entity.name, r=rng.choice(REGIONS)))
         other = None
-        # Others are named in passing, and questions about them, or about this entity, are repeated unanswered: whoever
-        # counts words is led astray.
+        # Passages mention other entities and repeat questions unanswered, to mislead a search that counts words.
         if rng.random() < NAMED:
             other = rng.choice([one for one in rng.sample(self._of_kind[entity.kind], 2) if one.name != entity.name])
             asked = self.query(rng, other, rng.randrange(len(other.values))).text
@@ -147,18 +157,19 @@ _KIND_OF = {noun: index for index, kind in enumerate(KINDS) for noun in kind.nou
 
 
 def kind_of(name: str) -> int:
+    """Return the index in `KINDS` of the kind of an entity."""
     return _KIND_OF[name.split()[1]]
 
 
 def names() -> list[str]:
-    """Return all names there are, in an order that never changes: the shipped world has the first."""
+    """Return all possible names in a fixed order. The world that ships has the first of them."""
     every = [f"{first} {noun}" for first in FIRST for noun in _KIND_OF]
     random.Random(SEED).shuffle(every)
     return every
 
 
 class Shipped(NamedTuple):
-    """`queries` by split; no entity is asked about in two splits."""
+    """The world that ships and its queries by split. No entity is asked about in two splits."""
 
     world: World
     queries: dict[str, list[Query]]
@@ -166,7 +177,7 @@ class Shipped(NamedTuple):
 
 @lru_cache(maxsize=1)
 def world() -> Shipped:
-    """Return the world that ships, always the same."""
+    """Return the world that ships, always the same one."""
     wanted = sum(entities for entities, _ in SPLITS.values())
     shipped = World(names()[:wanted], SEED)
     rng, queries, start = random.Random(SEED + 1), {}, 0
@@ -185,3 +196,20 @@ def world() -> Shipped:
     for count in FIRST_QUERIES:
         queries[f"train{count}"] = queries["train"][:count]
     return Shipped(shipped, queries)
+
+
+def write(folder: Path) -> None:
+    """Write the world that ships in BEIR's layout: corpus.jsonl, queries.jsonl and qrels/SPLIT.tsv."""
+    shipped, splits = world()
+    (folder / "qrels").mkdir(parents=True, exist_ok=True)
+    documents = [{"_id": one.docid, "title": one.subject.name, "text": one.text} for one in shipped.passages]
+    asked = [{"_id": one.qid, "text": one.text} for split in SPLITS for one in splits[split]]
+    for name, rows in (("corpus", documents), ("queries", asked)):
+        (folder / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    for split, queries in splits.items():
+        lines = [f"{query.qid}\t{one.docid}\t{grade}\n" for query in queries for one, grade in shipped.judged(query)]
+        (folder / "qrels" / f"{split}.tsv").write_text("query-id\tcorpus-id\tscore\n" + "".join(lines))
+
+
+if __name__ == "__main__":
+    write(Path(sys.argv[1]))

@@ -1,4 +1,4 @@
-"""What the demo's models are before any training: their architecture and their tokenizer.
+"""The demo's models before training: their architecture and their tokenizer.
 
 Does not own what they learn (`lessons.py`) nor how (`train.py`).
 
@@ -8,7 +8,10 @@ Does not own what they learn (`lessons.py`) nor how (`train.py`).
 from __future__ import annotations
 
 import random
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+from demo_models.lessons import JUDGE_WORDS, shown_list, student_example, teacher_example, unseen_world
 
 _VOCABULARY = 2048
 _LENGTH = 16384
@@ -23,13 +26,13 @@ _CHAT_TEMPLATE = """\
 """
 
 
-def new_model(tokenizer, seed: int):
-    """Return a Qwen3 of under two million parameters that has learned nothing."""
+def new_model(tokenizer: Any, seed: int) -> Any:
+    """Return an untrained Qwen3 of under two million parameters."""
     import torch
 
     sizes = {"hidden_size": 128, "intermediate_size": 384, "num_hidden_layers": 6}
     model = qwen3(tokenizer, seed, 0.06, vocab_size=_VOCABULARY, num_attention_heads=4, num_key_value_heads=4, **sizes)
-    # A layer that adds nothing at first does not blur what the others see while they learn.
+    # A layer that adds nothing at first does not disturb the others while they learn.
     with torch.no_grad():
         for layer in model.model.layers:
             layer.self_attn.o_proj.weight.zero_()
@@ -37,14 +40,14 @@ def new_model(tokenizer, seed: int):
     return model
 
 
-def qwen3(tokenizer, seed: int, spread: float, **sizes):
-    """Return a Qwen3 of random weights, whose standard deviation is `spread`; `sizes` are its configuration's."""
+def qwen3(tokenizer: Any, seed: int, spread: float, **sizes: int) -> Any:
+    """Return a Qwen3 with random weights of standard deviation `spread`. `sizes` are fields of `Qwen3Config`."""
     import torch
     from transformers import GenerationConfig, Qwen3Config, Qwen3ForCausalLM
 
     ends = {"eos_token_id": tokenizer.eos_token_id, "pad_token_id": tokenizer.pad_token_id}
     config = Qwen3Config(
-        head_dim=32,  # the smallest that vLLM's attention takes on a CPU
+        head_dim=32,  # the smallest that vLLM's attention allows on a CPU
         max_position_embeddings=_LENGTH,
         rope_parameters={"rope_type": "default", "rope_theta": 10000.0},
         tie_word_embeddings=True,
@@ -60,21 +63,23 @@ def qwen3(tokenizer, seed: int, spread: float, **sizes):
     return model
 
 
-def make_tokenizer():
-    """Return the tokenizer of both models, trained on a world that does not ship, always the same one.
+def make_tokenizer() -> Any:
+    """Return the tokenizer of both models, always the same one.
 
-    It is trained on the prompts and replies of both models too, so that their fixed wording takes few tokens.
+    It is trained on a world that does not ship, and on the prompts and replies of both models, so that their fixed
+    wording takes few tokens.
     """
     return byte_level_bpe(_texts(), _VOCABULARY)
 
 
-def byte_level_bpe(texts: Iterable[str], vocabulary: int):
-    """Return a byte-level BPE trained on the texts. No text is unknown to it, and every letter is one token."""
+def byte_level_bpe(texts: Iterable[str], vocabulary: int) -> Any:
+    """Return a byte-level BPE with `vocabulary` tokens, trained on the texts. It encodes any text; every letter is one
+    token."""
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
     from transformers import PreTrainedTokenizerFast
 
     tokenizer = Tokenizer(models.BPE())
-    # Words keep the space before them and no space is added, so that a reply's first letter is that letter's token.
+    # No space is added before a text, so a reply that begins with a letter begins with that letter's token.
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
     trainer = trainers.BpeTrainer(
@@ -95,9 +100,7 @@ def byte_level_bpe(texts: Iterable[str], vocabulary: int):
     )
 
 
-def _texts():
-    from r2r.demo.lessons import JUDGE_WORDS, shown_list, student_example, teacher_example, unseen_world
-
+def _texts() -> Iterator[str]:
     rng = random.Random(0)
     world = unseen_world(0)
     for name in (entity.name for entity in world.entities):

@@ -1,11 +1,13 @@
-"""The models before any training: deterministic, with labels of one token each.
+"""The models before training: always the same, and each label is one token.
 
-.venv/bin/python -m pytest tests/demo/test_untrained.py
+.venv/bin/python -m pytest tests/demo_models/test_untrained.py
 """
 
 import pytest
+from transformers import AutoTokenizer
 
-from r2r.demo.untrained import make_tokenizer, new_model
+from demo_models.untrained import make_tokenizer, new_model
+from r2r import builtin
 
 LABELS = "ABCDEFGHIJKLMNOPQRST"
 
@@ -19,6 +21,13 @@ def test_made_twice_they_are_the_same(tokenizer):
     assert make_tokenizer().backend_tokenizer.to_str() == tokenizer.backend_tokenizer.to_str()
     first, again = new_model(tokenizer, 1).state_dict(), new_model(tokenizer, 1).state_dict()
     assert all(first[name].equal(again[name]) for name in first)
+
+
+def test_the_tokenizer_that_ships_is_the_one_that_is_made(tokenizer):
+    # A new training then has the same tokens, and its losses can be compared.
+    for role in ("teacher", "student"):
+        shipped = AutoTokenizer.from_pretrained(builtin.model("demo", role))
+        assert shipped.backend_tokenizer.to_str() == tokenizer.backend_tokenizer.to_str()
 
 
 def test_every_label_is_one_token_wherever_it_stands(tokenizer):

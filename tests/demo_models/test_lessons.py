@@ -1,6 +1,6 @@
-"""What the demo's models learn from: whole words judged right, and nothing of the world that ships.
+"""The lessons: weights and marks fit the tokens, reasons are true, and nothing is from the world that ships.
 
-.venv/bin/python -m pytest tests/demo/test_lessons.py
+.venv/bin/python -m pytest tests/demo_models/test_lessons.py
 """
 
 import random
@@ -8,13 +8,13 @@ import re
 
 import pytest
 
-from r2r.demo.lessons import JUDGE_WORDS, STAGES, lesson, shown_list, student_example, teacher_example, unseen_world
-from r2r.demo.truth import ideal
-from r2r.demo.untrained import make_tokenizer
-from r2r.demo.world import world
+from demo_models.lessons import JUDGE_WORDS, PHASES, lesson, shown_list, student_example, teacher_example, unseen_world
+from demo_models.truth import ideal
+from demo_models.untrained import make_tokenizer
+from demo_models.world import world
 from r2r.teacher.parse import parse_reply
 
-KINDS = sorted({kind for stages in STAGES.values() for stage in stages for kind in stage.shares})
+KINDS = sorted({kind for phases in PHASES.values() for phase in phases for kind in phase.shares})
 
 
 @pytest.fixture(scope="module")
@@ -37,7 +37,7 @@ def test_weights_and_marks_fit_the_tokens(tokenizer, kind):
 
 
 @pytest.mark.parametrize("kind", ["same", "spot", "judge", "judge short"])
-def test_what_is_to_be_known_is_what_is_said_next(tokenizer, kind):
+def test_a_mark_is_the_next_judgement(tokenizer, kind):
     words = {tokenizer.encode(word)[0] for word in JUDGE_WORDS}
     rng = random.Random(2)
     for _ in range(20):
@@ -47,7 +47,7 @@ def test_what_is_to_be_known_is_what_is_said_next(tokenizer, kind):
         assert [(place, token) for layer, place, token in one.marks if layer == 5] == said
 
 
-@pytest.mark.parametrize("kind", sorted({kind for stage in STAGES["student"] for kind in stage.shares}))
+@pytest.mark.parametrize("kind", sorted({kind for phase in PHASES["student"] for kind in phase.shares}))
 def test_the_base_never_sees_what_the_student_is_distilled_on(tokenizer, kind):
     query, passages = shown_list(random.Random(5), unseen_world(1), 3)
     message, reply = student_example(query, passages)
