@@ -40,6 +40,11 @@ def end_on_sigterm() -> None:
         signal.signal(signal.SIGTERM, _terminate)
 
 
+def was_terminated() -> bool:
+    """Return whether SIGTERM has reached this process since `end_on_sigterm`."""
+    return signal.getsignal(signal.SIGTERM) is signal.SIG_IGN
+
+
 def _terminate(number: int, frame: object) -> None:
     # A second one must not interrupt the clean-up.
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
