@@ -16,7 +16,7 @@ from typing import NamedTuple
 from r2r import builtin
 from r2r.config import RerankSettings, ServeSettings
 from r2r.errors import BadInput
-from r2r.llm import Reply, open_label_model
+from r2r.llm import Refused, Reply, open_label_model
 from r2r.llm.prompt import chat_ids, fit, load_tokenizer
 from r2r.reasons import check_reasons
 from r2r.replies import Unsound
@@ -112,8 +112,11 @@ class Ranker:
     async def rank(self, query: str, passages: list[str], explain: int = 0) -> Ranked:
         """Rank the passages and explain the first `explain` of them, at most a window.
 
-        Raises BadInput as `check_adapter` does, and Refused if the engine does not take a prompt.
+        Raises BadInput as `check_adapter` does, and Refused if the engine does not take a prompt or the student writes
+        no reasons to explain with.
         """
+        if explain and not form.fields(self.taught.reasoning):
+            raise Refused("explain: the student gives no reasons (reasoning none); leave it out")
         counts: Counter[str] = Counter()
         off = await self.check_adapter()
         windows: list[Window] = []

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from r2r import tables
-from r2r.config import Workers
+from r2r.config import ModelWorkers
 from r2r.datasets.candidates import Candidates, Listed
 from r2r.errors import BadInput
 from r2r.llm import Died
@@ -79,7 +79,7 @@ def run(ray_local, tmp_path):
             lambda size: [Listed(tuple(rows[at : at + size])) for at in range(0, len(rows), size)],
         )
         job = pool.Job("rank", Worker, (tmp_path / "log",), key, version, ("rankings", "rejects"))
-        return pool.run_rows(candidates, job, Workers(in_flight=4, **settings), tmp_path, go_on)
+        return pool.run_rows(candidates, job, ModelWorkers(in_flight=4, **settings), tmp_path, go_on)
 
     return run
 
