@@ -78,9 +78,9 @@ def check_student(student: str, adapter: str | None) -> None:
 class Ranker:
     """A student in a vLLM engine, with or without an adapter.
 
-    student: folder, hub name or demo. adapter: a PEFT folder or a distill stage's folder. settings: a None among them is
-    taken from the adapter's record. `model` is the engine, which the caller closes. Raises BadInput for an adapter that
-    does not exist, or a student without single-token labels.
+    student: folder, hub name or demo. adapter: a PEFT folder or a distill stage's folder. settings: those that are None
+    are taken from the adapter's record. `model` is the engine, which the caller closes. Raises BadInput for an adapter
+    that does not exist, or a student without single-token labels.
     """
 
     def __init__(self, student: str, adapter: str | None, settings: RerankSettings | ServeSettings):

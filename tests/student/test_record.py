@@ -84,14 +84,14 @@ def test_a_setting_that_contradicts_the_record_is_refused(adapter, settings, wro
 
 def test_reasons_before_the_order_are_those_that_were_taught(adapter):
     folder = adapter(order_position="last")
-    with pytest.raises(BadInput, match="reasoning: both: .* was distilled with direct"):
+    with pytest.raises(BadInput, match=r"reasoning: both: .* was distilled with direct"):
         completed(RerankSettings(reasoning="both"), folder)
     with pytest.raises(BadInput, match="mode: generate: writes the order first"):
         completed(RerankSettings(mode="generate"), folder)
 
 
 def test_a_server_may_be_asked_for_reasons_at_any_time(adapter):
-    with pytest.raises(BadInput, match="reasoning: both: .* was distilled with direct"):
+    with pytest.raises(BadInput, match=r"reasoning: both: .* was distilled with direct"):
         completed(ServeSettings(reasoning="both"), adapter())
 
 
@@ -110,7 +110,7 @@ def test_without_a_record_the_defaults_hold(tmp_path, has_adapter):
     assert completed(RerankSettings(), folder) == completed(ServeSettings(), folder) == DEFAULT
     given = RerankSettings(window=10, reasoning="direct", order_position="last", explain=10)
     assert completed(given, folder) == Taught(10, 5, "direct", "last")
-    with pytest.raises(BadInput, match="explain: 3: .* gives no reasons"):
+    with pytest.raises(BadInput, match=r"explain: 3: .* gives no reasons"):
         completed(RerankSettings(reasoning="none", explain=3), folder)
 
 
