@@ -44,9 +44,9 @@ class RowWorker(Protocol):
     async def __call__(self, row: dict[str, Any]) -> tuple[str, dict[str, Any], Mapping[str, Any]] | None:
         """Answer one row. A row that was rejected and is asked again has `attempts`, the number of those made before.
 
-        Returns the table that the answer belongs to, its row there, and counts such as tokens, which the job sums up;
-        None to leave the row unasked. Raises Died if the engine died: the pool then closes this worker and makes
-        another. BadInput ends the job.
+        Returns the table that the answer belongs to, its row there (with `attempts`, if it may be asked again), and
+        counts such as tokens, which the job sums up; None to leave the row unasked. Raises Died if the engine died: the
+        pool then closes this worker and makes another. BadInput ends the job.
         """
         ...
 
