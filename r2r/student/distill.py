@@ -91,6 +91,7 @@ def _work(annotations: str, out: Path, settings: DistillSettings, identity: Iden
     _train(config | {"out": str(out), "checkpoints": str(checkpoints)}, settings, out)
 
     state = checkpoint.load_state(checkpoint.step_folder(checkpoints, settings.steps))
+    assert state["best"] is not None
     best, value = state["best"]
     found = checkpoint.best_folder(checkpoints, best)
     checked = _checked(found, settings)
@@ -102,13 +103,13 @@ def _work(annotations: str, out: Path, settings: DistillSettings, identity: Iden
     tables.write([_step_row(step) for step in steps], out, "steps")
     tokens = sum(step["tokens"] for step in steps)
     positions = sum(step["tokens"] / (1 - step["padding"]) for step in steps)
-    measured = {} if value is None else {"ndcg_before": round(state["before"], 4), "ndcg": round(value, 4)}
+    measured = {"ndcg_before": state["before"], "ndcg": value}
     counts = {
         "left_out": plan["left_out"],
         "unranked": plan["unranked"],
         "held_out": held,
         "best_step": best,
-        **measured,
+        **{name: round(figure, 4) for name, figure in measured.items() if figure is not None},
         "tokens": tokens,
         "padding": round(1 - tokens / positions, 4),
     }
