@@ -14,6 +14,7 @@ import json
 import re
 import sys
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Annotated, Any, NamedTuple
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, create_model
@@ -29,7 +30,7 @@ from pydantic_settings import (
 
 from r2r import __version__, config
 from r2r.errors import BadInput, Stopped, Terminated
-from r2r.workers import end_on_sigterm
+from r2r.workers import end_on_sigterm, was_terminated
 
 _OUT = Field(description="the stage's folder")
 _ADAPTER = Field(None, description="PEFT folder, or distill's; without it the student ranks as it is")
@@ -197,16 +198,15 @@ def main(arguments: list[str] | None = None) -> int:
         _dispatch(sys.argv[1:] if arguments is None else arguments)
     except Stopped as stopped:
         return _told(str(stopped), 3)
-    except Terminated:
-        return _told("terminated; finished work is kept, and the same command goes on", 143)
-    except KeyboardInterrupt:
-        return _told("interrupted; finished work is kept, and the same command goes on", 130)
-    except Exception as error:
+    except (KeyboardInterrupt, Exception) as error:
         behind = list(_causes(error))
+        # Libraries may turn Terminated into an error of their own.
+        if was_terminated() or any(isinstance(one, Terminated) for one in behind):
+            return _told("terminated; finished work is kept, and the same command goes on", 143)
+        if isinstance(error, KeyboardInterrupt):
+            return _told("interrupted; finished work is kept, and the same command goes on", 130)
         if mistake := next((one for one in behind if isinstance(one, BadInput)), None):
             return _told(mistake.args[0], 2)
-        if any(isinstance(one, Terminated) for one in behind):
-            return _told("terminated; finished work is kept, and the same command goes on", 143)
         _told("failed; the workers' own logs are in /tmp/ray/session_latest/logs", 1)
         raise
     return 0
@@ -234,16 +234,15 @@ def _dispatch(words: list[str]) -> None:
 
 def _parse(name: str, command: Command, words: list[str]) -> tuple[_Arguments, config.Section]:
     """Return the arguments and the settings of a command line. Raises BadInput; SystemExit after --help."""
-    where = f"r2r {name}"
     for flag, value in itertools.pairwise(words):
         if value.startswith("{"):
             _check_json(flag, value)
     values = _read(name, command, words)
     own = {key: values.pop(key) for key in command.arguments.model_fields if key in values}
-    given = config.validate(command.arguments, own, where)
+    given = config.validate(command.arguments, own, name)
     if isinstance(given, _Run):
         return given, config.load_run_file(given.file, values)
-    return given, config.validate(command.settings, values, where)
+    return given, config.validate(command.settings, values, name)
 
 
 def _check_json(flag: str, text: str) -> None:
@@ -281,14 +280,16 @@ def _read(name: str, command: Command, words: list[str]) -> dict[str, Any]:
         )()
         variables = EnvSettingsSource(sources)()
     except SettingsError as error:
-        raise BadInput(f"r2r {name}: {_plain(error)}; see r2r {name} --help") from None
+        raise BadInput(f"{name}: {_plain(error)}; see r2r {name} --help") from None
     return config.overridden({key: value for key, value in variables.items() if value != {}}, flags)
 
 
 def _dashed(word: str) -> str:
-    """Return a flag with dashes for underscores, so that --lora_rank is --lora-rank; other words as they are."""
+    """Return a flag as pydantic-settings knows it: --lora-rank for --lora_rank, -k for --k; other words as they are."""
     flag, mark, value = word.partition("=")
-    return flag.replace("_", "-") + mark + value if re.fullmatch(r"--[a-z0-9_.-]+", flag) else word
+    if not re.fullmatch(r"--[a-z0-9_.-]+", flag):
+        return word
+    return (flag[1:] if len(flag) == 3 else flag.replace("_", "-")) + mark + value
 
 
 def _plain(error: Exception) -> str:
@@ -312,3 +313,14 @@ def _causes(error: BaseException) -> Iterator[BaseException]:
 
 def entry() -> None:
     sys.exit(main())
+
+
+def job(name: str, file: str) -> None:
+    """Run the command that a script of `jobs/` is named after, and exit with its status. `pipeline.py` is `run`.
+
+    name: the script's `__name__`. Processes that vLLM spawns import the script once more, under another name: nothing
+    runs there.
+    """
+    if name == "__main__":
+        command = Path(file).stem
+        sys.exit(main(["run" if command == "pipeline" else command, *sys.argv[1:]]))

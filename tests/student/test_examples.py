@@ -1,4 +1,4 @@
-"""Annotations as training examples: the shuffling, the ranks by label, and batches whose replies end together."""
+"""Annotations as training examples: shuffling, the rank of each label, and batches padded on the left."""
 
 import json
 
@@ -44,13 +44,13 @@ def test_labels_ranks_and_reply_agree_under_any_shuffle(tokenizer, seed):
 
 @pytest.mark.parametrize("reasoning", ["none", "direct", "comparison", "both"])
 def test_the_order_may_come_last(tokenizer, reasoning):
-    last = SETTINGS.model_copy(update={"order": "last", "reasoning": reasoning})
-    first = example(tokenizer, ROW, last.model_copy(update={"order": "first"}), 3)
+    last = SETTINGS.model_copy(update={"order_position": "last", "reasoning": reasoning})
+    first = example(tokenizer, ROW, last.model_copy(update={"order_position": "first"}), 3)
     one = example(tokenizer, ROW, last, 3)
     labels = label_ids(tokenizer, "demo")
     reasons, _, order = tokenizer.decode(one.reply[:-1]).rpartition("\n")
     assert order == tokenizer.decode(first.reply[:-1]).partition("\n")[0]
-    # The label of the best is a token of its own there, too.
+    # The label of the best is a single token there, too.
     assert one.reply[one.place] == labels[one.ranks.index(0)] and first.place == 0
     assert one.reply[one.place :] == [*tokenizer.encode(order, add_special_tokens=False), tokenizer.eos_token_id]
     if reasoning != "none":
@@ -66,14 +66,14 @@ def test_the_labels_of_qwen_are_tokens_of_their_own_in_each_place(tokenizer, dat
     file = str(data / "tokenizers/qwen2.5/tokenizer.json")
     qwen = PreTrainedTokenizerFast(tokenizer_file=file, eos_token="<|im_end|>", chat_template=tokenizer.chat_template)
     for seed in range(5):
-        one = example(qwen, ROW, SETTINGS.model_copy(update={"order": order}), seed)
+        one = example(qwen, ROW, SETTINGS.model_copy(update={"order_position": order}), seed)
         assert one.reply[one.place] == label_ids(qwen, "qwen")[one.ranks.index(0)]
         assert qwen.decode(one.reply[one.place :]).startswith(f"{LABELS[one.ranks.index(0)]} > ")
 
 
 def test_ranking_reads_as_far_as_the_first_label(tokenizer):
     for order in ("first", "last"):
-        one = example(tokenizer, ROW, SETTINGS.model_copy(update={"order": order}), 3)
+        one = example(tokenizer, ROW, SETTINGS.model_copy(update={"order_position": order}), 3)
         short = until_order(one)
         assert short.reply == one.reply[: one.place + 1] and short.prompt == one.prompt
         batch, whole = collate([short], 0), collate([one], 0)
@@ -116,7 +116,7 @@ def test_a_batch_ends_together_and_predicts_the_replies(tokenizer):
         ids = batch["input_ids"][place]
         assert batch["targets"][place][longest - len(one.reply) :].tolist() == one.reply
         assert (batch["targets"][place][: longest - len(one.reply)] == -100).all()
-        # Position t of the last `longest` ones predicts target t, so it holds the token before it.
+        # Position t of the last `longest` positions predicts target t, so it holds the token before it.
         predicts = length - longest + int(batch["first"][place])
         assert ids[predicts].item() == one.prompt[-1]
         assert ids[predicts + 1 :].tolist() == one.reply[:-1]
