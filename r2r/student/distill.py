@@ -91,7 +91,8 @@ def _work(annotations: str, out: Path, settings: DistillSettings, identity: Iden
     _train(config | {"out": str(out), "checkpoints": str(checkpoints)}, settings, out)
 
     state = checkpoint.load_state(checkpoint.step_folder(checkpoints, settings.steps))
-    best, value = state["best"]
+    assert state["best"] is not None
+    (best, value), before = state["best"], state["before"]
     found = checkpoint.best_folder(checkpoints, best)
     checked = _checked(found, settings)
     with checkpoint.replacing(out / "adapter") as aside:
@@ -102,7 +103,8 @@ def _work(annotations: str, out: Path, settings: DistillSettings, identity: Iden
     tables.write([_step_row(step) for step in steps], out, "steps")
     tokens = sum(step["tokens"] for step in steps)
     positions = sum(step["tokens"] / (1 - step["padding"]) for step in steps)
-    measured = {} if value is None else {"ndcg_before": round(state["before"], 4), "ndcg": round(value, 4)}
+    # Both are None if no query is held out.
+    measured = {} if before is None else {"ndcg_before": round(before, 4), "ndcg": round(value, 4)}
     counts = {
         "left_out": plan["left_out"],
         "unranked": plan["unranked"],
@@ -112,7 +114,7 @@ def _work(annotations: str, out: Path, settings: DistillSettings, identity: Iden
         "tokens": tokens,
         "padding": round(1 - tokens / positions, 4),
     }
-    _tell(steps, best, value, state["before"], held)
+    _tell(steps, best, value, before, held)
     return Result(
         {"annotations": len(rows), "steps": len(steps)},
         of_files(out / "adapter"),
