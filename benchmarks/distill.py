@@ -126,7 +126,8 @@ def main(given: list[str]) -> None:
     make_student(asked.work / "student", asked.layers, asked.width)
     steps = WARM + asked.steps
     settings = DistillSettings(
-        **{"student": str(asked.work / "student"), "steps": steps, "workers": 1, "batch": asked.batch, "held_out": 0}
+        **{"student": str(asked.work / "student"), "steps": steps, "workers": 1, "batches": 1, "batch": asked.batch},
+        held_out=0,
     )
     rows = make_rows(2 * steps * asked.batch)
     plan = choose(rows, settings)
