@@ -13,6 +13,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from r2r import builtin
 from r2r.config import DistillSettings
 from r2r.errors import BadInput
 from r2r.student import adapter
@@ -278,7 +279,7 @@ def test_deepspeed_compiles_nothing(trained):
 
 def test_layers_that_the_student_lacks_are_named():
     with pytest.raises(BadInput, match=r"lora_targets: wq: no such layer in demo; it has .*, q_proj"):
-        load_model(DistillSettings(student="demo", lora_targets=["q_proj", "wq"]), "cpu")
+        adapter.check_targets(["q_proj", "wq"], builtin.model("demo", "student"), "demo")
 
 
 def test_operations_are_those_that_are_counted(tmp_path):
