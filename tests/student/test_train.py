@@ -60,7 +60,7 @@ JOBS = {
             )
         ),
         *(
-            job(f"{reasoning}, order {order}", reasoning=reasoning, order=order, **ONE_STEP)
+            job(f"{reasoning}, order {order}", reasoning=reasoning, order_position=order, **ONE_STEP)
             for reasoning in ("none", "direct", "comparison", "both")
             for order in ("first", "last")
         ),
