@@ -282,6 +282,7 @@ def test_layers_that_the_student_lacks_are_named():
         adapter.check_targets(["q_proj", "wq"], builtin.model("demo", "student"), "demo")
 
 
+@pytest.mark.slow
 def test_operations_are_those_that_are_counted(tmp_path):
     from torch.utils.flop_counter import FlopCounterMode
     from transformers import Qwen3Config, Qwen3ForCausalLM
