@@ -113,7 +113,7 @@ def _work(annotations: str, out: Path, settings: DistillSettings, identity: Iden
         "tokens": tokens,
         "padding": round(1 - tokens / positions, 4),
     }
-    _tell(steps, best, value, before, held)
+    _tell(steps, best, value, state["before"], held)
     return Result(
         {"annotations": len(rows), "steps": len(steps)},
         of_files(out / "adapter"),
