@@ -369,7 +369,7 @@ def write(work: Path, results: dict) -> None:
 
 
 def ablate(file: str, work: Path, seeds: int, train_queries: str | None, numbers: list[int] | None) -> None:
-    from r2r import datasets, identity
+    from r2r import builtin, datasets, identity
     from r2r.config import load_run_file
 
     settings = load_run_file(file)
@@ -389,8 +389,11 @@ def ablate(file: str, work: Path, seeds: int, train_queries: str | None, numbers
             raise BadInput(f"queries: {number}: {spec} has {len(pool)}; give fewer, or more with --train-queries")
 
     planned = conditions(settings, standard, numbers)
-    sources = (settings.corpus, settings.queries, settings.qrels, spec, settings.train_queries)
-    known = [identity.fingerprint(one) for one in (*sources, settings.distill.student, settings.annotate.teacher)]
+    asked = (settings.queries, spec, settings.train_queries)
+    sources = [(settings.corpus, "corpus"), (settings.qrels, "qrels"), *((one, "queries") for one in asked)]
+    models = [(settings.distill.student, "student"), (settings.annotate.teacher, "teacher")]
+    known = [datasets.fingerprint(*one) for one in sources]
+    known += [identity.fingerprint(builtin.model(*one)) for one in models]
     key = identity.digest([known, settings.model_dump(mode="json", exclude={"out"})])
     work.mkdir(parents=True, exist_ok=True)
     prepare(work, settings, spec)

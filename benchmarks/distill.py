@@ -27,9 +27,9 @@ def make_student(folder: Path, layers: int, width: int) -> None:
     import torch
     from transformers import AutoTokenizer, Qwen3Config, Qwen3ForCausalLM
 
-    from r2r.demo.models import demo_model
+    from r2r import builtin
 
-    tokenizer = AutoTokenizer.from_pretrained(demo_model("student"))
+    tokenizer = AutoTokenizer.from_pretrained(builtin.model("demo", "student"))
     config = Qwen3Config(
         vocab_size=len(tokenizer),
         hidden_size=width,

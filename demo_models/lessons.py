@@ -18,7 +18,7 @@ from functools import lru_cache
 from typing import Any, NamedTuple
 
 from demo_models import truth
-from r2r.demo.world import SPLITS, Entity, Passage, Query, World, grade, names
+from demo_models.world import SPLITS, Entity, Passage, Query, World, grade, names
 from r2r.llm.prompt import chat_ids
 from r2r.student import prompt as student
 from r2r.teacher import prompt as teacher

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from r2r.demo.world import Passage, Query, grade
+from demo_models.world import Passage, Query, grade
 
 # How a comparison describes a neighbour, by the neighbour's grade.
 NEIGHBOUR = {3: "tells it", 2: "hints at it", 1: "leaves it open", 0: "is about something else"}

@@ -6,8 +6,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from r2r import cli, config, tables
-from r2r.demo.models import demo_model
+from r2r import builtin, cli, config, tables
 from r2r.errors import BadInput, Stopped
 
 _DISTILL = ["--annotations", "none", "--student", "demo", "--out", "OUT"]
@@ -112,7 +111,7 @@ def test_an_adapter_for_another_model_is_named(mistake, tmp_path):
     from peft import LoraConfig, get_peft_model
     from transformers import AutoConfig, AutoModelForCausalLM
 
-    other = AutoConfig.from_pretrained(demo_model("student"), hidden_size=32)
+    other = AutoConfig.from_pretrained(builtin.model("demo", "student"), hidden_size=32)
     model = get_peft_model(AutoModelForCausalLM.from_config(other), LoraConfig(r=2, target_modules=["q_proj"]))
     model.save_pretrained(tmp_path / "adapter")
     row = {"qid": "1", "query": "q", "docids": ["a"], "texts": ["x"], "scores": [1.0]}

@@ -249,3 +249,17 @@ def test_a_place_that_is_a_file_is_told(tmp_path, monkeypatch):
     (tmp_path / "run").write_text("")
     with pytest.raises(BadInput, match=r"out: run/index: .*run is a file"):
         plan(stubbed(RunFile(**BASE)))
+
+
+def test_the_manifest_says_what_went_in_and_came_out(finished, capsys):
+    manifest = json.loads((finished / "index" / "manifest.json").read_text())
+    assert manifest["stage"] == "index" and manifest["rows"] == {"rows": 1} and manifest["files"] == {"run.txt": 64}
+    assert manifest["settings"]["shards"] == 4 and manifest["what"]["shards"] == 4 and "workers" not in manifest["what"]
+    assert manifest["inputs"]["corpus"]["source"] == "demo" and "ray" in manifest["versions"]
+    run(stubbed(RunFile(**BASE))[0])
+    assert "index: done already" in capsys.readouterr().out
+
+
+def test_a_broken_manifest_is_none(finished):
+    (finished / "evaluate" / "manifest.json").write_text('{"stage": "eval')
+    assert runs_again(RunFile(**BASE)) == ["evaluate"]

@@ -1,14 +1,10 @@
 """Tables on disk: columns, atomic writing, run files, and manifests that know whether a stage is done."""
 
-import json
-
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from r2r import identity, tables
-from r2r import stage as stages
-from r2r.config import IndexSettings
+from r2r import tables
 from r2r.errors import BadInput
 
 ROW = {"qid": "1", "query": "q", "docids": ["a", "b"], "texts": ["x", "y"], "scores": [2.0, 1.0]}
@@ -79,70 +75,3 @@ def test_white_space_in_ids_does_not_break_a_run_file(tmp_path):
         "a%20b/c",
         "tab%09and%0Aline",
     ]
-
-
-@pytest.fixture
-def finished(tmp_path):
-    """A corpus file, and a function that opens a stage over it."""
-    corpus = tmp_path / "corpus.jsonl"
-    corpus.write_text("{}")
-
-    def stage(settings=None):
-        return stages.Stage("index", tmp_path / "out", {"corpus": f"beir:{corpus}"}, settings or IndexSettings())
-
-    first = stage()
-    assert not first.done
-    tables.write_text("x", tmp_path / "out" / "run.txt")
-    first.finish({"documents": 1}, ["run.txt"], tokens=7)
-    return stage
-
-
-def test_a_finished_stage_is_done(finished, tmp_path, capsys):
-    assert finished().done
-    assert "index: done already" in capsys.readouterr().out
-    manifest = json.loads((tmp_path / "out" / "manifest.json").read_text())
-    assert manifest["rows"] == {"documents": 1} and manifest["tokens"] == 7
-    assert manifest["settings"]["shards"] == 4 and "ray" in manifest["versions"] and manifest["seconds"] >= 0
-
-
-def test_a_submitted_job_may_not_write_into_its_own_folder(monkeypatch, tmp_path):
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("RAY_JOB_CONFIG_JSON_ENV_VAR", "{}")
-    with pytest.raises(BadInput, match="out: runs/x: a submitted job"):
-        stages.Stage("index", "runs/x", {}, IndexSettings())
-    assert not stages.Stage("index", tmp_path / "x", {}, IndexSettings()).done
-
-
-def test_another_setting_undoes_it(finished, tmp_path):
-    assert not finished(IndexSettings(shards=2)).done
-    assert not (tmp_path / "out" / "manifest.json").exists()
-
-
-def test_another_content_undoes_it(finished, tmp_path):
-    (tmp_path / "corpus.jsonl").write_text("{ }")
-    assert not finished().done
-
-
-def test_a_lost_result_undoes_it(finished, tmp_path):
-    (tmp_path / "out" / "run.txt").unlink()
-    assert not finished().done
-
-
-def test_a_broken_manifest_undoes_it(finished, tmp_path):
-    (tmp_path / "out" / "manifest.json").write_text('{"stage": "ind')
-    assert not finished().done
-
-
-def test_a_stage_folder_is_known_by_its_manifest(finished, tmp_path):
-    before = identity.fingerprint(str(tmp_path / "out"))
-    (tmp_path / "out" / "scratch").write_text("x")
-    assert identity.fingerprint(str(tmp_path / "out")) == before
-    (tmp_path / "out" / "manifest.json").write_text("{}")
-    assert identity.fingerprint(str(tmp_path / "out")) != before
-
-
-def test_a_split_is_part_of_what_an_input_is(tmp_path):
-    (tmp_path / "corpus.jsonl").write_text("{}")
-    assert identity.fingerprint(f"beir:{tmp_path}#train") != identity.fingerprint(f"beir:{tmp_path}#test")
-    assert identity.fingerprint("demo#train") != identity.fingerprint("demo") != identity.fingerprint("some/model")
-    assert identity.fingerprint("some/model") == "some/model"

@@ -14,10 +14,9 @@ import os
 import tempfile
 from pathlib import Path
 
-from demo_models import untrained
-from r2r.demo import grammar
-from r2r.demo import world as worlds
-from r2r.demo.world import world
+from demo_models import grammar, untrained
+from demo_models import world as worlds
+from demo_models.world import world
 
 # The weights' standard deviation: large enough that the replies depend on the passages.
 _SPREAD = 0.1

@@ -1,21 +1,29 @@
-"""Where corpora, queries, qrels, candidate lists and recorded annotations come from: one string says it.
+"""Dataset strings: one string names a corpus, queries, qrels, candidates or annotations; these functions read it.
 
-    beir:DIR[#SPLIT]     a folder in BEIR's layout; the split says which queries and qrels (default: test)
-    msmarco:DIR[#SPLIT]  MS MARCO's passages as Microsoft publishes them; splits such as train, dev.small, dl19
-    irds:ID              anything that ir_datasets knows, such as irds:beir/fiqa/test
-    bright:TASK          a task of BRIGHT, such as bright:biology, with its exclusion lists
-    jsonl:FILE[#NAMES]   one JSON object a line; NAMES says which fields to read, such as #docid=id,text=contents,
-                         where they are not called docid, title, text (corpus), qid, query (queries), relevance (qrels)
-    parquet:PATH[#NAMES] a Parquet file or a folder of them, with NAMES likewise
-    demo[#SPLIT]         the built-in world: test, dev, train, and the first queries of train as train500 and so on
-    rankgpt:FILE         candidates in RankGPT's JSON
-    teacher:FILE         annotations in the JSONL of Reason-to-Rank's authors
-    PATH                 qrels: a TREC file; candidates, annotations: a stage's folder
+A collection has a corpus, queries and qrels:
 
-All down to demo give a corpus, queries and qrels. DIR, FILE and PATH lie on this disk or on any file system that
-pyarrow opens (s3://, gs://, hdfs://, file://); text files may be gzipped (.gz).
+    beir:DIR[#SPLIT]      a folder in BEIR's layout; SPLIT (default: test) selects the qrels and the queries they judge
+    msmarco:DIR[#SPLIT]   MS MARCO's passage files as published; SPLIT is train, dev.small, dl19, ...
+    irds:ID               an ID of ir_datasets, such as irds:beir/fiqa/test
+    bright:TASK           a task of BRIGHT, such as bright:biology; its excluded documents stay out of the rankings
+    jsonl:FILE[#FIELDS]   one JSON object per line
+    parquet:PATH[#FIELDS] a Parquet file or a folder of them
+    demo[#SPLIT]          the built-in world; SPLIT is test (default), dev, train or train500 (the first 500 of train)
 
-Owns what these strings mean; each scheme's format is a file beside this one. Knows no stage.
+Single inputs:
+
+    PATH                  qrels: a TREC qrels file; candidates and annotations: the folder of the stage that wrote them
+    rankgpt:FILE          candidates in RankGPT's JSON
+    teacher:FILE          annotations in the JSONL that the authors of Reason-to-Rank published
+    replies:FILE          recorded listwise replies of other rerankers, as a teacher for given candidates
+
+FIELDS say what your files call our fields, as in jsonl:docs.jsonl#docid=id,text=contents. Our fields are docid, title
+(optional) and text in a corpus; qid and query in queries; qid, docid and relevance in qrels.
+
+A DIR, FILE or PATH is local, or on a file system that pyarrow opens: s3://, gs://, hdfs://, file://. A stage's folder
+must be local. Text files may be gzipped (.gz).
+
+Owns what these strings mean. Does not own the formats: each scheme has its module in this folder. Knows no stage.
 
     read_queries("beir:scifact#test").num_rows
 """
@@ -24,9 +32,12 @@ from __future__ import annotations
 
 import importlib
 import re
+from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING
 
+from r2r import builtin, identity, tables
+from r2r.datasets.files import open_file
 from r2r.errors import BadInput
 
 if TYPE_CHECKING:
@@ -35,77 +46,131 @@ if TYPE_CHECKING:
     from r2r.datasets.candidates import Candidates
     from r2r.datasets.documents import Part
 
-_COLLECTIONS = ("beir", "msmarco", "irds", "bright", "jsonl", "parquet", "demo")
+_COLLECTIONS = ("beir", "msmarco", "irds", "bright", "jsonl", "parquet")
+# Kind of input -> its schemes, and what a plain path means ("" where a plain path is a mistake).
+_KINDS: dict[str, tuple[tuple[str, ...], str]] = {
+    "corpus": (_COLLECTIONS, ""),
+    "queries": (_COLLECTIONS, ""),
+    "qrels": (_COLLECTIONS, "a TREC qrels file"),
+    "candidates": (("rankgpt",), "a stage's folder"),
+    "annotations": (("teacher",), "a stage's folder"),
+}
+# Schemes with one folder for several kinds of input. Their modules have files(source, fragment, kind).
+_FOLDERS = ("beir", "msmarco")
 
 
 def corpus_parts(spec: str, parts: int) -> list[Part]:
-    """Cut a corpus into `parts` that workers read apart, always the same ones for the same corpus."""
-    scheme, source, fragment = _parse(spec, "corpus", _COLLECTIONS)
+    """Cut a corpus into `parts` that workers read independently. The same corpus gives the same parts."""
+    scheme, source, fragment = _parse(spec, "corpus")
     return _collection(scheme).corpus(source, fragment, parts)
 
 
 def read_queries(spec: str) -> pa.Table:
-    """Return the queries (qid, query), in the order of the source."""
-    scheme, source, fragment = _parse(spec, "queries", _COLLECTIONS)
+    """Return the queries (qid, query) in the source's order. Raises BadInput if there is none, or a qid repeats."""
+    scheme, source, fragment = _parse(spec, "queries")
     return _table(_collection(scheme).queries(source, fragment), "queries")
 
 
 def read_qrels(spec: str) -> pa.Table:
-    """Return the judgements (qid, docid, relevance)."""
+    """Return the judgements (qid, docid, relevance). Raises BadInput for one that cannot be read."""
     from r2r.datasets import trec
 
-    scheme, source, fragment = _parse(spec, "qrels", (*_COLLECTIONS, ""), plain="a TREC qrels file")
+    scheme, source, fragment = _parse(spec, "qrels")
     return _table(_collection(scheme).qrels(source, fragment) if scheme else trec.qrels(source), "qrels")
 
 
 def read_excluded(spec: str) -> dict[str, set[str]]:
-    """Return qid -> docids that the rules of a collection take out of that query's ranking, before it is cut to k.
+    """Return qid -> docids that the collection excludes from that query's ranking, before the cut to the top k.
 
-    Only BRIGHT has such rules; for any other collection there are none.
+    Only BRIGHT excludes documents. Other collections return {}.
     """
-    scheme, source, _ = _parse(spec, "queries", _COLLECTIONS)
+    scheme, source, _ = _parse(spec, "queries")
     collection = _collection(scheme)
     return collection.excluded(source) if hasattr(collection, "excluded") else {}
 
 
 def open_candidates(spec: str) -> Candidates:
-    """Return the candidates' qids, and a way to read their rows in parts. Raises BadInput, naming the row, where a qid
-    comes twice; a part does so for an unsound row."""
+    """Return the qids of the candidates, and a way to read their rows in parts.
+
+    Raises BadInput, with the row, for a qid that repeats. Reading a part raises it for an unsound row.
+    """
     from r2r.datasets import candidates
 
-    scheme, source, _ = _parse(spec, "candidates", ("rankgpt", ""), plain="a stage's folder")
+    scheme, source, _ = _parse(spec, "candidates")
     return candidates.of_rankgpt(source) if scheme else candidates.of_stage(source)
 
 
 def read_candidates(spec: str) -> pa.Table:
-    """Return all candidates, one row a query; each has at least one. Raises BadInput naming file and row."""
+    """Return all candidates, one row per query, each with at least one document. Raises BadInput with file and row."""
     found = open_candidates(spec)
     return _table([row for part in found.parts(len(found.qids)) for _, row in part.read()], "candidates")
 
 
 def read_annotations(spec: str) -> tuple[list[dict], list[dict]]:
-    """Return the rows of annotations, and those of rejects. Positions in `ranking` count from 1, best first."""
-    from r2r import tables
+    """Return the rows of annotations and the rows of rejects. `ranking` holds positions from 1, best first."""
     from r2r.datasets import teacher
 
-    scheme, source, _ = _parse(spec, "annotations", ("teacher", ""), plain="a stage's folder")
+    scheme, source, _ = _parse(spec, "annotations")
     if scheme == "teacher":
         return teacher.annotations(source)
     rejects = tables.read(source, "rejects").to_pylist() if tables.path(source, "rejects").is_dir() else []
     return tables.read(source, "annotations").to_pylist(), rejects
 
 
-def _parse(spec: str, what: str, schemes: tuple[str, ...], plain: str = "") -> tuple[str, str, str]:
-    """Return scheme, source and fragment of a dataset string; the scheme of a plain path is empty.
+def read_replies(teacher: str, candidates: str, passages: int) -> tuple[list[dict], list[dict]]:
+    """Return annotations and rejects made of recorded listwise replies, `replies:FILE`, about candidates.
 
-    `plain` says what a plain path means for `what`; without it, a plain path is a mistake.
+    A reply numbers the first `passages` candidates of its query, unless its line says how many it was shown.
     """
-    if "demo" in schemes and (found := re.fullmatch(r"demo(?:#(.*))?", spec)):
-        return "demo", "", found[1] or ""
+    from r2r.datasets import replies
+
+    found = open_candidates(candidates)
+    rows = (row for part in found.parts(256) for _, row in part.read())
+    return replies.annotations(teacher.removeprefix("replies:"), rows, passages)
+
+
+def check(spec: str, what: str) -> None:
+    """Raise BadInput if the corpus, queries or qrels are not there. Reads no more than it must, downloads nothing."""
+    scheme, source, fragment = _parse(spec, what)
+    if scheme in _FOLDERS:
+        _collection(scheme).files(source, fragment, what)
+    elif scheme == "irds":
+        _collection(scheme).dataset(source, "docs" if what == "corpus" else what, fragment)
+    elif scheme == "parquet":
+        _collection(scheme).files(source)
+    elif scheme in ("jsonl", ""):
+        open_file(source).close()
+
+
+def fingerprint(spec: str, what: str) -> str:
+    """Return what identifies an input: its content where it is local, else its name.
+
+    `what` is the kind of input: corpus, queries, qrels, candidates or annotations. Only the files that this kind
+    reads count, so a new qrels split in a BEIR folder leaves the corpus as it is. Raises BadInput if one is missing.
+    """
+    scheme, source, fragment = _parse(spec, what)
+    if scheme in _FOLDERS:
+        files = _collection(scheme).files(source, fragment, what)
+        return "sha256:" + identity.digest([identity.fingerprint(file) for file in files])
+    if not scheme and what in ("candidates", "annotations"):
+        return identity.finished(Path(source)) or tables.content_of(source, what)
+    return identity.fingerprint(spec)
+
+
+def _parse(spec: str, what: str) -> tuple[str, str, str]:
+    """Return scheme, source and fragment of a dataset string.
+
+    The scheme of a plain path is "". A built-in collection is a folder in BEIR's layout.
+    """
+    schemes, plain = _KINDS[what]
+    builtins = tuple(builtin.COLLECTIONS) if schemes is _COLLECTIONS else ()
+    name, _, fragment = spec.partition("#")
+    if name in builtins:
+        return "beir", str(builtin.COLLECTIONS[name]), fragment
     found = re.match(r"([a-z0-9_]+):", spec)
     scheme, rest = (found[1], spec[found.end() :]) if found else ("", spec)
-    if scheme not in schemes or scheme == "demo":
-        known = ["demo" if name == "demo" else f"{name}:" for name in schemes if name] + [plain] * bool(plain)
+    if scheme not in schemes and (scheme or not plain):
+        known = [*(f"{name}:" for name in schemes), *builtins, *[plain] * bool(plain)]
         wrong = f"unknown scheme {scheme}:" if scheme else "a plain path"
         raise BadInput(f"{spec}: {wrong} for {what}; known here: {', '.join(known)}")
     source, _, fragment = rest.partition("#") if scheme else (rest, "", "")
@@ -115,13 +180,11 @@ def _parse(spec: str, what: str, schemes: tuple[str, ...], plain: str = "") -> t
 
 
 def _collection(scheme: str) -> ModuleType:
-    """Return the file of a scheme that has corpus(source, fragment, parts), queries and qrels(source, fragment)."""
+    """Return the module of a scheme: corpus(source, fragment, parts), queries and qrels(source, fragment)."""
     return importlib.import_module(f"r2r.datasets.{scheme}")
 
 
 def _table(rows: list[dict], name: str) -> pa.Table:
     import pyarrow as pa
 
-    from r2r.tables import SCHEMAS
-
-    return pa.Table.from_pylist(rows, schema=SCHEMAS[name])
+    return pa.Table.from_pylist(rows, schema=tables.SCHEMAS[name])

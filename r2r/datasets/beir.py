@@ -1,6 +1,6 @@
-"""BEIR's layout: DIR/corpus.jsonl, DIR/queries.jsonl and DIR/qrels/SPLIT.tsv, each of them also as .gz.
+"""BEIR's layout: DIR/corpus.jsonl, DIR/queries.jsonl and DIR/qrels/SPLIT.tsv. Each file may be gzipped (.gz).
 
-Owns that layout. Does not own what is done with a duplicate document: the index finds those.
+Owns that layout. Does not own duplicate documents: the index finds them.
 
     queries("scifact", "test")
 """
@@ -27,7 +27,7 @@ def _document(line: bytes) -> Document:
 
 
 def queries(folder: str, wanted: str) -> list[dict]:
-    """Return the queries judged in the split `wanted` (default: test); all of them where the folder has no qrels."""
+    """Return the queries judged in the split `wanted` (default: test), or all queries if the folder has no qrels."""
     lines = Lines(_find(folder, "queries.jsonl"), _query)
     found = unique_queries(lines, lines.file)
     if names(within(folder, "qrels")) is None:
@@ -43,16 +43,8 @@ def _query(line: bytes) -> dict:
 
 
 def qrels(folder: str, wanted: str) -> list[dict]:
-    """Return the judgements of a split: tab-separated lines of query-id, corpus-id, score, after a header."""
-    wanted = wanted or "test"
-    if names(folder) is None:
-        raise BadInput(f"{folder}: no such folder; expected corpus.jsonl, queries.jsonl and qrels/{wanted}.tsv in it")
-    file = find(within(folder, "qrels"), f"{wanted}.tsv")
-    if file is None:
-        splits = {name.split(".tsv")[0] for name in names(within(folder, "qrels")) or [] if ".tsv" in name}
-        known = f"; it has {', '.join(f'#{name}' for name in sorted(splits))}" if splits else ""
-        raise BadInput(f"{folder}: has no qrels/{wanted}.tsv for the split #{wanted}{known}")
-    return [row for _, row in Lines(file, _judgement).read() if row]
+    """Return the judgements of a split. Lines are query-id, corpus-id, score, separated by tabs, after a header."""
+    return [row for _, row in Lines(_qrels_file(folder, wanted), _judgement).read() if row]
 
 
 def _judgement(line: bytes) -> dict | None:
@@ -62,6 +54,26 @@ def _judgement(line: bytes) -> dict | None:
     if len(columns) != 3:
         raise ValueError(f"has {len(columns)} columns; expected query-id, corpus-id and score, separated by tabs")
     return judgement(*columns)
+
+
+def files(folder: str, wanted: str, kind: str) -> list[str]:
+    """Return the files that `kind` reads: corpus, queries (with the qrels that select them) or qrels."""
+    if kind == "corpus":
+        return [_find(folder, "corpus.jsonl")]
+    asked = [_find(folder, "queries.jsonl")] if kind == "queries" else []
+    return asked if asked and names(within(folder, "qrels")) is None else [*asked, _qrels_file(folder, wanted)]
+
+
+def _qrels_file(folder: str, wanted: str) -> str:
+    wanted = wanted or "test"
+    if names(folder) is None:
+        raise BadInput(f"{folder}: no such folder; expected corpus.jsonl, queries.jsonl and qrels/{wanted}.tsv in it")
+    file = find(within(folder, "qrels"), f"{wanted}.tsv")
+    if file is None:
+        splits = {name.split(".tsv")[0] for name in names(within(folder, "qrels")) or [] if ".tsv" in name}
+        known = f"; it has {', '.join(f'#{name}' for name in sorted(splits))}" if splits else ""
+        raise BadInput(f"{folder}: has no qrels/{wanted}.tsv for the split #{wanted}{known}")
+    return file
 
 
 def _find(folder: str, name: str) -> str:

@@ -1,8 +1,8 @@
-"""BRIGHT's tasks, from the Hugging Face hub's xlangai/BRIGHT or a copy of it on disk.
+"""BRIGHT's tasks, from xlangai/BRIGHT on the Hugging Face hub, or from a copy in the folder BRIGHT_DIR.
 
-Owns its layout (documents/TASK-*.parquet with id and content; examples/TASK-*.parquet with id, query, gold_ids and
-excluded_ids) and its rule: what a query excludes is no part of that query's ranking. BRIGHT's long documents are
-another collection: irds:bright/TASK-long. Does not own taking the excluded documents out: retrieval does.
+Owns its layout: documents/TASK-*.parquet with id and content; examples/TASK-*.parquet with id, query, gold_ids and
+excluded_ids. A query's excluded documents must not be in its ranking: this module lists them, retrieval removes them.
+BRIGHT's long documents are another collection: irds:bright/TASK-long.
 
     excluded("leetcode")
 """
@@ -31,28 +31,30 @@ _TASKS = (
 
 
 def corpus(task: str, fragment: str, parts: int) -> list[Part]:
+    """Return the documents of a task in parts. Raises BadInput for an unknown task, and for files that are missing."""
     columns = {"docid": "id", "title": "title", "text": "content"}
     return parquet.split(_files("documents", task, fragment), columns, parts, parquet.document_row)
 
 
 def queries(task: str, fragment: str) -> list[dict]:
+    """Return the queries of a task."""
     files = _files("examples", task, fragment)
     (rows,) = parquet.split(files, {"qid": "id", "query": "query"}, 1, parquet.query_row)
     return unique_queries(rows, files[0])
 
 
 def qrels(task: str, fragment: str) -> list[dict]:
-    """Return the gold documents of every query, each with relevance 1."""
+    """Return the gold documents of each query, with relevance 1."""
     return [judgement(qid, docid, 1) for qid, docids in _lists(task, "gold_ids", fragment) for docid in docids]
 
 
 def excluded(task: str) -> dict[str, set[str]]:
-    """Return qid -> docids that are no part of the query's ranking; only for queries that exclude some."""
+    """Return qid -> docids that must not be in the query's ranking. Queries that exclude none are left out."""
     return {qid: set(docids) for qid, docids in _lists(task, "excluded_ids") if docids}
 
 
 def _lists(task: str, column: str, fragment: str = "") -> list[tuple[str, list[str]]]:
-    """Return every qid with the different docids of a column; "N/A" stands in it for none."""
+    """Return each qid with the distinct docids of a column. BRIGHT writes "N/A" for none."""
     (rows,) = parquet.split(_files("examples", task, fragment), {"qid": "id", "docids": column}, 1, _list)
     return [row for _, row in rows.read()]
 
@@ -81,12 +83,12 @@ def _files(kind: str, task: str, fragment: str) -> list[str]:
 
 
 def _download(pattern: str) -> tuple[str, str]:
-    """Return the folder of the hub's cache that has, or now got, these files; and why it may lack them."""
+    """Download files from the hub. Return the folder of its cache, and what went wrong ("" if nothing did)."""
     from huggingface_hub import constants, snapshot_download
 
     try:
         return snapshot_download(_HUB, repo_type="dataset", allow_patterns=pattern), ""
     except Exception as error:
-        # Many kinds: no network, no such revision, a full disk. None of them is this program's.
+        # Any kind of error, because only the hub's client runs here: no network, no such revision, a full disk.
         lines = str(error).splitlines() or [type(error).__name__]
         return constants.HF_HUB_CACHE, f" (the hub cannot be read: {lines[0][:200]})"

@@ -1,6 +1,6 @@
-"""Candidate lists in parts, so that no process ever holds all of them: a stage's folder, or RankGPT's JSON.
+"""Candidate lists in parts, so that no process holds them all: from a stage's folder, or from RankGPT's JSON.
 
-Owns the cutting and what makes a row sound. Does not own either format: `parquet.py` and `rankgpt.py` read the rows.
+Owns the cut into parts and the checks of a row. Does not own the formats: `parquet.py` and `rankgpt.py` read the rows.
 
     parts = of_stage("runs/scifact/retrieve").parts(64)
 """
@@ -21,7 +21,7 @@ _COLUMNS = {name: name for name in tables.SCHEMAS["candidates"].names}
 
 @dataclass(frozen=True)
 class Listed:
-    """A part whose rows were read already."""
+    """A part whose rows are in memory."""
 
     rows: tuple[dict, ...]
     unit: ClassVar[str] = "row"
@@ -38,14 +38,14 @@ class Listed:
 
 
 class Candidates(NamedTuple):
-    """`qids` in the order of the rows; `parts(rows)` cuts them into parts of about so many, for workers to read."""
+    """`qids` are in the order of the rows. `parts(n)` cuts the rows into parts of about n, for workers to read."""
 
     qids: list[str]
     parts: Callable[[int], list[Part]]
 
 
 def of_rankgpt(file: str) -> Candidates:
-    """Return the candidates of a RankGPT file, which is read here: as one JSON text it can only be read whole."""
+    """Return the candidates of a RankGPT file. Reads it whole, because it may be one JSON text."""
     found = rankgpt.candidates(file)
     return Candidates(
         [row["qid"] for row in found],
@@ -54,7 +54,10 @@ def of_rankgpt(file: str) -> Candidates:
 
 
 def of_stage(folder: str) -> Candidates:
-    """Return the candidates of a stage's folder, of which only the qids are read here."""
+    """Return the candidates of a stage's folder. Reads only the qids; workers read the rest.
+
+    Raises BadInput for a qid that is no text, is empty or repeats, and for a table without rows.
+    """
     where = tables.path(folder, "candidates")
     files = [str(file) for file in tables.files(folder, "candidates")]
     (column,) = parquet.split(files, {"qid": "qid"}, 1, _qid)

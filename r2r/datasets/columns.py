@@ -1,6 +1,6 @@
-"""Columns that a user names: `#docid=id,text=contents` says which field of a collection's own is which of ours.
+"""Field names that a user gives: `#docid=id,text=contents` maps our fields to those of the collection.
 
-Owns those names, and turning a record into a document, a query or a judgement. Does not own where records come from.
+Owns these names, and turns a record into a document, a query or a judgement. Does not read the records.
 
     document_of({"id": "d1", "contents": "x"}, columns("docid=id,text=contents", "corpus"))
 """
@@ -17,9 +17,9 @@ from r2r.tables import SCHEMAS
 
 
 def columns(fragment: str, table: str) -> dict[str, str]:
-    """Return our column -> theirs, for all columns of a table. Raises BadInput for a fragment that names no such.
+    """Return our column -> theirs, for each column of a table. Raises BadInput for a fragment with an unknown column.
 
-    A title that the fragment does not name may be missing from the records; every other column is needed.
+    Records may lack a title, unless the fragment names it. They must have every other column.
     """
     ours = SCHEMAS[table].names
     found = {name: name for name in ours}
@@ -33,7 +33,7 @@ def columns(fragment: str, table: str) -> dict[str, str]:
 
 
 def missing(names: dict[str, str], there: Iterable[str]) -> str:
-    """Return what is wrong with records that have the fields `there`; nothing where all that is needed is there."""
+    """Return what is wrong with records that have the fields `there`; "" if they have all that `names` needs."""
     there = list(there)
     for name, theirs in names.items():
         if theirs not in there and (name, theirs) != ("title", "title"):
@@ -43,6 +43,7 @@ def missing(names: dict[str, str], there: Iterable[str]) -> str:
 
 
 def document_of(record: dict, names: dict[str, str], repaired: bool = False) -> Document:
+    """Return the document in a record. Like the two below, raises ValueError for a record that is not sound."""
     _check(record, names)
     return document(record[names["docid"]], record.get(names["title"]), record[names["text"]], repaired)
 

@@ -1,6 +1,6 @@
-"""A document as every collection gives it, and the checks that hold for all of them.
+"""A document as every collection returns it, and the checks that all collections share.
 
-Owns what makes a document sound: an id, and text that is valid Unicode. Does not own files or formats.
+Owns what a sound document is: it has an id, and its text is valid Unicode. Does not own files or formats.
 
     document("d1", "A title", "The text.")
 """
@@ -8,33 +8,37 @@ Owns what makes a document sound: an id, and text that is valid Unicode. Does no
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any, NamedTuple, Protocol
+from typing import Any, ClassVar, NamedTuple, Protocol
 
 
 class Document(NamedTuple):
     docid: str
     title: str
     text: str
-    repaired: bool  # whether characters that are not valid Unicode were replaced by U+FFFD
+    repaired: bool  # whether U+FFFD replaced characters that are not valid Unicode
 
 
 class Part(Protocol):
-    """A part of a corpus, which one worker reads."""
+    """A part of a corpus or of a table, which one worker reads."""
 
-    size: int | None  # how far the positions below go, from the first document's; None where not known beforehand
-    unit: str  # what a position counts: "B" for bytes, else "document"
+    unit: ClassVar[str]  # what a position counts: "B" for bytes, "document" or "row"
 
-    def read(self) -> Iterator[tuple[int, Document]]:
-        """Yield each document with its position in the source."""
+    @property
+    def size(self) -> int | None:
+        """Units from the start of the part to its end; None if not known before it is read."""
+        ...
+
+    def read(self) -> Iterator[tuple[int, Any]]:
+        """Yield each document or row with its position in the source."""
         ...
 
     def place(self, at: int) -> str:
-        """Return a position as a person would look it up, such as FILE:LINE."""
+        """Return where a person finds a position, such as FILE:LINE."""
         ...
 
 
 def document(docid: Any, title: Any, text: Any, repaired: bool = False) -> Document:
-    """Check the parts of a document. Raises ValueError with what is wrong and what would be right."""
+    """Check and return a document. Raises ValueError with what is wrong and what would be right."""
     docid, first = clean(as_id(docid, "document"))
     title, second = clean(as_text(title, "title"))
     text, third = clean(as_text(text, "text"))
@@ -42,7 +46,7 @@ def document(docid: Any, title: Any, text: Any, repaired: bool = False) -> Docum
 
 
 def as_id(value: Any, what: str) -> str:
-    """Return an id as text; numbers are ids too. Raises ValueError where it is missing or empty."""
+    """Return an id as text; whole numbers are ids too. Raises ValueError for a missing or empty id."""
     if isinstance(value, int) and not isinstance(value, bool):
         return str(value)
     if not isinstance(value, str) or not value.strip():
@@ -52,6 +56,7 @@ def as_id(value: Any, what: str) -> str:
 
 
 def as_text(value: Any, what: str) -> str:
+    """Return a text, "" for None. Raises ValueError for any other type."""
     if value is None:
         return ""
     if not isinstance(value, str):
@@ -60,7 +65,7 @@ def as_text(value: Any, what: str) -> str:
 
 
 def clean(text: str) -> tuple[str, bool]:
-    """Replace surrogates that stand alone, which JSON can hold and UTF-8 cannot."""
+    """Return the text with U+FFFD for lone surrogates (JSON can hold them, UTF-8 cannot), and whether it had any."""
     try:
         if not text.isascii():
             text.encode()

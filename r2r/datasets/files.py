@@ -1,7 +1,7 @@
-"""Files of this disk or of any file system that pyarrow opens; text files in parts, plain or gzipped.
+"""Files, local or on any file system that pyarrow opens; text files, plain or gzipped, whole or in parts.
 
-Owns finding and opening files, cutting a text file into parts that workers read apart, decoding, and the place
-(FILE:LINE) of a mistake. Does not own what a line holds: the schemes do, and hand in a function that parses one.
+Owns finding and opening files, cutting a text file into parts for workers, decoding, and the place (FILE:LINE) of a
+mistake. Does not own what a line means: the caller passes a function that parses one.
 
     rows = [row for _, row in Lines("queries.jsonl", json_object).read()]
 """
@@ -12,22 +12,26 @@ import io
 import itertools
 import json
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, BinaryIO, ClassVar
 
+from r2r.datasets.documents import Part
 from r2r.errors import BadInput
 
-# A gzipped file cannot be entered in the middle: each part reads all of it and keeps every n-th block of this size.
+# No reader can start in the middle of a gzipped file: each part reads all of it and keeps every n-th block.
 _BLOCK = 64 * 2**10
+_BOM = b"\xef\xbb\xbf"
 
 
 @dataclass(frozen=True)
 class Lines:
     """A part of a text file: the lines that begin in bytes [start, stop).
 
-    Of a gzipped one, which cannot be cut, the lines that begin in every n-th block: `stripe` is (which, n).
+    A part of a gzipped file: the lines that begin in every n-th block. `stripe` is (which, n).
 
-    `parse` takes a line's bytes and raises ValueError with what is wrong and what would be right.
+    `parse` takes a line's bytes and raises ValueError with what is wrong and what would be right. `wanted` ends the
+    message for a file that does not exist.
     """
 
     file: str
@@ -35,37 +39,40 @@ class Lines:
     start: int = 0
     stop: int | None = None
     stripe: tuple[int, int] = (0, 1)
+    wanted: str = "give the path of one that exists"
     unit: ClassVar[str] = "B"
 
     @property
     def size(self) -> int | None:
-        """Bytes to read; None where that is not known before the end."""
+        """Bytes to read; None if not known before the end."""
         return None if self.stop is None else self.stop - self.start
 
     def read(self) -> Iterator[tuple[int, Any]]:
-        """Yield each line that is not blank, parsed, with the position (in bytes, unzipped) where it begins.
+        """Yield each line that is not blank, parsed, with its position (in bytes, unzipped). Drops a byte order mark.
 
-        Raises BadInput, with the place, for a line that `parse` refuses.
+        Raises BadInput for a file that cannot be opened or read to its end, such as a truncated .gz; and, with the
+        place, for a line that `parse` refuses.
         """
         index, count = self.stripe
         at = max(0, self.start - 1)
-        with open_file(self.file, at) as stream:
+        with _reading(self.file), open_file(self.file, at, self.wanted) as stream:
             if self.start:
-                # A line belongs to the part that holds its first byte: the one before reads on to this line's end.
+                # A line belongs to the part that holds its first byte: the part before reads it to its end.
                 at += len(stream.readline())
             for line in stream:
                 if self.stop is not None and at >= self.stop:
                     return
-                if line.strip() and at // _BLOCK % count == index:
+                content = line if at else line.removeprefix(_BOM)
+                if content.strip() and at // _BLOCK % count == index:
                     try:
-                        row = self.parse(line if at else line.removeprefix(b"\xef\xbb\xbf"))
+                        row = self.parse(content)
                     except ValueError as error:
                         raise BadInput(f"{self.place(at)}: {error}") from None
                     yield at, row
                 at += len(line)
 
     def place(self, at: int) -> str:
-        """Return FILE:LINE of the line that begins at byte `at`. Counts lines, so only for messages."""
+        """Return FILE:LINE of the line that begins at byte `at`. Reads the file up to there: only for messages."""
         number = 1
         with open_file(self.file) as stream:
             while at > 0:
@@ -75,8 +82,8 @@ class Lines:
         return f"{self.file}:{number}"
 
 
-def split(file: str, parts: int, parse: Callable[[bytes], Any]) -> list[Lines]:
-    """Cut a file into `parts` that together hold every line once; in a small file some may hold none."""
+def split(file: str, parts: int, parse: Callable[[bytes], Any]) -> list[Part]:
+    """Cut a file into `parts` that together hold each line once. Some parts of a small file may be empty."""
     if _zipped(file):
         return [Lines(file, parse, stripe=(index, parts)) for index in range(parts)]
     with open_file(file) as stream:
@@ -85,15 +92,30 @@ def split(file: str, parts: int, parse: Callable[[bytes], Any]) -> list[Lines]:
     return [Lines(file, parse, start, stop) for start, stop in itertools.pairwise(bounds)]
 
 
-def open_file(file: str, start: int = 0) -> BinaryIO:
-    """Open a file for reading bytes, unzipped where its name ends in .gz. Raises BadInput where that fails."""
+def read_text(file: str) -> str:
+    """Return a whole text file, without its byte order mark. Raises BadInput if it cannot be opened or read."""
+    with _reading(file), open_file(file) as stream:
+        return text_of(stream.read().removeprefix(_BOM))[0]
+
+
+@contextmanager
+def _reading(file: str) -> Iterator[None]:
+    """Turn an error in the middle of a file into BadInput."""
+    try:
+        yield
+    except OSError as error:
+        raise BadInput(f"{file}: cannot be read to its end: {_said(error)}; copy or download it again") from None
+
+
+def open_file(file: str, start: int = 0, wanted: str = Lines.wanted) -> BinaryIO:
+    """Open a file to read its bytes, unzipped if its name ends in .gz. Raises BadInput if it cannot be opened."""
     system, path = _locate(file)
     try:
         if _zipped(file):
             return io.BufferedReader(system.open_input_stream(path, compression="gzip"), 2**20)
         stream = io.BufferedReader(system.open_input_file(path), 2**20)
     except FileNotFoundError:
-        raise BadInput(f"{file}: no such file; give the path of one that exists") from None
+        raise BadInput(f"{file}: no such file or directory; {wanted}") from None
     except (OSError, ValueError) as error:
         raise _unreadable(file, error) from None
     stream.seek(start)
@@ -101,13 +123,13 @@ def open_file(file: str, start: int = 0) -> BinaryIO:
 
 
 def within(folder: str, name: str) -> str:
-    """Return the address of a file in a folder; the options of `s3://bucket/data?region=...` stay last."""
+    """Return the address of a file in a folder. The options of s3://bucket/data?region=... stay at the end."""
     base, mark, options = folder.partition("?") if "://" in folder else (folder, "", "")
     return f"{base.rstrip('/')}/{name}{mark}{options}"
 
 
 def names(folder: str) -> list[str] | None:
-    """Return the names of the files in a folder, sorted; None where there is no such folder."""
+    """Return the names of the files in a folder, sorted; None if there is no such folder."""
     from pyarrow import fs
 
     system, path = _locate(folder)
@@ -121,14 +143,14 @@ def names(folder: str) -> list[str] | None:
 
 
 def find(folder: str, *wanted: str) -> str | None:
-    """Return the address of the first of these files that the folder holds, plain or as .gz; None for none of them."""
+    """Return the address of the first of these files in the folder, plain or as .gz; None if it has none of them."""
     there = names(folder) or []
     held = (name for one in wanted for name in (one, f"{one}.gz") if name in there)
     return next((within(folder, name) for name in held), None)
 
 
-def _locate(file: str):
-    """Return the file system, and the path in it."""
+def _locate(file: str) -> tuple[Any, str]:
+    """Return the file system of pyarrow, and the path in it."""
     from pyarrow import fs
 
     try:
@@ -138,7 +160,11 @@ def _locate(file: str):
 
 
 def _unreadable(file: str, error: Exception) -> BadInput:
-    return BadInput(f"{file}: cannot be opened: {(str(error).splitlines() or [type(error).__name__])[0]}")
+    return BadInput(f"{file}: cannot be opened: {_said(error)}")
+
+
+def _said(error: Exception) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0]
 
 
 def _zipped(file: str) -> bool:
@@ -146,7 +172,7 @@ def _zipped(file: str) -> bool:
 
 
 def text_of(line: bytes) -> tuple[str, bool]:
-    """Return a line as text, and whether broken UTF-8 in it had to be replaced by U+FFFD."""
+    """Return a line as text, and whether U+FFFD replaced broken UTF-8 in it."""
     try:
         return line.decode(), False
     except UnicodeDecodeError:
@@ -154,11 +180,12 @@ def text_of(line: bytes) -> tuple[str, bool]:
 
 
 def json_object(line: bytes) -> dict:
-    """Parse one JSON object, in UTF-8. Raises ValueError."""
+    """Parse one JSON object in UTF-8. Raises ValueError with what is wrong."""
     return parse_json(text_of(line)[0], "each line should be one JSON object")
 
 
 def parse_json(text: str, wanted: str) -> dict:
+    """Parse one JSON object. Raises ValueError with what is wrong; the message ends with `wanted`."""
     try:
         value = json.loads(text)
     except json.JSONDecodeError as error:

@@ -1,7 +1,7 @@
-"""Collections that ir_datasets knows: `irds:ID` with its documents, queries or qrels.
+"""Collections of ir_datasets: `irds:ID`, with its documents, queries or qrels.
 
-Owns what of its records is read, cutting a corpus by the numbers of its documents, and saying what to put where if
-ir_datasets has not the files and cannot get them. Does not own its files: they lie under IR_DATASETS_HOME.
+Owns which fields of its records are read, the cut of a corpus by document number, and the advice which files to put
+where if ir_datasets cannot download them. Does not own the files: they are under IR_DATASETS_HOME.
 
     queries("beir/fiqa/test", "")[0]["query"]
 """
@@ -19,18 +19,18 @@ from r2r.datasets.documents import Document, Part, as_id, clean, document
 from r2r.datasets.trec import judgement, unique_queries
 from r2r.errors import BadInput
 
-# ir_datasets has BRIGHT's exclusion lists among its qrels, with this relevance.
+# ir_datasets stores BRIGHT's excluded documents as qrels with this relevance.
 _EXCLUDED = -100
 
 
 def corpus(name: str, fragment: str, parts: int) -> list[Part]:
-    """Return the documents in parts, by their numbers.
+    """Return the documents in parts, by document number.
 
-    A part passes over those before it, unless ir_datasets has built its document store: that can be entered anywhere.
+    A part skips the documents before it one by one, unless ir_datasets has built its document store.
     """
-    count = _dataset(name, "docs", fragment).docs_metadata().get("count", 0)
+    count = dataset(name, "docs", fragment).docs_metadata().get("count", 0)
     bounds = [count * index // parts for index in range(parts)]
-    # Here, once: workers that download at the same time would write to the same file.
+    # Download here, once: workers would all write to the same file.
     next(Records(name, "docs", _document, _home())._records(), None)
     return [
         Records(name, "docs", _document, _home(), start, stop, (count if stop is None else stop) - start or None)
@@ -39,21 +39,23 @@ def corpus(name: str, fragment: str, parts: int) -> list[Part]:
 
 
 def queries(name: str, fragment: str) -> list[dict]:
-    _dataset(name, "queries", fragment)
+    """Return the queries of an ID. Raises BadInput if ir_datasets has none, or cannot get them."""
+    dataset(name, "queries", fragment)
     return unique_queries(Records(name, "queries", _query, _home()), f"irds:{name}")
 
 
 def qrels(name: str, fragment: str) -> list[dict]:
-    _dataset(name, "qrels", fragment)
+    """Return the judgements of an ID, without BRIGHT's excluded documents. Raises BadInput as `queries` does."""
+    dataset(name, "qrels", fragment)
     found = [row for _, row in Records(name, "qrels", _judgement, _home()).read()]
     return [row for row in found if not _is_excluded(name, row)]
 
 
 def excluded(name: str) -> dict[str, set[str]]:
-    """Return qid -> docids that are no part of the query's ranking: BRIGHT has such."""
+    """Return qid -> docids that must not be in the query's ranking. Only BRIGHT has some."""
     found: dict[str, set[str]] = {}
     if name.startswith("bright/"):
-        _dataset(name, "qrels", "")
+        dataset(name, "qrels", "")
         for _, row in Records(name, "qrels", _judgement, _home()).read():
             if _is_excluded(name, row):
                 found.setdefault(row["qid"], set()).add(row["docid"])
@@ -66,9 +68,9 @@ def _is_excluded(name: str, row: dict) -> bool:
 
 @dataclass(frozen=True)
 class Records:
-    """A part of what ir_datasets has under a name: the records [start, stop) of `kind`: docs, queries or qrels.
+    """A part of a collection of ir_datasets: the records [start, stop) of `kind`, which is docs, queries or qrels.
 
-    `home` is the IR_DATASETS_HOME of the process that made the part, for the one that reads it.
+    `home` is the IR_DATASETS_HOME of the process that made the part; the process that reads it uses the same.
     """
 
     name: str
@@ -81,8 +83,8 @@ class Records:
     unit: ClassVar[str] = "document"
 
     def read(self) -> Iterator[tuple[int, Any]]:
-        """Yield each record, parsed, with its number. Raises BadInput for an unsound one, and for files not there."""
-        # ir_datasets looks when it is imported, and no later.
+        """Yield each record, parsed, with its number. Raises BadInput for an unsound record and for missing files."""
+        # ir_datasets reads this variable once, when it is imported.
         os.environ["IR_DATASETS_HOME"] = self.home
         for at, record in enumerate(self._records(), start=self.start):
             try:
@@ -91,22 +93,22 @@ class Records:
                 raise BadInput(f"{self.place(at)}: {error}") from None
             yield at, row
 
-    def _records(self) -> Iterator:
-        dataset = _dataset(self.name, self.kind, "")
+    def _records(self) -> Iterator[Any]:
+        found = dataset(self.name, self.kind, "")
         try:
-            records = getattr(dataset, f"{self.kind}_iter")()
-            if self.start and hasattr(records, "__getitem__") and dataset.docs_store().built():
+            records = getattr(found, f"{self.kind}_iter")()
+            if self.start and hasattr(records, "__getitem__") and found.docs_store().built():
                 yield from records[self.start : self.stop]
             else:
                 yield from itertools.islice(records, self.start, self.stop)
         except Exception as error:
-            # Of any kind, since only ir_datasets runs in here: no network, a file that is missing or damaged, a
-            # format that needs one more package.
-            raise BadInput(f"irds:{self.name}: {self._advice(dataset, error)}") from None
+            # Any kind of error, because only ir_datasets runs here: no network, a missing or damaged file, a format
+            # that needs one more package.
+            raise BadInput(f"irds:{self.name}: {self._advice(found, error)}") from None
 
-    def _advice(self, dataset, error: Exception) -> str:
-        """Return what to put where; what ir_datasets says, if all its files are there."""
-        handler = getattr(dataset, f"{self.kind}_handler")()
+    def _advice(self, found: Any, error: Exception) -> str:
+        """Return which files to put where; if all files are there, the error of ir_datasets."""
+        handler = getattr(found, f"{self.kind}_handler")()
         files = [f"{source} as {path}" for source, path in _downloads(handler, set()) if not Path(path).exists()]
         if not files:
             said = (str(error).splitlines() or [""])[0][:200]
@@ -118,7 +120,8 @@ class Records:
         return f"irds:{self.name}: {self.kind} record {at + 1}"
 
 
-def _dataset(name: str, kind: str, fragment: str):
+def dataset(name: str, kind: str, fragment: str) -> Any:
+    """Return the data set of ir_datasets. Raises BadInput for an unknown ID, and for one without `kind`."""
     import ir_datasets
 
     if fragment:
@@ -146,7 +149,7 @@ def _home() -> str:
 
 
 def _downloads(thing: Any, seen: set[int]) -> Iterator[tuple[str, str]]:
-    """Yield source and path of every file that ir_datasets would download to give `thing`, one of its handlers."""
+    """Yield source and path of each file that `thing`, a handler of ir_datasets, downloads."""
     from ir_datasets.util import Download, LocalDownload
 
     if id(thing) in seen:
@@ -155,7 +158,7 @@ def _downloads(thing: Any, seen: set[int]) -> Iterator[tuple[str, str]]:
     if isinstance(thing, Download):
         urls = [mirror.url for mirror in thing.mirrors if hasattr(mirror, "url")]
         local = [mirror.path(force=False) for mirror in thing.mirrors if isinstance(mirror, LocalDownload)]
-        # Private, but its path() downloads a file that is kept nowhere.
+        # A private field, because the public path() downloads a file that ir_datasets does not cache.
         if path := thing._cache_path or next(iter(local), None):
             yield next(iter(urls), "what its licence gives you"), str(path)
     elif isinstance(thing, list | tuple):

@@ -1,6 +1,6 @@
-"""A collection as JSON objects, one a line, plain or gzipped; a user may name the fields.
+"""A collection as one JSON object per line, plain or gzipped. The user may name the fields.
 
-Owns that format. Does not own the names (`columns.py`) nor cutting the file (`files.py`).
+Owns that format. Does not own the field names (`columns.py`) or the cut into parts (`files.py`).
 
     corpus("corpus.jsonl", "docid=id,text=contents", parts=4)
 """
@@ -16,6 +16,7 @@ from r2r.datasets.trec import unique_queries
 
 
 def corpus(file: str, fragment: str, parts: int) -> list[Part]:
+    """Return the documents in parts."""
     return split(file, parts, partial(_document, names=columns(fragment, "corpus")))
 
 
@@ -25,10 +26,12 @@ def _document(line: bytes, names: dict[str, str]) -> Document:
 
 
 def queries(file: str, fragment: str) -> list[dict]:
+    """Return the queries. Raises BadInput, with the line, for one that is not sound."""
     names = columns(fragment, "queries")
     return unique_queries(Lines(file, lambda line: query_of(json_object(line), names)), file)
 
 
 def qrels(file: str, fragment: str) -> list[dict]:
+    """Return the judgements. Raises BadInput, with the line, for one that is not sound."""
     names = columns(fragment, "qrels")
     return [row for _, row in Lines(file, lambda line: judgement_of(json_object(line), names)).read()]

@@ -1,7 +1,7 @@
-"""MS MARCO's passages as Microsoft publishes them: DIR/collection.tsv, DIR/queries.SPLIT.tsv, DIR/qrels.SPLIT.tsv.
+"""MS MARCO's passage files as published: DIR/collection.tsv, DIR/queries.SPLIT.tsv, DIR/qrels.SPLIT.tsv.
 
-Owns that layout, and the names of TREC's Deep Learning files (splits dl19 and dl20). All of them may be .gz. Does not
-own what is in the texts: broken characters of the published collection stay as they are.
+Owns that layout, and the names of TREC's Deep Learning files (splits dl19 and dl20). Each file may be gzipped (.gz).
+Does not repair texts: broken characters in the published collection stay.
 
     queries("msmarco", "dev.small")
 """
@@ -30,7 +30,7 @@ def _document(line: bytes) -> Document:
 
 
 def queries(folder: str, wanted: str) -> list[dict]:
-    """Return the queries of a split (without one: queries.tsv); where it has qrels, those that are judged."""
+    """Return the queries of a split (no split: queries.tsv). If the split has qrels, return the judged queries only."""
     lines = Lines(_need(folder, *_names(wanted)[0]), _query)
     found = trec.unique_queries(lines, lines.file)
     judged = find(folder, *_names(wanted)[1])
@@ -43,12 +43,23 @@ def _query(line: bytes) -> dict:
 
 
 def qrels(folder: str, wanted: str) -> list[dict]:
-    """Return the judgements of a split (without one: qrels.tsv), lines of `qid 0 pid relevance`."""
+    """Return the judgements of a split (no split: qrels.tsv). Lines are `qid 0 pid relevance`."""
     return trec.qrels(_need(folder, *_names(wanted)[1]))
 
 
+def files(folder: str, wanted: str, kind: str) -> list[str]:
+    """Return the files that `kind` reads: corpus, queries (with the qrels that select them) or qrels."""
+    if kind == "corpus":
+        return [_need(folder, "collection.tsv")]
+    asked, judged = _names(wanted)
+    if kind == "qrels":
+        return [_need(folder, *judged)]
+    found = find(folder, *judged)
+    return [_need(folder, *asked), *([found] if found else [])]
+
+
 def _names(wanted: str) -> tuple[list[str], list[str]]:
-    """Return the names that the files with the queries and with the qrels of a split may have."""
+    """Return the names that the queries file of a split may have, and those of its qrels file."""
     if wanted in _TRACKS:
         asked, judged = _TRACKS[wanted]
         return [asked], [judged]

@@ -1,7 +1,7 @@
-"""A collection as Parquet files, one or a folder of them; a user may name the columns.
+"""A collection as one Parquet file or a folder of them. The user may name the columns.
 
-Owns that format, and cutting files into parts of as many rows, which workers read apart and a batch at a time. Does
-not own the names (`columns.py`).
+Owns that format, and the cut into parts of equal size, which workers read in batches. Does not own the column names
+(`columns.py`).
 
     corpus("passages/", "docid=id,text=contents", parts=4)
 """
@@ -26,24 +26,29 @@ _BATCH = 500
 
 
 def corpus(path: str, fragment: str, parts: int) -> list[Part]:
+    """Return the documents in parts."""
     return split(files(path), columns(fragment, "corpus"), parts, document_row)
 
 
 def queries(path: str, fragment: str) -> list[dict]:
+    """Return the queries. Raises BadInput, with the row, for one that is not sound."""
     (rows,) = split(files(path), columns(fragment, "queries"), 1, query_row)
     return unique_queries(rows, path)
 
 
 def qrels(path: str, fragment: str) -> list[dict]:
+    """Return the judgements. Raises BadInput, with the row, for one that is not sound."""
     (rows,) = split(files(path), columns(fragment, "qrels"), 1, _judgement_row)
     return [row for _, row in rows.read()]
 
 
 def document_row(record: dict, names: dict[str, str], repaired: bool) -> Document:
+    """Parse a document, as `Rows` needs it."""
     return document_of(record, names, repaired)
 
 
 def query_row(record: dict, names: dict[str, str], repaired: bool) -> dict:
+    """Parse a query, as `Rows` needs it."""
     return query_of(record, names)
 
 
@@ -52,7 +57,7 @@ def _judgement_row(record: dict, names: dict[str, str], repaired: bool) -> dict:
 
 
 def files(path: str) -> list[str]:
-    """Return the file, or the .parquet files of the folder. Raises BadInput where it holds none."""
+    """Return the file, or the .parquet files of the folder. Raises BadInput for a folder without any."""
     there = names(path)
     if there is None:
         return [path]
@@ -64,11 +69,11 @@ def files(path: str) -> list[str]:
 
 @dataclass(frozen=True)
 class Rows:
-    """A part of Parquet files that are read as one.
+    """A part of Parquet files whose rows are numbered through all files.
 
-    A piece is (file, start, stop, first): the file's rows [start, stop), of which the first is number `first` over all
-    files. `parse` takes a record, the names and whether broken UTF-8 in the record was replaced; it raises ValueError
-    with what is wrong and what would be right.
+    A piece is (file, start, stop, first): the file's rows [start, stop); `first` is the number of row `start`.
+    `parse` takes a record, the names, and whether U+FFFD replaced broken UTF-8 in it. It raises ValueError with what
+    is wrong and what would be right.
     """
 
     pieces: tuple[tuple[str, int, int, int], ...]
@@ -81,7 +86,7 @@ class Rows:
         return sum(stop - start for _, start, stop, _ in self.pieces)
 
     def read(self) -> Iterator[tuple[int, Any]]:
-        """Yield each row, parsed, with its number over all files. Raises BadInput, with the place, where that fails."""
+        """Yield each row, parsed, with its number. Raises BadInput, with the place, for a row that `parse` refuses."""
         for file, start, stop, first in self.pieces:
             for at, (record, repaired) in enumerate(_records(file, start, stop, self.names), start=first):
                 try:
@@ -91,16 +96,16 @@ class Rows:
                 yield at, row
 
     def place(self, at: int) -> str:
-        """Return FILE: row N, counted from 1, of the row with the number `at` over all files."""
+        """Return `FILE: row N`, N from 1, for the row with the number `at`."""
         file, start, _, first = next(piece for piece in reversed(self.pieces) if piece[3] <= at)
         return f"{file}: row {start + at - first + 1}"
 
 
-def split(files: list[str], names: dict[str, str], parts: int, parse: Callable) -> list[Rows]:
-    """Cut files into `parts` of as many rows each, which together hold every row once."""
+def split(files: list[str], names: dict[str, str], parts: int, parse: Callable[..., Any]) -> list[Part]:
+    """Cut files into `parts` of equal size that together hold each row once. `names` are the columns to read."""
     counts = [_count(file, names) for file in files]
     total = sum(counts)
-    found = []
+    found: list[Part] = []
     for index in range(parts):
         begin, end = total * index // parts, total * (index + 1) // parts
         pieces, first = [], 0
@@ -114,7 +119,7 @@ def split(files: list[str], names: dict[str, str], parts: int, parse: Callable) 
 
 
 def _count(file: str, names: dict[str, str]) -> int:
-    """Return the number of rows. Raises BadInput for a file that has not the columns."""
+    """Return the number of rows. Raises BadInput for a file that lacks one of the columns."""
     parquet = _open(file)
     if wrong := missing(names, parquet.schema_arrow.names):
         raise BadInput(f"{file}: {wrong}")
@@ -126,14 +131,14 @@ def _open(file: str) -> pq.ParquetFile:
     import pyarrow.parquet as pq
 
     try:
-        # Buffered, or the pages of a whole row group would be in memory at a time.
+        # Without a buffer, the pages of a whole row group are in memory at once.
         return pq.ParquetFile(open_file(file), buffer_size=2**20)
     except (OSError, pa.ArrowInvalid) as error:
         raise _damaged(file, error) from None
 
 
 def _records(file: str, start: int, stop: int, names: dict[str, str]) -> Iterator[tuple[dict, bool]]:
-    """Yield rows [start, stop) of a file, each with whether broken UTF-8 in it was replaced by U+FFFD."""
+    """Yield rows [start, stop) of a file, each with whether U+FFFD replaced broken UTF-8 in it."""
     import pyarrow as pa
 
     parquet = _open(file)
@@ -158,6 +163,7 @@ def _records(file: str, start: int, stop: int, names: dict[str, str]) -> Iterato
 
 
 def _values(column: pa.Array) -> list[tuple[Any, bool]]:
+    """Return each value of a column, with whether U+FFFD replaced broken UTF-8 in it."""
     import pyarrow as pa
 
     try:

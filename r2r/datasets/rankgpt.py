@@ -1,6 +1,7 @@
 """Candidate lists in RankGPT's JSON: `[{"query", "hits": [{"content", "qid", "docid", "rank", "score"}]}]`.
 
-Owns that format, as one list or as one record a line (.jsonl). Does not own how many candidates a stage looks at.
+Owns that format, as one list (.json) or as one record per line (.jsonl). Does not own how many candidates a stage
+uses.
 
     candidates("bm25-top100.json")[0]["docids"]
 """
@@ -13,14 +14,17 @@ from functools import partial
 from typing import Any
 
 from r2r.datasets.documents import as_id, as_text, clean
-from r2r.datasets.files import Lines, json_object, open_file, text_of
+from r2r.datasets.files import Lines, json_object, read_text
 from r2r.errors import BadInput
 
 _RECORD = '{"query": ..., "hits": [{"content", "qid", "docid", "rank", "score"}]}'
 
 
 def candidates(file: str) -> list[dict]:
-    """Return one row a query, hits in the order of their rank, and of the file where they have none."""
+    """Return one row per query. Hits are in the order of their rank; hits without a rank are in file order.
+
+    Raises BadInput, with the record, for an unsound one and for a qid that repeats.
+    """
     found: dict[str, tuple[Callable[[], str], dict]] = {}
     for place, record in _records(file):
         try:
@@ -37,14 +41,13 @@ def candidates(file: str) -> list[dict]:
 
 
 def _records(file: str) -> Iterator[tuple[Callable[[], str], Any]]:
+    """Yield each record with a function that returns its place."""
     if file.removesuffix(".gz").endswith(".jsonl"):
         lines = Lines(file, json_object)
         yield from ((partial(lines.place, at), record) for at, record in lines.read())
         return
-    with open_file(file) as stream:
-        text = text_of(stream.read())[0]
     try:
-        records = json.loads(text)
+        records = json.loads(read_text(file))
     except json.JSONDecodeError as error:
         raise BadInput(f"{file}:{error.lineno}: is not JSON ({error.msg}); expected a list of {_RECORD}") from None
     if not isinstance(records, list):

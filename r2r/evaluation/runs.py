@@ -1,7 +1,7 @@
-"""Runs: reading TREC run files, completing a run, and the orders that every run is held against, random and oracle.
+"""Runs: read a TREC run file, complete a run, and make the random and the oracle order to compare runs with.
 
-Owns the order of a run (score, ties) and what counts as a broken file. Does not own measures. A run in memory is a
-dict from qid to its docids, best first; scores have done their work once the order is known.
+Owns the order of a run (score, ties) and the checks of a run file. Does not own measures. A run in memory is a dict
+from qid to its docids, best first, without scores.
 
     read_run("runs/demo/retrieve/run.txt")["q1"][:10]
 """
@@ -10,8 +10,8 @@ from __future__ import annotations
 
 import math
 import random
-from pathlib import Path
 
+from r2r.datasets.files import Lines
 from r2r.errors import BadInput
 
 Run = dict[str, list[str]]
@@ -21,49 +21,43 @@ _LINE = "'qid Q0 docid rank score tag'"
 
 
 def read_run(file: str) -> Run:
-    """Read a TREC run file, lines of `qid Q0 docid rank score tag`, and return qid -> docids, best first.
+    """Read a TREC run, lines of `qid Q0 docid rank score tag`, and return qid -> docids, best first.
 
-    The order is trec_eval's: by score, highest first, with scores held in 32 bits; equal scores by docid, the
-    alphabetically last first. The rank column plays no part. Blank lines are passed over.
+    The file may be gzipped (.gz) and on any file system that dataset strings may name. The order is trec_eval's: by
+    score as a 32-bit float, highest first; equal scores by docid, the alphabetically last first. The rank column and
+    blank lines do not count.
 
-    Raises BadInput for a file that is missing, empty or not UTF-8, and with the line number for a line that has not
-    six columns, for a score that is not a number, and for a document that a query lists twice.
+    Raises BadInput for a file that is missing, empty, cut off or not UTF-8; and, with the line number, for a line that
+    has not six columns, a score that is not a number, and a document that a query lists twice.
     """
     scores: dict[str, dict[str, float]] = {}
-    try:
-        with Path(file).open("rb") as lines:
-            for number, line in enumerate(lines, start=1):
-                if not line.strip():
-                    continue
-                qid, docid, score = _parse(line, f"{file}:{number}")
-                found = scores.setdefault(qid, {})
-                if docid in found:
-                    raise BadInput(
-                        f"{file}:{number}: document {docid} stands twice in query {qid}; a run lists it once a query"
-                    )
-                found[docid] = score
-    except OSError as error:
-        raise BadInput(f"{file}: {(error.strerror or str(error)).lower()}; a TREC run file is needed") from None
+    lines = Lines(file, _parse, wanted="a TREC run file is needed")
+    for at, (qid, docid, score) in lines.read():
+        found = scores.setdefault(qid, {})
+        if docid in found:
+            where = lines.place(at)
+            raise BadInput(f"{where}: document {docid} stands twice in query {qid}; a run lists it once a query")
+        found[docid] = score
     if not scores:
         raise BadInput(f"{file}: is empty; a TREC run has lines of {_LINE}")
     return {qid: _in_order(found) for qid, found in scores.items()}
 
 
-def _parse(line: bytes, where: str) -> tuple[str, str, float]:
+def _parse(line: bytes) -> tuple[str, str, float]:
     try:
-        # Split as bytes: str.split would also cut at the no-break and ideographic spaces that a docid may hold.
+        # Split as bytes: a docid may hold a no-break or ideographic space, and str.split cuts there.
         columns = [column.decode() for column in line.split()]
     except UnicodeDecodeError:
-        raise BadInput(f"{where}: is not UTF-8; a TREC run is a text file with lines of {_LINE}") from None
+        raise ValueError(f"is not UTF-8; a TREC run is a text file with lines of {_LINE}") from None
     if len(columns) != 6:
-        raise BadInput(f"{where}: has {len(columns)} columns; a TREC run has lines of {_LINE}")
+        raise ValueError(f"has {len(columns)} columns; a TREC run has lines of {_LINE}")
     qid, _, docid, _, text, _ = columns
     try:
         score = float(text)
     except ValueError:
         score = math.nan
     if math.isnan(score):
-        raise BadInput(f"{where}: score {text!r} is not a number; a TREC run has lines of {_LINE}")
+        raise ValueError(f"score {text!r} is not a number; a TREC run has lines of {_LINE}")
     return qid, docid, score
 
 

@@ -114,15 +114,6 @@ def is_remote(model: str) -> bool:
     return model.startswith(("http://", "https://"))
 
 
-def resolve(model: str, role: str) -> str:
-    """Return the folder or hub name of a model; `demo` is the built-in model of `role`, "teacher" or "student"."""
-    if model == "demo":
-        from r2r.demo.models import demo_model
-
-        return demo_model(role)
-    return model
-
-
 def open_model(model: str, engine: dict[str, Any] | None = None, adapter: str | None = None) -> Model:
     """Open a model by its name: the one place that knows which file implements which kind.
 

@@ -1,6 +1,6 @@
-"""The student behind HTTP: `POST /v1/rerank`, in the shape that clients of Cohere, Jina and vLLM speak.
+"""The student behind HTTP: `POST /v1/rerank`, in the shape of Cohere, Jina and vLLM.
 
-Owns the request, the answer and the deployment on Ray Serve. How passages are ranked belongs to `r2r.student.rank`.
+Owns the request, the answer and the deployment on Ray Serve. How passages are ranked is in `r2r.student.rank`.
 
     curl http://127.0.0.1:8000/v1/rerank -H 'Content-Type: application/json' \\
       -d '{"query": "how long do fleas live", "documents": ["Dogs bark.", "A flea lives 100 days."], "explain": true}'
@@ -16,9 +16,11 @@ from typing import Any
 from fastapi import FastAPI, HTTPException
 from pydantic import BaseModel, Field
 
-from r2r.config import RerankSettings, ServeSettings
+from r2r.config import ServeSettings
+from r2r.errors import Terminated
 from r2r.llm import Refused
-from r2r.student.rank import Ranker, check
+from r2r.student.rank import Ranker, check_student
+from r2r.student.record import completed
 from r2r.workers import start_ray, use_driver_folder
 
 MOST_DOCUMENTS = 1000
@@ -26,27 +28,27 @@ MOST_DOCUMENTS = 1000
 api = FastAPI(title="Reason-to-Rank")
 
 
-class Document(BaseModel):
+class DocumentBody(BaseModel):
     text: str
 
 
 class Request(BaseModel):
-    """`model` is accepted for the clients that send it: a server serves one student."""
+    """`model` is accepted and ignored: a server serves one student."""
 
     model: str | None = None
     query: str = Field(min_length=1)
-    documents: list[str | Document] = Field(min_length=1, max_length=MOST_DOCUMENTS)
+    documents: list[str | DocumentBody] = Field(min_length=1, max_length=MOST_DOCUMENTS)
     top_n: int | None = Field(None, ge=1)
     explain: bool = False
 
 
-class Server:
-    """One replica: a student in its engine."""
+class Replica:
+    """One replica of the deployment: a student in its engine, ranking as `r2r rerank` does."""
 
     def __init__(self, student: str, adapter: str | None, settings: ServeSettings, folder: str):
         use_driver_folder(folder)
         self.name = student
-        self.ranker = Ranker(student, adapter, RerankSettings(engine=settings.engine))
+        self.ranker = Ranker(student, adapter, settings)
 
     @api.post("/v1/rerank")
     async def rerank(self, request: Request) -> dict[str, Any]:
@@ -75,13 +77,17 @@ class Server:
 
 
 def serve(student: str, adapter: str | None, settings: ServeSettings) -> None:
-    """Serve until interrupted. Raises BadInput where the adapter was made for another model."""
+    """Serve until interrupted. A setting that is None is taken from the adapter's record.
+
+    Raises BadInput if the adapter was made for another model, or was distilled otherwise than the settings say.
+    """
     from ray import serve as ray_serve
 
-    check(student, adapter)
+    settings = completed(settings, adapter)
+    check_student(student, adapter)
     start_ray()
     deployment = ray_serve.deployment(
-        ray_serve.ingress(api)(Server),
+        ray_serve.ingress(api)(Replica),
         name="rerank",
         ray_actor_options={"num_cpus": settings.cpus, "num_gpus": settings.gpus},
         autoscaling_config={"min_replicas": 1, "max_replicas": settings.replicas, "target_ongoing_requests": 32},
@@ -92,5 +98,8 @@ def serve(student: str, adapter: str | None, settings: ServeSettings) -> None:
     print(f"serve: {student} answers POST http://{settings.host}:{settings.port}/v1/rerank; Ctrl-C ends it", flush=True)
     try:
         asyncio.run(asyncio.Event().wait())
+    except Terminated:
+        ray_serve.shutdown()
+        raise
     except KeyboardInterrupt:
         ray_serve.shutdown()

@@ -20,7 +20,6 @@ from r2r import builtin, datasets, tables
 from r2r.config import DistillSettings
 from r2r.errors import BadInput
 from r2r.identity import fingerprint, of_files
-from r2r.llm import resolve
 from r2r.llm.prompt import load_tokenizer
 from r2r.stage import Identity, Input, Result, Stage, There, run
 from r2r.student import adapter, checkpoint, prompt, record
@@ -156,7 +155,7 @@ def choose(rows: list[dict], settings: DistillSettings) -> dict:
     `left_out` or have no order, `unranked`."""
     from r2r.student.examples import length
 
-    tokenizer = load_tokenizer(resolve(settings.student, "student"))
+    tokenizer = load_tokenizer(builtin.model(settings.student, "student"))
     lengths = [length(tokenizer, row, settings) for row in rows]
     fitting = [place for place, found in enumerate(lengths) if found]
     if not fitting:
@@ -228,7 +227,7 @@ def _checked(best: Path, settings: DistillSettings) -> dict:
 
     def compare(here: str) -> list[list[float]]:
         use_driver_folder(here)
-        return adapter.check_scores(best / "adapter", best / "check.json", resolve(settings.student, "student"))
+        return adapter.check_scores(best / "adapter", best / "check.json", builtin.model(settings.student, "student"))
 
     if settings.gpus:
         # The driver may be where no GPU is.

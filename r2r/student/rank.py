@@ -14,9 +14,10 @@ from collections import Counter
 from collections.abc import Awaitable, Callable
 from typing import NamedTuple
 
+from r2r import builtin
 from r2r.config import RerankSettings
 from r2r.errors import BadInput
-from r2r.llm import open_label_model, resolve
+from r2r.llm import open_label_model
 from r2r.llm.prompt import chat_ids, fit, load_tokenizer
 from r2r.reasons import check_reasons
 from r2r.replies import Unsound
@@ -81,7 +82,7 @@ def scores(n: int) -> list[float]:
 
 def check(student: str, adapter: str | None) -> None:
     """Raise BadInput for a student that cannot rank, or an adapter made for another model, without loading either."""
-    model = resolve(student, "student")
+    model = builtin.model(student, "student")
     form.label_ids(load_tokenizer(model), student)
     if adapter:
         adapters.check_fits(adapters.find(adapter), model)
@@ -92,7 +93,7 @@ class Ranker:
 
     def __init__(self, student: str, adapter: str | None, settings: RerankSettings):
         self.settings, self.student, self.adapter = settings, student, adapter
-        model, folder = resolve(student, "student"), adapters.find(adapter) if adapter else None
+        model, folder = builtin.model(student, "student"), adapters.find(adapter) if adapter else None
         if folder and settings.merge:
             with tempfile.TemporaryDirectory() as merged:
                 adapters.write_merged(folder, model, merged)

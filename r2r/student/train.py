@@ -21,10 +21,9 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import NamedTuple
 
-from r2r import tables
+from r2r import builtin, tables
 from r2r.config import DistillSettings
 from r2r.errors import BadInput
-from r2r.llm import resolve
 from r2r.llm.prompt import load_tokenizer
 from r2r.student import batches, checkpoint
 from r2r.student.prompt import label_ids
@@ -68,7 +67,7 @@ def train(config: dict) -> None:
     rows, folder = config["rows"](), Path(config["checkpoints"])
     plan = json.loads((folder / "plan.json").read_text())
     learn = plan["learn"]
-    tokenizer = load_tokenizer(resolve(settings.student, "student"))
+    tokenizer = load_tokenizer(builtin.model(settings.student, "student"))
     labels = torch.tensor(label_ids(tokenizer, settings.student), device=device)
     pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id
 
@@ -150,7 +149,7 @@ def load_model(settings: DistillSettings, device: str):
     torch.manual_seed(settings.seed)
     model = AutoModelForCausalLM.from_pretrained(
         # Straight to the GPU: eight workers of a machine would fill its memory with a copy each.
-        resolve(settings.student, "student"),
+        builtin.model(settings.student, "student"),
         dtype=dtype(settings),
         device_map=device if settings.gpus else None,
     )

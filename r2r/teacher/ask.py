@@ -16,10 +16,11 @@ from functools import partial
 from itertools import combinations
 from typing import NamedTuple
 
+from r2r import builtin
 from r2r.config import AnnotateSettings
 from r2r.datasets.documents import clean
 from r2r.identity import digest
-from r2r.llm import Refused, Reply, is_remote, open_model, resolve
+from r2r.llm import Refused, Reply, is_remote, open_model
 from r2r.llm.prompt import ByteTokenizer, break_controls, chat_ids, fit, load_tokenizer
 from r2r.reasons import check_reasons
 from r2r.rows.journal import KEYS
@@ -66,7 +67,7 @@ class Prompter:
             self.tokenizer = load_tokenizer(settings.tokenizer) if settings.tokenizer else ByteTokenizer()
             self.longest = (model or open_model(settings.teacher)).max_length
         else:
-            name = resolve(settings.teacher, "teacher")
+            name = builtin.model(settings.teacher, "teacher")
             self.tokenizer, self.longest = load_tokenizer(name), _longest(name, settings)
 
     def message(self, query: str, passages: list[str]) -> tuple[str, int]:
@@ -138,7 +139,7 @@ class Annotator:
 
     def __init__(self, settings: AnnotateSettings, row_key, budget):
         self.settings, self.key, self.budget = settings, row_key, budget
-        self.model = open_model(resolve(settings.teacher, "teacher"), settings.engine)
+        self.model = open_model(builtin.model(settings.teacher, "teacher"), settings.engine)
         self.prompter = Prompter(settings, self.model)
 
     def close(self) -> None:

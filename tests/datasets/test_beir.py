@@ -1,3 +1,8 @@
+"""BEIR's layout: documents, splits, mistakes with their place, remote and gzipped folders.
+
+.venv/bin/python -m pytest tests/datasets/test_beir.py
+"""
+
 import gzip
 
 import pytest

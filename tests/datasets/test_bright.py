@@ -1,3 +1,8 @@
+"""BRIGHT's tasks, from BRIGHT_DIR or the cache of the Hugging Face hub.
+
+.venv/bin/python -m pytest tests/datasets/test_bright.py
+"""
+
 import huggingface_hub
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -9,7 +14,7 @@ from r2r.errors import BadInput
 
 @pytest.fixture
 def copy(tmp_path):
-    """A task in the layout of the hub's data set, with its columns; N/A stands for no document there."""
+    """A task in the layout and with the columns of the hub's data set, where N/A means no document."""
     documents = {"id": ["leetcode/1.txt", "two words", "x"], "content": ["one", "two", "three"]}
     examples = {
         "query": ["who", "what"],

@@ -1,3 +1,8 @@
+"""Candidates from RankGPT's JSON and a stage's folder, TREC qrels, and dataset strings that are refused.
+
+.venv/bin/python -m pytest tests/datasets/test_candidates.py
+"""
+
 import json
 
 import pytest

@@ -1,4 +1,7 @@
-"""Collections with named columns: jsonl: and parquet:."""
+"""Collections whose fields the user names: jsonl: and parquet:.
+
+.venv/bin/python -m pytest tests/datasets/test_columns.py
+"""
 
 import gzip
 import json

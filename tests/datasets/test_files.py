@@ -1,9 +1,15 @@
+"""Text files: cut into parts, plain or gzipped, with a byte order mark, damaged, on other file systems.
+
+.venv/bin/python -m pytest tests/datasets/test_files.py
+"""
+
 import gzip
 import os
 
 import pytest
 
-from r2r.datasets.files import Lines, find, json_object, names, split, within
+from r2r.datasets import corpus_parts, read_annotations, read_candidates, read_qrels, read_queries
+from r2r.datasets.files import Lines, find, json_object, names, read_text, split, within
 from r2r.errors import BadInput
 
 
@@ -46,6 +52,44 @@ def test_byte_order_mark_blank_lines_and_remote_addresses(tmp_path):
     file.write_bytes(b'\xef\xbb\xbf{"a": 1}\n   \n{"a": 2}')
     for name in (str(file), f"file://{file}"):
         assert [row for _, row in Lines(name, json_object).read()] == [{"a": 1}, {"a": 2}]
+
+
+def test_a_file_of_only_a_byte_order_mark_has_no_lines(tmp_path):
+    (tmp_path / "lines").write_bytes(b"\xef\xbb\xbf\n")
+    assert _texts([Lines(str(tmp_path / "lines"), bytes)]) == []
+
+
+def test_a_whole_text_without_its_byte_order_mark(tmp_path):
+    (tmp_path / "text.json").write_bytes(b"\xef\xbb\xbf[1]\n")
+    assert read_text(str(tmp_path / "text.json")) == "[1]\n"
+
+
+# Random ids, or gzip would make a file so small that one read takes all of it.
+_IDS = [os.urandom(100).hex() for _ in range(10_000)]
+_HITS = '{"query": "ID", "hits": [{"content": "", "qid": "ID", "docid": "d", "score": 1}]}'
+_RECORDED = '{"qid": "ID", "query": "", "unsorted_docs": [], "sorted_docids": [], "re_rank_id": []}'
+
+
+@pytest.mark.parametrize(
+    ("file", "line", "read"),
+    [
+        ("corpus.jsonl.gz", '{"_id": "ID", "text": ""}', lambda folder: corpus_parts(f"beir:{folder}", 2)),
+        ("queries.jsonl.gz", '{"_id": "ID", "text": ""}', lambda folder: read_queries(f"beir:{folder}")),
+        ("collection.tsv.gz", "ID\t", lambda folder: corpus_parts(f"msmarco:{folder}", 2)),
+        ("x.gz", '{"docid": "ID", "text": ""}', lambda folder: corpus_parts(f"jsonl:{folder}/x.gz", 1)),
+        ("x.gz", "ID 0 ID 1", lambda folder: read_qrels(f"{folder}/x.gz")),
+        ("x.jsonl.gz", _HITS, lambda folder: read_candidates(f"rankgpt:{folder}/x.jsonl.gz")),
+        ("x.json.gz", "ID", lambda folder: read_candidates(f"rankgpt:{folder}/x.json.gz")),
+        ("x.jsonl.gz", _RECORDED, lambda folder: read_annotations(f"teacher:{folder}/x.jsonl.gz")),
+    ],
+)
+def test_a_gzipped_file_that_is_cut_off_is_named(tmp_path, file, line, read):
+    whole = gzip.compress("".join(line.replace("ID", one) + "\n" for one in _IDS).encode())
+    for content in (whole[: len(whole) // 2], whole[:-4]):
+        (tmp_path / file).write_bytes(content)
+        with pytest.raises(BadInput, match=rf"^{tmp_path}/{file}: cannot be read to its end: .*; copy or download it"):
+            for part in read(tmp_path):
+                list(part.read())
 
 
 @pytest.mark.parametrize("line", [b"[1]", b'"text"', b"nonsense", b"[" * 100_000, b'{"a": ' + b"9" * 5000 + b"}"])

@@ -1,4 +1,7 @@
-"""ir_datasets over a local copy of its own layout, in a process of its own: it reads IR_DATASETS_HOME once."""
+"""ir_datasets on a local copy of its files, each time in a new process: it reads IR_DATASETS_HOME once.
+
+.venv/bin/python -m pytest tests/datasets/test_irds.py
+"""
 
 import json
 import os
@@ -51,7 +54,7 @@ for call in sys.argv[1:]:
 
 @pytest.fixture
 def ask(tmp_path):
-    """Evaluate calls such as queries("irds:vaswani") where `tmp_path` is IR_DATASETS_HOME."""
+    """Evaluate calls such as queries("irds:vaswani") with `tmp_path` as IR_DATASETS_HOME."""
 
     def asked(*calls):
         run = subprocess.run(
@@ -87,7 +90,7 @@ def test_vaswani(ask, tmp_path):
         (1, "2", "", "an electronic\nanalogue"),
         (2, "3", "", "third"),
     ]
-    # As many as the real collection has, for ir_datasets knows its size.
+    # The sizes of the real collection: ir_datasets knows them without its files.
     assert sizes == [5714, 5715]
     assert place == "irds:vaswani: docs record 3"
     assert [(row["qid"], row["query"].strip()) for row in queries] == [("1", "MEASUREMENT OF CONSTANT"), ("2", "RADAR")]

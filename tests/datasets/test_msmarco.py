@@ -1,3 +1,8 @@
+"""MS MARCO's passage files, with the splits of TREC's Deep Learning tracks.
+
+.venv/bin/python -m pytest tests/datasets/test_msmarco.py
+"""
+
 import gzip
 
 import pytest
@@ -8,7 +13,7 @@ from r2r.errors import BadInput
 
 @pytest.fixture
 def folder(tmp_path):
-    """The names and the formats of Microsoft's and TREC's files."""
+    """A folder with the file names and formats of MS MARCO and TREC."""
     files = {
         "collection.tsv": "0\tThe presence of communication\n1\tThe Manhattan Project \n2\t\n",
         "queries.train.tsv": "121352\tdefine extreme\n634306\twhat does chattel mean\n",

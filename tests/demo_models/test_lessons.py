@@ -11,7 +11,7 @@ import pytest
 from demo_models.lessons import JUDGE_WORDS, PHASES, lesson, shown_list, student_example, teacher_example, unseen_world
 from demo_models.truth import ideal
 from demo_models.untrained import make_tokenizer
-from r2r.demo.world import world
+from demo_models.world import world
 from r2r.teacher.parse import parse_reply
 
 KINDS = sorted({kind for phases in PHASES.values() for phase in phases for kind in phase.shares})

@@ -4,7 +4,7 @@
 """
 
 from demo_models.truth import ideal
-from r2r.demo.world import grade, world
+from demo_models.world import grade, world
 from r2r.reasons import is_verbatim, named
 
 

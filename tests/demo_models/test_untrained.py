@@ -7,7 +7,7 @@ import pytest
 from transformers import AutoTokenizer
 
 from demo_models.untrained import make_tokenizer, new_model
-from r2r.demo.models import demo_model
+from r2r import builtin
 
 LABELS = "ABCDEFGHIJKLMNOPQRST"
 
@@ -26,7 +26,7 @@ def test_made_twice_they_are_the_same(tokenizer):
 def test_the_tokenizer_that_ships_is_the_one_that_is_made(tokenizer):
     # A new training then has the same tokens, and its losses can be compared.
     for role in ("teacher", "student"):
-        shipped = AutoTokenizer.from_pretrained(demo_model(role))
+        shipped = AutoTokenizer.from_pretrained(builtin.model("demo", role))
         assert shipped.backend_tokenizer.to_str() == tokenizer.backend_tokenizer.to_str()
 
 

@@ -1,5 +1,6 @@
 """TREC runs: their order, what is refused, and the random and oracle orders."""
 
+import gzip
 import random
 
 import pytest
@@ -45,6 +46,20 @@ def test_order_is_the_one_trec_eval_finds(tmp_path):
 def test_docids_may_hold_slashes_and_no_break_spaces(tmp_path):
     file = written(tmp_path, "1 Q0 insects/Photo\u00a0taxis_0.txt 1 2.0 t\n")
     assert read_run(file) == {"1": ["insects/Photo\u00a0taxis_0.txt"]}
+
+
+@pytest.mark.parametrize("name", ["run.txt", "run.txt.gz"])
+def test_byte_order_mark_crlf_gzip_and_addresses(tmp_path, name):
+    file, text = tmp_path / name, b"\xef\xbb\xbfq Q0 a 1 1 t\r\n\r\nq Q0 b 2 2 t\r\n"
+    file.write_bytes(gzip.compress(text) if file.suffix == ".gz" else text)
+    assert read_run(str(file)) == read_run(f"file://{file}") == {"q": ["b", "a"]}
+
+
+def test_a_gzipped_run_that_is_cut_off_is_refused(tmp_path):
+    file = tmp_path / "run.txt.gz"
+    file.write_bytes(gzip.compress(b"".join(b"q Q0 d%d 1 1 t\n" % number for number in range(10_000)))[:-9])
+    with pytest.raises(BadInput, match=rf"^{file}: cannot be read to its end: "):
+        read_run(str(file))
 
 
 @pytest.mark.parametrize(

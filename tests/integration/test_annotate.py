@@ -19,8 +19,8 @@ import psutil
 import pyarrow.parquet as pq
 import pytest
 
+from demo_models.world import world
 from r2r import tables
-from r2r.demo.world import world
 from r2r.rows.journal import Journal
 from tests.tiny import tiny_model
 

@@ -34,8 +34,8 @@ from peft import PeftModel
 from transformers import AutoModelForCausalLM
 
 from demo_models import truth
-from r2r.demo.world import world
-from r2r.llm import resolve
+from demo_models.world import world
+from r2r import builtin
 from r2r.llm.prompt import chat_ids, load_tokenizer
 from r2r.student.prompt import label_ids, prompt
 
@@ -272,7 +272,7 @@ def test_the_student_does_not_trust_the_first_labels(demo):
     # Candidates come best first, so a student that is taught in that order prefers the first of passages that are all
     # the same.
     out, _ = demo
-    base = resolve("demo", "student")
+    base = builtin.model("demo", "student")
     model = PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(base), out / "distill" / "adapter").eval()
     tokenizer = load_tokenizer(base)
     labels = label_ids(tokenizer, base)[:8]

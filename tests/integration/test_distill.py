@@ -17,8 +17,8 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from demo_models.world import world
 from r2r import tables
-from r2r.demo.world import world
 from tests.tiny import tiny_model
 
 R2R = str(Path(sys.executable).parent / "r2r")

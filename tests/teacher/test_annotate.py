@@ -4,8 +4,7 @@ import json
 
 import pytest
 
-from r2r import cli, tables
-from r2r.demo.models import demo_model
+from r2r import builtin, cli, tables
 
 PASSAGES = ["A flea lives 100 days.", "Dogs bark.", "Cats purr."]
 
@@ -114,7 +113,7 @@ def test_a_dry_run_counts_what_would_be_asked(ray_local, candidates, tmp_path, c
     prices = ["--price-in", "1000", "--price-out", "10000", "--tokens-per-second", "36", "--gpus", "2"]
     assert cli.main(["annotate", *flags, *prices, "--dry-run"]) == 0
     said = capsys.readouterr().out
-    tokenizer = load_tokenizer(demo_model("teacher"))
+    tokenizer = load_tokenizer(builtin.model("demo", "teacher"))
     tokens = 3 * len(chat_ids(tokenizer, prompt("how long do fleas live", PASSAGES[:2], "both")))
     assert f"would ask 3 rows in 3 calls of {tokens:,} prompt tokens" in said
     # 2 passages with 3 texts of 30 tokens each, and 6 around them, would be more than a reply may have.

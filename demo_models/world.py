@@ -3,16 +3,23 @@
 Owns the entities and their facts, the passages, the queries and the grades. `grammar.py` owns the wording.
 
     world().queries["test"][0]
+
+The package ships it as files in BEIR's layout. To make them again:
+
+    python -m demo_models.world r2r/demo/world
 """
 
 from __future__ import annotations
 
+import json
 import random
+import sys
 from collections import defaultdict
 from functools import cached_property, lru_cache
+from pathlib import Path
 from typing import NamedTuple
 
-from r2r.demo.grammar import DODGES, FIRST, KINDS, MENTIONS, REGIONS, Attribute
+from demo_models.grammar import DODGES, FIRST, KINDS, MENTIONS, REGIONS, Attribute
 
 # Of the world that ships. Raise it with every change to what this module generates.
 VERSION = 2
@@ -189,3 +196,20 @@ def world() -> Shipped:
     for count in FIRST_QUERIES:
         queries[f"train{count}"] = queries["train"][:count]
     return Shipped(shipped, queries)
+
+
+def write(folder: Path) -> None:
+    """Write the world that ships in BEIR's layout: corpus.jsonl, queries.jsonl and qrels/SPLIT.tsv."""
+    shipped, splits = world()
+    (folder / "qrels").mkdir(parents=True, exist_ok=True)
+    documents = [{"_id": one.docid, "title": one.subject.name, "text": one.text} for one in shipped.passages]
+    asked = [{"_id": one.qid, "text": one.text} for split in SPLITS for one in splits[split]]
+    for name, rows in (("corpus", documents), ("queries", asked)):
+        (folder / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    for split, queries in splits.items():
+        lines = [f"{query.qid}\t{one.docid}\t{grade}\n" for query in queries for one, grade in shipped.judged(query)]
+        (folder / "qrels" / f"{split}.tsv").write_text("query-id\tcorpus-id\tscore\n" + "".join(lines))
+
+
+if __name__ == "__main__":
+    write(Path(sys.argv[1]))

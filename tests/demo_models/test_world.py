@@ -8,8 +8,8 @@ from collections import Counter
 
 import pytest
 
-from r2r.demo.grammar import KINDS
-from r2r.demo.world import SPLITS, World, names, world
+from demo_models.grammar import KINDS
+from demo_models.world import SPLITS, World, names, world
 
 # Function words, which a question and its answer may share.
 _PLAIN = {"a", "an", "and", "at", "by", "does", "for", "from", "how", "in", "is", "it", "its", "of", "on", "one", "out"}
