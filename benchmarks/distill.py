@@ -113,11 +113,12 @@ def main(given: list[str]) -> None:
 
     from r2r.config import DistillSettings
     from r2r.llm.prompt import load_tokenizer
-    from r2r.student import losses
     from r2r.student import train as training
     from r2r.student.batches import step_batches
     from r2r.student.distill import choose
     from r2r.student.examples import collate, example
+    from r2r.student.losses import LOSSES, Outputs
+    from r2r.student.model import load_model, predict, start_engine
     from r2r.student.prompt import label_ids
 
     torch.set_num_threads(asked.threads)
@@ -131,12 +132,13 @@ def main(given: list[str]) -> None:
     plan = choose(rows, settings)
     tokenizer = load_tokenizer(settings.student)
     labels = torch.tensor(label_ids(tokenizer, settings.student))
-    engine = training.start_engine(training.load_model(settings, "cpu"), settings, 1)
+    engine = start_engine(load_model(settings, "cpu"), settings, 1)
     plain = plain_loop(settings)
 
     def generation_alone(model, batch, labels, tau, ordered, replies):
-        nothing = torch.zeros(())
-        return nothing, nothing, losses.generation(training.predict(model, batch), batch["targets"], replies)
+        nothing, ranks, targets = torch.zeros(()), batch["ranks"], batch["targets"]
+        outputs = Outputs(nothing, ranks, predict(model, batch), targets, tau, ordered, replies)
+        return tuple(loss.function(outputs) if loss.name == "generation" else nothing for loss in LOSSES)
 
     all_three = training.forward
     seconds: dict[str, list[float]] = {"all": [], "generation": [], "plain": [], "tokenising": []}

@@ -55,10 +55,9 @@ class Reranker:
     """
 
     def __init__(self, model: str, adapter: str | None = None, **settings: Any):
-        from r2r.student import record
         from r2r.student.rank import Ranker, check_student
 
-        given = record.completed(validate(RerankSettings, settings, "Reranker"), adapter)
+        given = validate(RerankSettings, settings, "Reranker")
         check_student(model, adapter)
         # A loop of its own: a notebook's is taken, and the engine lives in the loop that first asks it.
         self._loop = asyncio.new_event_loop()
@@ -90,8 +89,7 @@ class Reranker:
             return []
         first = min(len(texts) if top_n is None else max(top_n, 0), len(texts))
         wanted = first if explain is True else min(int(explain), first)
-        window = self._ranker.settings.window or len(texts)
-        found = self._wait(self._ranker.rank(query, texts, min(wanted, window)))
+        found = self._wait(self._ranker.rank(query, texts, min(wanted, self._ranker.taught.window)))
         return [
             RankedDocument(rank, 1 / rank, index, texts[index], _reasons(found.reasons.get(index)))
             for rank, index in enumerate(found.order[:first], start=1)

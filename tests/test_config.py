@@ -43,7 +43,7 @@ def test_the_run_files_of_the_project_are_sound(name):
 def test_the_papers_setting(name, examples):
     distill = load_run_file(str(CONFIGS / f"{name}.yaml")).distill
     assert (distill.pairwise, distill.listwise, distill.generation) == (0.4, 0.4, 0.2)
-    assert distill.workers * distill.batch * distill.accumulate == examples
+    assert distill.batch * distill.batches == examples
     assert distill.student in ("meta-llama/Llama-3.1-8B-Instruct", "Qwen/Qwen2.5-7B-Instruct")
 
 

@@ -56,7 +56,7 @@ class Replica:
         documents and does not grade them. With `explain`, the first results, up to a window of 20, carry reasons."""
         texts = [document if isinstance(document, str) else document.text for document in request.documents]
         first = min(request.top_n or len(texts), len(texts))
-        window = self.ranker.settings.window
+        window = self.ranker.taught.window
         try:
             ranked = await self.ranker.rank(request.query, texts, min(first, window) if request.explain else 0)
         except Refused as refused:
@@ -83,7 +83,7 @@ def serve(student: str, adapter: str | None, settings: ServeSettings) -> None:
     """
     from ray import serve as ray_serve
 
-    settings = completed(settings, adapter)
+    completed(settings, adapter)
     check_student(student, adapter)
     start_ray()
     deployment = ray_serve.deployment(

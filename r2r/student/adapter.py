@@ -1,4 +1,6 @@
-"""LoRA adapters on disk: plain PEFT folders, found, checked after saving, and checked against the model they are for.
+"""LoRA adapters on disk, as plain PEFT folders: find one, check it, and merge it into its model.
+
+Owns these files and the checks of `check.json`, the answers that `distill` recorded. Does not train or rank.
 
 check_fits(find("runs/demo/distill"), "Qwen/Qwen2.5-7B-Instruct")
 """
@@ -8,16 +10,20 @@ from __future__ import annotations
 import json
 import re
 from pathlib import Path
+from typing import Any
 
 from r2r.errors import BadInput
 from r2r.llm.prompt import load_tokenizer
 
-# How far apart a label's log-probabilities may be, with logits of the size of 16 to 32 in each kind of number.
+# Largest difference of log-probabilities that rounding may cause, by data type, for logits of about 16 to 32.
 _TOLERANCE = {"float32": 1e-3, "bfloat16": 0.25}
 
 
 def find(adapter: str) -> str:
-    """Return the PEFT folder that `adapter` names: itself, or `adapter/` in a distill stage's folder."""
+    """Return the PEFT folder that `adapter` names: itself, or `adapter/` in a distill stage's folder.
+
+    Raises BadInput if neither is a PEFT folder.
+    """
     for folder in (Path(adapter), Path(adapter) / "adapter"):
         if (folder / "adapter_config.json").exists():
             return str(folder)
@@ -25,7 +31,7 @@ def find(adapter: str) -> str:
 
 
 def check_saved(folder: str | Path) -> None:
-    """Raise RuntimeError unless every tensor of a saved adapter holds numbers and training has moved lora_B."""
+    """Raise RuntimeError unless all tensors of a saved adapter are finite, and some lora_B is not zero."""
     tensors = _tensors(folder)
     if not tensors:
         raise RuntimeError(f"{folder}: the saved adapter holds no tensor")
@@ -37,45 +43,50 @@ def check_saved(folder: str | Path) -> None:
 
 
 def check_scores(folder: str | Path, check: str | Path, model: str) -> list[list[float]]:
-    """Raise RuntimeError unless model and adapter, as PEFT loads them, make of the prompts in `check` what was trained.
-    Return what the model makes of them without its adapter.
+    """Load model and adapter with PEFT, and compare their log-probabilities with those recorded in training.
 
-    check: a JSON file that distill wrote: {"dtype": ..., "prompts": [{"prompt": token ids, "labels": token ids,
-    "logprobs": of the labels as the next token}, ...]}.
+    Args:
+        folder: the PEFT folder.
+        check: a JSON file that distill wrote: {"dtype": ..., "prompts": [{"prompt": token ids, "labels": token ids,
+            "logprobs": of each label as the next token}, ...]}.
+        model: the model's folder or hub name.
+
+    Returns: for each prompt, the log-probabilities of the model without its adapter. Raises RuntimeError if those with
+    the adapter differ from the recorded ones.
     """
     import torch
     from peft import PeftModel
     from transformers import AutoModelForCausalLM
 
-    wanted = json.loads(Path(check).read_text())
+    recorded = json.loads(Path(check).read_text())
     device = "cuda" if torch.cuda.is_available() else "cpu"
     base = AutoModelForCausalLM.from_pretrained(
-        model, dtype=wanted["dtype"], device_map=device if device == "cuda" else None
+        model, dtype=recorded["dtype"], device_map=device if device == "cuda" else None
     )
-    # In the numbers that were trained with; PEFT would take more precise ones.
+    # By default, PEFT would load the adapter in float32 whatever it was trained in.
     loaded = PeftModel.from_pretrained(base, folder, autocast_adapter_dtype=False).eval()
-    most = _TOLERANCE[wanted["dtype"]]
+    tolerance = _TOLERANCE[recorded["dtype"]]
 
-    def scores(one: dict) -> list[float]:
+    def logprobs(probe: dict[str, Any]) -> list[float]:
         with torch.no_grad():
-            logits = loaded(torch.tensor([one["prompt"]], device=device), logits_to_keep=1).logits[0, -1]
-        return logits.float().log_softmax(-1)[one["labels"]].tolist()
+            logits = loaded(torch.tensor([probe["prompt"]], device=device), logits_to_keep=1).logits[0, -1]
+        return logits.float().log_softmax(-1)[probe["labels"]].tolist()
 
-    for one in wanted["prompts"]:
-        found = scores(one)
-        apart = max(abs(a - b) for a, b in zip(found, one["logprobs"], strict=True))
-        if not apart <= most:
+    for probe in recorded["prompts"]:
+        apart = max(abs(a - b) for a, b in zip(logprobs(probe), probe["logprobs"], strict=True))
+        # Written so that not-a-number fails.
+        if not apart <= tolerance:
             raise RuntimeError(
                 f"{folder}: not the adapter that was trained: log-probabilities of labels are {apart:.4f} apart"
             )
     with loaded.disable_adapter():
-        return [scores(one) for one in wanted["prompts"]]
+        return [logprobs(probe) for probe in recorded["prompts"]]
 
 
 def check_fits(folder: str, model: str) -> None:
-    """Raise BadInput unless each of the adapter's layers is one of the model's, of the same shape.
+    """Raise BadInput unless the model has each layer of the adapter, with the same shape.
 
-    Reads the model's configuration only, not its weights.
+    Reads the model's configuration, not its weights.
     """
     import torch
     from transformers import AutoConfig, AutoModelForCausalLM
@@ -93,10 +104,10 @@ def check_fits(folder: str, model: str) -> None:
         weight = getattr(layers.get(layer), "weight", None)
         if weight is None:
             raise BadInput(f"{folder}: made for another model ({made_for}): {model} has no layer {layer}")
-        found, expected = (tensor.shape[1], weight.shape[1]) if side == "A" else (tensor.shape[0], weight.shape[0])
-        if found != expected:
+        width, expected = (tensor.shape[1], weight.shape[1]) if side == "A" else (tensor.shape[0], weight.shape[0])
+        if width != expected:
             raise BadInput(
-                f"{folder}: made for another model ({made_for}): its {layer} is {found} wide, {model} has {expected}; "
+                f"{folder}: made for another model ({made_for}): its {layer} is {width} wide, {model} has {expected}; "
                 f"give the student that it was distilled into"
             )
 
@@ -111,20 +122,23 @@ def write_merged(folder: str, model: str, out: str) -> None:
     load_tokenizer(model).save_pretrained(out)
 
 
-def distilled(adapter: str) -> dict:
-    """Return the settings that an adapter was distilled with, {} where it came from elsewhere."""
+def distilled(adapter: str) -> dict[str, Any]:
+    """Return the settings that an adapter was distilled with; {} if `distill` did not make it."""
     manifest = Path(adapter) / "manifest.json"
     return json.loads(manifest.read_text())["settings"] if manifest.exists() else {}
 
 
-def recorded(folder: str) -> list[dict]:
-    """Return what `distill` found an adapter to answer, [] where it came from elsewhere: for each `prompt`, token ids,
-    the `logprobs` of the tokens `labels` as the next one, and those of the `base` model."""
+def recorded(folder: str) -> list[dict[str, Any]]:
+    """Return the answers that `distill` recorded with an adapter; [] if `distill` did not make it.
+
+    Each has `prompt` and `labels`, token ids; `logprobs`, of each label as the token after the prompt; and `base`, the
+    same without the adapter.
+    """
     file = Path(folder).parent / "check.json"
     return json.loads(file.read_text())["prompts"] if file.exists() else []
 
 
-def _tensors(folder: str | Path) -> dict:
+def _tensors(folder: str | Path) -> dict[str, Any]:
     from safetensors.torch import load_file
 
     file = Path(folder) / "adapter_model.safetensors"

@@ -1,7 +1,7 @@
-"""Which annotations are learned from, which are held out, and which of them each step works on.
+"""Which annotations are learned from, which are held out, and which rows each step works on.
 
-Owns the drawing: every batch of a run has a number, and what is in it follows from that number and the seed, not from
-how many workers there are or when the run was stopped. Does not know tokens or models: a row is a number.
+Owns the drawing. Every batch of a run has a number; its rows follow from that number and the seed, and from neither the
+number of workers nor restarts. Does not know tokens or models: a row is a number.
 
     learn, held = split([row["query"] for row in rows], settings)
     step_batches(lengths, settings, step=0)
@@ -11,28 +11,30 @@ from __future__ import annotations
 
 import random
 from functools import lru_cache
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 from r2r.config import DistillSettings
 
-# However many queries there are, this many tell checkpoints apart.
+# More queries would not tell checkpoints apart any better.
 _HELD_OUT_MOST = 500
-# Batches that are put together at a time, each from examples of about one length.
+# Number of batches that are formed together, from examples sorted by length.
 _POOL = 64
+
+T = TypeVar("T")
 
 
 class Batch(NamedTuple):
-    """`drawn` holds the row and the shuffling seed of each example."""
+    """`number`: its number in the run, from 0. `drawn`: the row and the shuffling seed of each example."""
 
     number: int
     drawn: list[tuple[int, int]]
 
 
 def split(queries: list[str], settings: DistillSettings) -> tuple[list[int], list[int]]:
-    """Return the rows to learn from and those held out. `queries[i]` is the query of row i.
+    """Return the rows to learn from, and the rows held out. `queries[i]` is the query of row i.
 
-    All rows of a query go the same way. At least one query is held out where `held_out` is not 0, and at least one is
-    learned from.
+    All rows of a query are on the same side. At least one query is learned from; unless `held_out` is 0 or there is
+    only one query, at least one is held out, and at most 500.
     """
     distinct = sorted(set(queries))
     wanted = min(max(1, round(settings.held_out * len(distinct))), _HELD_OUT_MOST) if settings.held_out else 0
@@ -42,16 +44,19 @@ def split(queries: list[str], settings: DistillSettings) -> tuple[list[int], lis
 
 
 def step_batches(lengths: list[int], settings: DistillSettings, step: int) -> list[Batch]:
-    """Return the batches of a step, counted from 0, the longest first: those that workers calculate at the same time
-    are then about as long as each other. `lengths[i]` is that of row i of those to learn from."""
-    each = settings.workers * settings.accumulate
-    found = [_batch(lengths, settings, number) for number in range(step * each, (step + 1) * each)]
-    return sorted(found, key=lambda batch: -max(lengths[row] for row, _ in batch.drawn))
+    """Return the batches of a step, counted from 0, the longest first.
+
+    Workers then calculate batches of similar length at the same time. `lengths[i]` is about the number of tokens of
+    row i, among the rows to learn from.
+    """
+    size = settings.batches
+    drawn = [_batch(lengths, settings, number) for number in range(step * size, (step + 1) * size)]
+    return sorted(drawn, key=lambda batch: -max(lengths[row] for row, _ in batch.drawn))
 
 
 def _batch(lengths: list[int], settings: DistillSettings, number: int) -> Batch:
     size = settings.batch
-    # No more than a quarter of the rows, or each pass would put the same ones together.
+    # At most a quarter of the rows, or each pass would form the same batches.
     batches = max(1, min(_POOL, len(lengths) // (4 * size)))
     pool, within = divmod(number, batches)
     places = range(pool * batches * size, (pool + 1) * batches * size)
@@ -62,7 +67,7 @@ def _batch(lengths: list[int], settings: DistillSettings, number: int) -> Batch:
 
 
 def _draw(lengths: list[int], settings: DistillSettings, place: int) -> tuple[int, int]:
-    """Return the row and the shuffling seed of the run's example number `place`. Each pass has an order of its own."""
+    """Return the row and the shuffling seed of the run's example number `place`. Each pass has its own order."""
     epoch, within = divmod(place, len(lengths))
     return _order(len(lengths), settings.seed, epoch)[within], settings.seed + place
 
@@ -74,11 +79,11 @@ def _order(rows: int, seed: int, epoch: int) -> list[int]:
     return order
 
 
-def shares(batches: list[Batch], rank: int, world: int) -> list[tuple[Batch, bool]]:
-    """Return the batches that a worker calculates, as many as every other one, and whether each of them counts.
+def shares(batches: list[T], rank: int, world: int) -> list[tuple[T, bool]]:
+    """Return the batches of worker `rank` of `world`, and whether each counts.
 
-    Where there are fewer workers than the settings ask for, each does more; a batch that is there only so that all have
-    as many does not count.
+    All workers get the same number of batches. If they do not divide evenly, some workers get the last batch again, as
+    filler that does not count.
     """
     turns = -(-len(batches) // world)
     places = [turn * world + rank for turn in range(turns)]

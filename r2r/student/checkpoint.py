@@ -1,11 +1,13 @@
-"""What is kept of a training run: checkpoints to go on from, and the best adapter so far.
+"""The checkpoints of a training run, and its best adapter so far.
 
-Owns the files, and the way from DeepSpeed's partitions of weights and moments to whole tensors and back, so that a run
-may go on with another number of workers. Does not know when to save, nor what is best.
+Owns the files. Turns DeepSpeed's partitions of weights and moments into whole tensors and back, so that a run can
+resume with another number of workers. Does not know when to save, nor which step is best.
 
-In a run's folder, `step-000050/` holds the weights and the optimizer's moments in `state.safetensors`, and what else is
-known in `state.json`; `best-000050/` holds `adapter/`, a plain PEFT folder, and `check.json`. Each is written aside and
-renamed, so that a folder of such a name is whole.
+`step-000050/` holds the weights and the optimizer's moments in `state.safetensors`, and the `State` in `state.json`.
+`best-000050/` holds `adapter/`, a plain PEFT folder, and `check.json`. Each folder is written under another name and
+then renamed, so it is always complete.
+
+    save(engine, step_folder(folder, 50), state)
 """
 
 from __future__ import annotations
@@ -16,13 +18,23 @@ import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any, TypedDict
 
 _MOMENTS = ("exp_avg", "exp_avg_sq")
 
 
+class State(TypedDict):
+    """`step`: the step of the checkpoint, 0 before the first. `best`: step and held-out nDCG of the best adapter, None
+    before the first; the nDCG is None if nothing is held out. `before`: held-out nDCG before training, or None."""
+
+    step: int
+    best: list[Any] | None
+    before: float | None
+
+
 def newest(folder: Path) -> int:
-    """Return the step of the last checkpoint, 0 where there is none."""
-    return max((int(found.name[5:]) for found in folder.glob("step-*")), default=0)
+    """Return the step of the newest checkpoint, 0 if there is none."""
+    return max((int(path.name[5:]) for path in folder.glob("step-*")), default=0)
 
 
 def step_folder(folder: Path, step: int) -> Path:
@@ -35,7 +47,7 @@ def best_folder(folder: Path, step: int) -> Path:
 
 @contextmanager
 def replacing(folder: Path) -> Iterator[Path]:
-    """Yield a folder to write to, which takes the place of `folder` once the block ends without an error."""
+    """Yield a new folder to write to. It replaces `folder` when the block ends without an error."""
     aside = folder.with_name(f".{folder.name}.tmp")
     shutil.rmtree(aside, ignore_errors=True)
     aside.mkdir(parents=True)
@@ -45,21 +57,21 @@ def replacing(folder: Path) -> Iterator[Path]:
 
 
 def keep(folder: Path, step: int, best: int) -> None:
-    """Remove all checkpoints but the one of `step`, and all adapters but the best."""
-    for found in [*folder.glob("step-*"), *folder.glob("best-*"), *folder.glob(".*.tmp")]:
-        if found not in (step_folder(folder, step), best_folder(folder, best)):
-            shutil.rmtree(found, ignore_errors=True)
+    """Remove all checkpoints but that of `step`, and all adapters but that of step `best`."""
+    for path in [*folder.glob("step-*"), *folder.glob("best-*"), *folder.glob(".*.tmp")]:
+        if path not in (step_folder(folder, step), best_folder(folder, best)):
+            shutil.rmtree(path, ignore_errors=True)
 
 
-def save(engine, folder: Path, state: dict) -> None:
-    """Write a checkpoint; every worker calls it, and the first one writes. `state` is what `load_state` returns."""
+def save(engine: Any, folder: Path, state: State) -> None:
+    """Write a checkpoint. Every worker calls it, the first one writes."""
     import torch
     from safetensors.torch import save_file
 
     tensors = {
         f"{kind}/{name}": tensor for kind in ("weight", *_MOMENTS) for name, tensor in _whole(engine, kind).items()
     }
-    # Not always the number of steps: one of DeepSpeed's optimizers takes a first one by itself.
+    # The optimizer's own count may differ from ours: one of DeepSpeed's optimizers takes a step when it starts.
     tensors["step"] = next(iter(_inner(engine).state.values()))["step"].clone()
     if torch.distributed.get_rank() == 0:
         with replacing(folder) as aside:
@@ -67,19 +79,19 @@ def save(engine, folder: Path, state: dict) -> None:
             (aside / "state.json").write_text(json.dumps(state))
 
 
-def load_state(folder: Path) -> dict:
+def load_state(folder: Path) -> State:
     return json.loads((folder / "state.json").read_text())
 
 
-def load_weights(model, folder: Path) -> None:
-    """Put a checkpoint's weights into a model, before it is DeepSpeed's."""
+def load_weights(model: Any, folder: Path) -> None:
+    """Load a checkpoint's weights into a model, before DeepSpeed takes it over."""
     tensors = _read(folder, "weight")
     for name, parameter in _trained(model).items():
         parameter.data.copy_(tensors[name])
 
 
-def load_optimizer(engine, folder: Path) -> None:
-    """Put a checkpoint's moments, and its weights in full precision, into the optimizer of a new engine."""
+def load_optimizer(engine: Any, folder: Path) -> None:
+    """Load a checkpoint's moments and float32 weights into the optimizer of a new engine."""
     import torch
 
     stage, optimizer = engine.zero_optimization_stage(), engine.optimizer
@@ -89,7 +101,7 @@ def load_optimizer(engine, folder: Path) -> None:
         flat = optimizer.single_partition_of_fp32_groups
     else:
         flat = _masters(engine).values()
-    # The optimizer makes its moments in its first step.
+    # The optimizer would only make its moments in its first step.
     (taken,) = _read(folder, "step").values()
     for weights in flat:
         moments = {name: torch.zeros_like(weights, dtype=torch.float32) for name in _MOMENTS}
@@ -102,17 +114,17 @@ def load_optimizer(engine, folder: Path) -> None:
             _put(engine, parameter, kind, tensors[name].to(engine.device))
 
 
-def save_adapter(engine, folder: Path) -> None:
-    """Write the adapter as a PEFT folder; every worker calls it, and the first one writes."""
+def save_adapter(engine: Any, folder: Path) -> None:
+    """Write the adapter as a PEFT folder. Every worker calls it, the first one writes."""
     import torch
 
     tensors = _whole(engine, "weight")
     if torch.distributed.get_rank() == 0:
-        # Left to itself, PEFT writes what ZeRO-3 leaves of a parameter: nothing.
+        # Without state_dict, PEFT would write the empty parameters that ZeRO-3 leaves in the model.
         engine.module.save_pretrained(folder, state_dict=tensors, save_embedding_layers=False)
 
 
-def _read(folder: Path, kind: str) -> dict:
+def _read(folder: Path, kind: str) -> dict[str, Any]:
     from safetensors import safe_open
 
     with safe_open(folder / "state.safetensors", "pt") as tensors:
@@ -123,15 +135,15 @@ def _read(folder: Path, kind: str) -> dict:
         }
 
 
-def _trained(model) -> dict:
+def _trained(model: Any) -> dict[str, Any]:
     return {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
 
 
-def _whole(engine, kind: str) -> dict:
-    """Return the trained weights, or one of their moments, as whole float32 tensors by name; every worker calls it."""
+def _whole(engine: Any, kind: str) -> dict[str, Any]:
+    """Return the trained weights, or one of their moments, as whole float32 tensors by name. Every worker calls it."""
     from deepspeed.utils import safe_get_full_fp32_param, safe_get_full_optimizer_state
 
-    def one(parameter):
+    def read(parameter: Any) -> Any:
         if not engine.zero_optimization_stage():
             master = _masters(engine)[parameter]
             return master if kind == "weight" else _inner(engine).state[master][kind]
@@ -139,11 +151,11 @@ def _whole(engine, kind: str) -> dict:
             return safe_get_full_fp32_param(parameter)
         return safe_get_full_optimizer_state(parameter, kind)
 
-    return {name: one(parameter).detach().float().cpu().clone() for name, parameter in _trained(engine.module).items()}
+    return {name: read(parameter).detach().float().cpu().clone() for name, parameter in _trained(engine.module).items()}
 
 
-def _put(engine, parameter, kind: str, value) -> None:
-    """Put a whole tensor where `_whole` reads it, each worker the part that it holds."""
+def _put(engine: Any, parameter: Any, kind: str, value: Any) -> None:
+    """Write a whole tensor to where `_whole` reads it; each worker writes its own part."""
     import torch
     from deepspeed.utils import (
         safe_get_local_fp32_param,
@@ -159,7 +171,7 @@ def _put(engine, parameter, kind: str, value) -> None:
         (master.data if kind == "weight" else _inner(engine).state[master][kind]).copy_(value)
         return
     if stage == 3:
-        # DeepSpeed's own way to set the whole fails where the workers' parts are not of one size.
+        # DeepSpeed's function for whole tensors fails if the workers' parts differ in size.
         size = safe_get_local_fp32_param(parameter).numel()
         whole = torch.nn.functional.pad(value.flatten(), (0, size * torch.distributed.get_world_size() - value.numel()))
         value = whole.narrow(0, size * torch.distributed.get_rank(), size)
@@ -169,12 +181,13 @@ def _put(engine, parameter, kind: str, value) -> None:
         (safe_set_local_optimizer_state if stage == 3 else safe_set_full_optimizer_state)(parameter, value, kind)
 
 
-def _inner(engine):
+def _inner(engine: Any) -> Any:
+    """Return the torch optimizer inside DeepSpeed's."""
     return getattr(engine.optimizer, "optimizer", engine.optimizer)
 
 
-def _masters(engine) -> dict:
-    """Return the weights that the optimizer of ZeRO stage 0 changes, by those that the model calculates with."""
+def _masters(engine: Any) -> dict[Any, Any]:
+    """Return the float32 weights that the optimizer of ZeRO stage 0 updates, by the model's own parameters."""
     optimizer = engine.optimizer
     if not hasattr(optimizer, "fp32_groups"):
         return {parameter: parameter for parameter in _trained(engine.module).values()}

@@ -24,14 +24,16 @@ from r2r.llm.prompt import load_tokenizer
 from r2r.stage import Identity, Input, Result, Stage, There, run
 from r2r.student import adapter, checkpoint, prompt, record
 from r2r.student.batches import split
+from r2r.student.log import read_steps
 from r2r.student.losses import LOSSES
+from r2r.student.model import dtype
 from r2r.student.prompt import fields
 from r2r.student.rank import check_student
-from r2r.student.train import PARTS, dtype, read_steps, train
+from r2r.student.train import train
 from r2r.workers import bar, start_ray, use_driver_folder, watching
 
-# How often training goes on after a worker has died. A night on machines that can be taken away costs some.
-_LIVES = 10
+# How often training restarts after a worker died. Spot nodes get reclaimed.
+_MAX_RESTARTS = 10
 
 
 def stage(annotations: str, out: str | Path, settings: DistillSettings) -> Stage:
@@ -191,7 +193,7 @@ def _train(config: dict, settings: DistillSettings, folder: Path) -> None:
     if not checkpoint.newest(checkpoints):
         log.unlink(missing_ok=True)
     with _progress(log, settings.steps):
-        for life in range(_LIVES):
+        for life in range(_MAX_RESTARTS):
             if done := checkpoint.newest(checkpoints):
                 print(f"distill: goes on after step {done}", flush=True)
             shutil.rmtree(folder / "train", ignore_errors=True)
@@ -201,7 +203,7 @@ def _train(config: dict, settings: DistillSettings, folder: Path) -> None:
                 ).fit()
                 break
             except WorkerGroupError as error:
-                if life + 1 == _LIVES or not any(map(_died, error.worker_failures.values())):
+                if life + 1 == _MAX_RESTARTS or not any(map(_died, error.worker_failures.values())):
                     raise
                 print("distill: a worker has died; its work is done again from the last checkpoint", flush=True)
     shutil.rmtree(folder / "train", ignore_errors=True)
@@ -250,7 +252,7 @@ def _progress(log: Path, steps: int) -> Iterator[None]:
             done = read_steps(log)
             if done:
                 last = done[-1]
-                losses = " ".join(f"{name} {last[name]:.3f}" for name in PARTS)
+                losses = " ".join(f"{loss.name} {last[loss.name]:.3f}" for loss in LOSSES)
                 shown.set_postfix_str(f"{losses}, {last['tokens'] / last['seconds']:,.0f} tokens/s", refresh=False)
             shown.update(len(done) - shown.n)
 

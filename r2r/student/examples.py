@@ -1,4 +1,4 @@
-"""Annotations as training examples: tokens, the reply's place in them, and the teacher's ranks by label.
+"""Annotations as training examples: the tokens of prompt and reply, and the teacher's rank of each label.
 
 Owns the shuffling of passages and the padding of batches. Does not know losses or models.
 
@@ -8,7 +8,9 @@ Owns the shuffling of passages and the padding of batches. Does not know losses 
 from __future__ import annotations
 
 import random
-from typing import NamedTuple
+from typing import Any, NamedTuple
+
+import torch
 
 from r2r.config import DistillSettings
 from r2r.llm.prompt import chat_ids, fit, text_ids
@@ -16,8 +18,8 @@ from r2r.student.prompt import LABELS, fields, order_line, prompt, rename, reply
 
 
 class Example(NamedTuple):
-    """`prompt` and `reply` are token ids; `ranks[i]` is the teacher's rank, 0 for the best, of label i. `place` is
-    where in the reply the order begins, with the label of the best."""
+    """`prompt` and `reply`: token ids. `ranks[i]`: the teacher's rank of the passage with label i, 0 for the best.
+    `place`: index of the reply token with which the order begins, the label of the best."""
 
     prompt: list[int]
     reply: list[int]
@@ -25,23 +27,23 @@ class Example(NamedTuple):
     place: int
 
 
-def fits(tokenizer, row: dict, settings: DistillSettings) -> bool:
-    """Return whether there are labels for a row's passages, and its reply leaves them at least half of `max_length`."""
+def fits(tokenizer: Any, row: dict[str, Any], settings: DistillSettings) -> bool:
+    """Return whether a row has at most 20 passages, and a reply of at most half of `max_length`."""
     return len(row["docids"]) <= len(LABELS) and _reply_length(tokenizer, row, settings) <= settings.max_length // 2
 
 
-def length(tokenizer, row: dict, settings: DistillSettings) -> int:
-    """Return about how many tokens a row's example has, 0 where it does not fit: what batches are put together by."""
+def length(tokenizer: Any, row: dict[str, Any], settings: DistillSettings) -> int:
+    """Return about how many tokens a row's example has, to form batches by; 0 if it does not fit."""
     if not fits(tokenizer, row, settings):
         return 0
-    # Most of a prompt is its passages, of four characters a token; counting them all would take much longer.
+    # Most of a prompt is passages, at about four characters per token. An exact count would take much longer.
     return _reply_length(tokenizer, row, settings) + sum(map(len, row["texts"])) // 4
 
 
-def example(tokenizer, row: dict, settings: DistillSettings, seed: int | str) -> Example:
-    """Return an annotations row as an example, its passages in an order drawn with `seed`, cut to fit `max_length`.
+def example(tokenizer: Any, row: dict[str, Any], settings: DistillSettings, seed: int | str) -> Example:
+    """Return a row of annotations as an example, with its passages shuffled by `seed` and cut to fit `max_length`.
 
-    Shuffled, since a student that always sees BM25's order learns to repeat it.
+    A student that always saw BM25's order would learn to repeat it.
     """
     shown = _shown(row, seed)
     answer, place = _reply(tokenizer, row, settings, shown)
@@ -53,50 +55,51 @@ def example(tokenizer, row: dict, settings: DistillSettings, seed: int | str) ->
 
 
 def until_order(one: Example) -> Example:
-    """Return an example that ends with the label of the best: as far as ranking reads."""
+    """Return the example with its reply cut after the label of the best, where ranking stops reading."""
     return one._replace(reply=one.reply[: one.place + 1])
 
 
-def _shown(row: dict, seed: int | str) -> list[int]:
-    """Return the places of a row's passages, from 0, in the order in which the student sees them."""
+def _shown(row: dict[str, Any], seed: int | str) -> list[int]:
+    """Return the indices of a row's passages in the order in which the student sees them."""
     shown = list(range(len(row["docids"])))
     random.Random(seed).shuffle(shown)
     return shown
 
 
-def _reply_length(tokenizer, row: dict, settings: DistillSettings) -> int:
+def _reply_length(tokenizer: Any, row: dict[str, Any], settings: DistillSettings) -> int:
     return len(_reply(tokenizer, row, settings, list(range(len(row["docids"]))))[0])
 
 
-def _reply(tokenizer, row: dict, settings: DistillSettings, shown: list[int]) -> tuple[list[int], int]:
-    """Return the tokens of the reply to learn, up to and with the end of the turn, and where in it the order begins."""
+def _reply(tokenizer: Any, row: dict[str, Any], settings: DistillSettings, shown: list[int]) -> tuple[list[int], int]:
+    """Return the tokens of the reply, with the end of the turn, and the index of the token where the order begins."""
     label_of = {position: LABELS[place] for place, position in enumerate(shown)}
     order = [position - 1 for position in row["ranking"]]
     numbers = {position + 1: label for position, label in label_of.items()}
-    # Reasons that come before the order are listed by label: listed best first, they would give the order away.
-    listed = order if settings.order == "first" else shown
+    # Reasons before the order are listed by label: listed best first, they would give the order away.
+    listed = order if settings.order_position == "first" else shown
     reasons = [{name: row[name][position] for name in fields(settings.reasoning)} for position in listed]
     for reason in reasons:
         if "comparison" in reason:
             reason["comparison"] = rename(reason["comparison"], numbers)
     text = reply([label_of[position] for position in listed], reasons, settings.reasoning)
-    if settings.order == "first":
+    if settings.order_position == "first":
         return [*text_ids(tokenizer, text), tokenizer.eos_token_id], 0
-    _, _, reasons = text.partition("\n")
-    before = text_ids(tokenizer, reasons + "\n") if reasons else []
-    # Tokenised apart from what stands before it, so that its first token is the label alone.
+    _, _, written = text.partition("\n")
+    before = text_ids(tokenizer, written + "\n") if written else []
+    # The order is encoded by itself, so that its first token is the label alone.
     line = text_ids(tokenizer, order_line([label_of[position] for position in order]))
     return [*before, *line, tokenizer.eos_token_id], len(before)
 
 
-def collate(examples: list[Example], pad: int) -> dict:
-    """Return a batch: input_ids, attention_mask, position_ids [B, L], targets [B, T], first [B] and ranks [B, N].
+def collate(examples: list[Example], pad: int) -> dict[str, torch.Tensor]:
+    """Return a batch of B examples, padded on the left so that all replies end at the last position.
 
-    Padding stands on the left, so that the replies end together: the last T positions of the input predict `targets`,
-    and `first` is the place among them of the position that predicts where the order begins, the label of the best.
+    Returns:
+        input_ids, attention_mask, position_ids: [B, L]. The last T positions predict `targets`.
+        targets: [B, T], the reply's tokens, -100 for padding.
+        first: [B], the index into T of the label of the best, where the order begins.
+        ranks: [B, N], the teacher's rank of each label, -1 where there is no passage.
     """
-    import torch
-
     length = max(len(one.prompt) + len(one.reply) - 1 for one in examples)
     longest = max(len(one.reply) for one in examples)
     widest = max(len(one.ranks) for one in examples)

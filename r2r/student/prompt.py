@@ -1,9 +1,8 @@
 """What the student reads and writes: its prompt, its labels and its reply.
 
-Owns the format that training and ranking share, so that both see the same tokens. The reply gives the order first,
-`C > A > B`, and then a JSON list with a passage's evidence and reasons, in that order. Ranking needs the first label
-only; the list is written where somebody asks for it. (Written the other way round, for comparison, the list comes first
-and goes by label.)
+Owns the format, the same for training and ranking. The reply gives the order first, `C > A > B`, and then a JSON list
+with the evidence and reasons of each passage, in that order. Ranking reads the first label only; the list is written if
+explanations are asked for. (With `--order last`, the list comes first, sorted by label.)
 
     message = prompt("how long do fleas live", ["Dogs bark.", "A flea lives 100 days."])
 """
@@ -13,21 +12,25 @@ from __future__ import annotations
 import json
 import re
 import string
+from typing import Any
 
 from r2r.errors import BadInput
+from r2r.identity import digest
 from r2r.reasons import sentences
 from r2r.replies import DECODER, Parsed, Unsound, parse_order, text_field
 
 LABELS = string.ascii_uppercase[:20]
 
-# Names in the reply, and the columns of the tables that they come from and go to.
+# Names in the reply; the tables have columns of the same names.
 _DIRECT, _COMPARISON = ("evidence", "direct"), ("comparison",)
 
 
 def prompt(query: str, passages: list[str]) -> str:
-    """Return the message for up to 20 passages. What all messages say comes first and then the query, so that an engine
-    reads both once for many. The label stands behind its passage and the query comes again after them all: a model that
-    reads from left to right then knows both when it must tell the passages apart."""
+    """Return the message for up to 20 passages.
+
+    It begins with the fixed text and the query: the engine caches this prefix and reads it once per query. Each label
+    follows its passage, and the query is repeated at the end, since a causal model only sees what came before.
+    """
     listed = "\n\n".join(f"{text} [{label}]" for text, label in zip(passages, LABELS, strict=False))
     return (
         f"The passages below may answer a query. The label of a passage stands behind it.\n\n"
@@ -38,16 +41,17 @@ def prompt(query: str, passages: list[str]) -> str:
 
 
 def fields(reasoning: str) -> tuple[str, ...]:
-    """Return the texts that each passage has in the reply, in the order in which they are written."""
+    """Return the names of the texts that each passage has in the reply, in the order of the reply."""
     return _DIRECT * (reasoning in ("direct", "both")) + _COMPARISON * (reasoning in ("comparison", "both"))
 
 
 def order_line(labels: list[str]) -> str:
+    """Return the line that gives an order, best first."""
     return " > ".join(labels)
 
 
 def reply(labels: list[str], reasons: list[dict[str, str]], reasoning: str) -> str:
-    """Return the reply that names `labels`, best first, with the reasons of each, in the same order."""
+    """Return the reply with the order `labels`, best first. `reasons` are aligned with `labels`."""
     names = fields(reasoning)
     if not names:
         return order_line(labels)
@@ -60,9 +64,15 @@ def reply(labels: list[str], reasons: list[dict[str, str]], reasoning: str) -> s
 def grammar(labels: list[str], passages: list[str], names: list[list[str]], reasoning: str, longest: int) -> str:
     """Return the grammar (EBNF) of the JSON list of reasons for `labels`, in that order.
 
-    Aligned with them, `passages` are their texts, and `names` the labels that the comparison of each may name, up to
-    two. Evidence is a sentence of its passage or nothing. So neither can be made up, however little a student has
-    learned. A text has up to `longest` characters, besides labels, none of them a quotation mark.
+    It admits only evidence that is empty or a sentence of its passage, and only comparisons that name the given labels:
+    a student cannot make these up, however little it has learned.
+
+    Args:
+        labels: the passages to explain.
+        passages: their texts, aligned with `labels`.
+        names: the labels that each comparison may name, aligned with `labels`; a comparison names up to two.
+        reasoning: which texts there are, see `fields`.
+        longest: most characters of a text, not counting labels. A text has no quotation mark.
     """
     terms = []
     for label, passage, others in zip(labels, passages, names, strict=True):
@@ -77,7 +87,7 @@ def grammar(labels: list[str], passages: list[str], names: list[list[str]], reas
         for field in fields(reasoning):
             terms += [_quoted(f',"{field}":'), texts[field]]
         terms.append(_quoted("}"))
-    # Sets of characters alone, without escapes: a repeated choice takes xgrammar hundreds of times as long.
+    # One set of characters, without escapes: xgrammar compiles a repeated choice hundreds of times slower.
     plain = r'[^"\\\[\]\x00-\x1f]'
     parts = {"whole": (1, longest), "half": (0, longest // 2), "third": (0, longest // 3)}
     rules = [f"{part} ::= {plain}{{{least},{most}}}" for part, (least, most) in parts.items()]
@@ -85,21 +95,22 @@ def grammar(labels: list[str], passages: list[str], names: list[list[str]], reas
 
 
 def _one_of(texts: list[str]) -> str:
+    """Return the grammar of a choice between fixed texts."""
     return f"({' | '.join(map(_quoted, texts))})"
 
 
 def _quoted(text: str) -> str:
-    """Return the text as a string of JSON, which a grammar writes in the same way."""
+    """Return the text as a JSON string. Grammars spell fixed texts in the same way."""
     return json.dumps(text, ensure_ascii=False)
 
 
 def neighbours(labels: list[str], order: list[str]) -> list[list[str]]:
-    """Return, for each of `labels`, the labels directly before and behind it in an order."""
+    """Return, for each of `labels`, the labels directly before and after it in `order`."""
     return [order[max(at - 1, 0) : at] + order[at + 1 : at + 2] for at in map(order.index, labels)]
 
 
 def read_reasons(text: str, labels: list[str], reasoning: str) -> list[dict[str, str]]:
-    """Read the JSON list of reasons for `labels`. Raises Unsound, saying what is wrong, unless it is sound."""
+    """Return the reasons in a JSON list written for `labels`, aligned with them. Raises Unsound for any other text."""
     try:
         listed = DECODER.decode(text)
     except (ValueError, RecursionError) as error:
@@ -115,31 +126,34 @@ def read_reasons(text: str, labels: list[str], reasoning: str) -> list[dict[str,
 
 
 def order_grammar(labels: list[str]) -> str:
-    """Return the grammar (EBNF) of an order line of so many labels. It does not say that none comes twice."""
+    """Return the grammar (EBNF) of an order line with as many labels. It admits repeated labels."""
     return f'root ::= one (" > " one){{{len(labels) - 1}}}\none ::= [{labels[0]}-{labels[-1]}]\n'
 
 
 def read_order(text: str, labels: list[str]) -> Parsed:
-    """Read an order line as a free listwise reply about the passages, whose numbers the labels stand for."""
+    """Read an order line like a listwise reply in free form, with label A as passage 1."""
     return parse_order(re.sub(r"\b[A-T]\b", lambda label: f"[{LABELS.index(label[0]) + 1}]", text), len(labels))
 
 
 def numbered(comparison: str) -> str:
-    """Return a student's comparison with passages' numbers, from 1, for their labels; 0 for what is no label."""
+    """Return a student's comparison with each `[label]` as the passage's number, from 1; 0 if it is no label."""
     names = dict(zip(LABELS, range(1, len(LABELS) + 1), strict=True))
     return re.sub(r"\[([A-Z]|[0-9]+)\]", lambda match: f"[{names.get(match[1], 0)}]", comparison)
 
 
-def label_ids(tokenizer, model: str) -> list[int]:
-    """Return the token of each label as the first token of a reply. Raises BadInput where one is not a single token."""
-    found = []
+def label_ids(tokenizer: Any, model: str) -> list[int]:
+    """Return the token of each label as the first token of a reply. Raises BadInput if one is not a single token.
+
+    model: the model's name, for the error.
+    """
+    tokens = []
     for label in LABELS:
         alone = tokenizer.encode(label, add_special_tokens=False)
         leading = tokenizer.encode(f"{label} > {LABELS[0]}", add_special_tokens=False)
         if len(alone) != 1 or leading[:1] != alone:
             raise BadInput(f"{model}: its tokenizer splits the label {label}; a student needs A to T as single tokens")
-        found += alone
-    return found
+        tokens += alone
+    return tokens
 
 
 _NUMBERS = r"\d+(?:(?:\s*,\s*(?:and\s+|or\s+)?|\s+and\s+|\s+or\s+|\s*&\s*)\d+)*"
@@ -147,9 +161,9 @@ _NAMED = re.compile(rf"\[(\d+)\]|\b(passages?|Passages?)\s+({_NUMBERS})")
 
 
 def rename(comparison: str, names: dict[int, str]) -> str:
-    """Return a teacher's comparison with its passage numbers, `[2]` or `passages 2 and 3`, given other names.
+    """Return a teacher's comparison with its passage numbers, as in `[2]` or `passages 2 and 3`, replaced by names.
 
-    A number that names none of the passages shown is left as it stands.
+    A number that is not in `names` stays.
     """
 
     def one(number: str) -> str:
@@ -164,5 +178,9 @@ def rename(comparison: str, names: dict[int, str]) -> str:
 
 
 def rename_brackets(comparison: str, names: dict[str, str]) -> str:
-    """Return a comparison with `[old]` replaced by `[new]` wherever `names` knows the old name."""
+    """Return a comparison with each `[old]` replaced by `[new]`, for the old names in `names`."""
     return re.sub(r"\[(\w+)\]", lambda match: f"[{names.get(match[1], match[1])}]", comparison)
+
+
+# Of prompt and reply, for the identity of what was made with them.
+VERSION = digest([prompt("QUERY", ["FIRST", "SECOND"]), reply(["A"], [dict.fromkeys(fields("both"), "")], "both")])[:12]

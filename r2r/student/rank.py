@@ -1,9 +1,9 @@
-"""A student at work on one query: windows over a list of passages, one decoded token a window, and reasons on request.
+"""A student ranks the passages of one query, with one decoded token per window, and explains the first on request.
 
-Owns the walk of the windows and what a score means. Does not own tables or workers: `rerank` uses it on many rows,
-the server on one request.
+Owns how a window is scored and explained. Does not own the order of the windows (strategies), tables or workers: the
+rerank stage and the server call it.
 
-    result = await Ranker("demo", None, RerankSettings()).rank("how long do fleas live", texts, explain=3)
+    ranked = await Ranker("demo", None, RerankSettings()).rank("how long do fleas live", texts, explain=3)
 """
 
 from __future__ import annotations
@@ -11,77 +11,64 @@ from __future__ import annotations
 import asyncio
 import tempfile
 from collections import Counter
-from collections.abc import Awaitable, Callable
 from typing import NamedTuple
 
 from r2r import builtin
-from r2r.config import RerankSettings
+from r2r.config import RerankSettings, ServeSettings
 from r2r.errors import BadInput
-from r2r.llm import open_label_model
+from r2r.llm import Reply, open_label_model
 from r2r.llm.prompt import chat_ids, fit, load_tokenizer
 from r2r.reasons import check_reasons
 from r2r.replies import Unsound
 from r2r.student import adapter as adapters
 from r2r.student import prompt as form
 from r2r.student.prompt import LABELS
+from r2r.student.record import completed
+from r2r.student.strategies import STRATEGIES
 
-# Tokens that a character of a reason takes at the most, and those of the JSON around it.
+# Most tokens for a character of a reason, and for the JSON around a reason.
 _TOKENS_PER_CHAR, _AROUND = 0.5, 10
-# Tokens kept for the end of a line and for a label.
+# Tokens reserved for the end of a line and for a label.
 _AFTER = 2
-# A difference of log-probabilities that float32 in two libraries does not exceed.
+# Largest difference of log-probabilities between two libraries in float32.
 _SAME = 0.01
 
 
 class Ranked(NamedTuple):
-    """`order` holds indices into the passages, best first. `reasons` maps the index of an explained passage to its
-    evidence, direct and comparison texts, in which other passages are named by `[index]`; what is false of them is left
-    out. `counts` holds tokens and other counts."""
+    """The answer to a query.
+
+    order: indices of the passages, best first. reasons: evidence, direct and comparison texts by the index of the
+    explained passage; `[index]` names other passages, and false texts are empty. counts: tokens and other counts.
+    """
 
     order: list[int]
     reasons: dict[int, dict[str, str]]
-    counts: Counter
+    counts: Counter[str]
 
 
-def windows(n: int, window: int, stride: int) -> list[tuple[int, int]]:
-    """Return the (start, end) of each window over `n` passages, from the bottom of the list up.
+class Window(NamedTuple):
+    """A scored window.
 
-    Each of the passages is in a window, and the last window starts at the top.
+    shown: indices of its passages, label A first. scores: aligned with `shown`. written: the reasons that the student
+    wrote before the order, as JSON; "" if it writes the order first.
     """
-    spans = []
-    end = n
-    while True:
-        start = max(0, end - window)
-        spans.append((start, end))
-        if start == 0:
-            return spans
-        end -= stride
 
-
-async def slide(n: int, window: int, stride: int, score: Callable[[list[int]], Awaitable[list[float]]]) -> list[int]:
-    """Return indices 0 to n - 1, best first, after all windows. `score` rates the passages of a window, in its order;
-    passages of equal score keep the order that they came in."""
-    order = list(range(n))
-    for start, end in windows(n, window, stride):
-        inside = order[start:end]
-        if len(inside) > 1:
-            scores = await score(inside)
-            ranked = sorted(range(len(inside)), key=lambda place: -scores[place])
-            order[start:end] = [inside[place] for place in ranked]
-    return order
+    shown: list[int]
+    scores: list[float]
+    written: str
 
 
 def scores(n: int) -> list[float]:
     """Return the scores of a ranking of `n` passages, best first: 1 / rank.
 
-    A window's log-probabilities compare its own passages only, and passages meet in several windows, so no number but
-    the rank holds for the whole list. Scores of different queries cannot be compared.
+    Log-probabilities can be compared within a window only, so the whole list has no score but the rank. Scores of
+    different queries cannot be compared.
     """
     return [1 / rank for rank in range(1, n + 1)]
 
 
-def check(student: str, adapter: str | None) -> None:
-    """Raise BadInput for a student that cannot rank, or an adapter made for another model, without loading either."""
+def check_student(student: str, adapter: str | None) -> None:
+    """Raise BadInput for a student that cannot rank, or an adapter of another model, without loading their weights."""
     model = builtin.model(student, "student")
     form.label_ids(load_tokenizer(model), student)
     if adapter:
@@ -89,10 +76,16 @@ def check(student: str, adapter: str | None) -> None:
 
 
 class Ranker:
-    """A student, with its adapter or without one, in a vLLM engine."""
+    """A student in a vLLM engine, with or without an adapter.
 
-    def __init__(self, student: str, adapter: str | None, settings: RerankSettings):
+    student: folder, hub name or demo. adapter: a PEFT folder or a distill stage's folder. settings: what is None in them
+    is taken from the adapter's record. `model` is the
+    engine, which the caller closes. Raises BadInput for an adapter that does not exist, or a student without single-token labels.
+    """
+
+    def __init__(self, student: str, adapter: str | None, settings: RerankSettings | ServeSettings):
         self.settings, self.student, self.adapter = settings, student, adapter
+        self.taught = completed(settings, adapter)
         model, folder = builtin.model(student, "student"), adapters.find(adapter) if adapter else None
         if folder and settings.merge:
             with tempfile.TemporaryDirectory() as merged:
@@ -102,151 +95,174 @@ class Ranker:
             self.model = open_label_model(model, settings.engine, folder)
         self.tokenizer = self.model.tokenizer
         self.labels = form.label_ids(self.tokenizer, student)
-        self.checking: asyncio.Task | None = None
+        self._checking: asyncio.Task[float | None] | None = None
+        self._check_counted = False
+
+    async def check_adapter(self) -> float | None:
+        """Return the largest difference between the engine's log-probabilities and those recorded in training, or None
+        if there are none. Checks once; later calls return the same.
+
+        Raises BadInput if the engine answers like the model without its adapter. `rank` calls it, too.
+        """
+        if self._checking is None or self._checking.cancelled():
+            self._checking = asyncio.create_task(self._compare_with_training())
+        # Shielded, so that a cancelled request does not cancel the check for the others.
+        return await asyncio.shield(self._checking)
 
     async def rank(self, query: str, passages: list[str], explain: int = 0) -> Ranked:
-        """Rank the passages and explain the first `explain` of them.
+        """Rank the passages and explain the first `explain` of them, at most a window.
 
-        Raises BadInput where the engine does not answer as the adapter was trained to.
+        Raises BadInput as `check_adapter` does, and Refused if the engine does not take a prompt.
         """
-        counts: Counter = Counter()
-        if self.checking is None:
-            self.checking = asyncio.create_task(self._check_adapter())
-            if (off := await self.checking) is not None:
-                counts.update(engines=1, adapter_off=off)
-        await self.checking
-        # The passages of the latest window as they were shown, and the reasons that were written before its order.
-        shown, written = list(range(len(passages))), ""
+        counts: Counter[str] = Counter()
+        off = await self.check_adapter()
+        windows: list[Window] = []
 
-        async def score(inside: list[int]) -> list[float]:
-            nonlocal shown, written
-            counts["windows"] += 1
-            shown, written = inside, ""
-            texts = [passages[index] for index in inside]
-            if self.settings.mode == "generate":
-                return await self._written_order(query, texts, counts)
-            if self.settings.order == "last":
-                written = await self._reasons(query, texts, list(LABELS[: len(inside)]), [], counts) + "\n"
-            message = self._message(query, texts, self._longest(len(inside) if written else 0), counts)
-            ids = chat_ids(self.tokenizer, message, written)
-            found, cached = await self.model.label_logprobs(ids, self.labels[: len(inside)])
-            counts.update(prompt_tokens=len(ids), cached_tokens=cached, completion_tokens=1)
-            return found
+        async def score(shown: list[int]) -> list[float]:
+            window = await self._score(query, passages, shown, counts)
+            windows.append(window)
+            return window.scores
 
-        order = await slide(len(passages), self.settings.window, self.settings.stride, score)
-        reasons = await self._explain(query, passages, order, shown, written, explain, counts) if explain else {}
+        strategy = STRATEGIES["sliding"]
+        order = await strategy(len(passages), self.taught.window, self.taught.stride, score)
+        # A single passage is ranked without a window.
+        top = windows[-1] if windows else Window(order, [0.0] * len(order), "")
+        reasons = await self._explain(query, passages, order, top, explain, counts) if explain else {}
+        if off is not None and not self._check_counted:
+            self._check_counted = True
+            counts.update(engines=1, adapter_off=off)  # type: ignore[call-overload] # a float is added like an int
         return Ranked(order, reasons, counts)
 
-    async def _written_order(self, query: str, passages: list[str], counts: Counter) -> list[float]:
-        """Have the order of a window written, and return a score for each of its passages."""
-        labels = list(LABELS[: len(passages)])
-        # No tokenizer has more tokens than characters for a line of plain letters.
+    async def _score(self, query: str, passages: list[str], shown: list[int], counts: Counter[str]) -> Window:
+        """Score the passages `shown`: by the log-probability of each label, or by an order that the student writes."""
+        counts["windows"] += 1
+        texts = [passages[index] for index in shown]
+        if self.settings.mode == "generate":
+            return Window(shown, await self._written_order(query, texts, counts), "")
+        written = ""
+        if self.taught.order_position == "last":
+            written = await self._write_reasons(query, texts, list(LABELS[: len(shown)]), [], counts) + "\n"
+        message = self._message(query, texts, self._longest(len(shown) if written else 0), counts)
+        ids = chat_ids(self.tokenizer, message, written)
+        logprobs, cached = await self.model.label_logprobs(ids, self.labels[: len(shown)])
+        counts.update(prompt_tokens=len(ids), cached_tokens=cached, completion_tokens=1)
+        return Window(shown, logprobs, written)
+
+    async def _written_order(self, query: str, texts: list[str], counts: Counter[str]) -> list[float]:
+        """Let the student write the order of a window, and return a score for each passage: minus its place."""
+        labels = list(LABELS[: len(texts)])
+        # A line of plain letters has at most as many tokens as characters.
         longest = len(form.order_line(labels)) + 1
-        message = self._message(query, passages, longest, counts)
+        message = self._message(query, texts, longest, counts)
         reply = await self.model.complete(message, grammar=form.order_grammar(labels), max_tokens=longest)
-        _count(reply, counts)
+        _count_tokens(reply, counts)
         parsed = form.read_order(reply.text, labels)
         counts[f"order {parsed.status}"] += 1
-        # What cannot be read leaves the window as it was.
-        order = parsed.order or range(1, len(passages) + 1)
+        # An order that cannot be read leaves the window as it was.
+        order = parsed.order or range(1, len(texts) + 1)
         places = {number - 1: place for place, number in enumerate(order)}
-        return [-float(places[index]) for index in range(len(passages))]
+        return [-float(places[index]) for index in range(len(texts))]
 
     async def _explain(
-        self,
-        query: str,
-        passages: list[str],
-        order: list[int],
-        shown: list[int],
-        written: str,
-        explain: int,
-        counts: Counter,
-    ) -> dict:
-        """Return the reasons of the first passages, among those of the top window. They are asked for after the prompt
-        that gave the window's order, which the engine has read already."""
-        label_of = {index: LABELS[place] for place, index in enumerate(shown)}
-        top = order[: len(shown)]
-        wanted = top[:explain]
-        labels = [label_of[index] for index in wanted]
-        reasoning = self.settings.reasoning
-        counts["explanations_asked"] += len(wanted)
+        self, query: str, passages: list[str], order: list[int], window: Window, explain: int, counts: Counter[str]
+    ) -> dict[int, dict[str, str]]:
+        """Return the reasons of the first `explain` passages, by index.
+
+        window: the last one scored, whose passages lead the order. The engine has its prompt in the cache, so the
+        reasons are asked for with the same prompt.
+        """
+        label_of = {index: LABELS[place] for place, index in enumerate(window.shown)}
+        ranked = order[: len(window.shown)]
+        explained = ranked[:explain]
+        counts["explanations_asked"] += len(explained)
+        written, labels = window.written, list(LABELS[: len(window.shown)])
         if not written:
-            ranked = [label_of[index] for index in top]
-            written = await self._reasons(query, [passages[index] for index in shown], labels, ranked, counts)
-            read = labels
-        else:
-            read = list(LABELS[: len(shown)])
+            labels = [label_of[index] for index in explained]
+            texts, ranking = [passages[index] for index in window.shown], [label_of[index] for index in ranked]
+            written = await self._write_reasons(query, texts, labels, ranking, counts)
         try:
-            found = dict(zip(read, form.read_reasons(written.rstrip("\n"), read, reasoning), strict=True))
+            reasons = form.read_reasons(written.rstrip("\n"), labels, self.taught.reasoning)
         except Unsound as error:
-            counts[f"failed: {error}"] += len(wanted)
+            counts[f"failed: {error}"] += len(explained)
             return {}
-        return {index: self._true(found[label_of[index]], passages[index], shown, counts) for index in wanted}
+        reason_of = dict(zip(labels, reasons, strict=True))
+        return {
+            index: _drop_false_texts(reason_of[label_of[index]], passages[index], window.shown, counts)
+            for index in explained
+        }
 
-    def _true(self, reason: dict[str, str], passage: str, shown: list[int], counts: Counter) -> dict[str, str]:
-        """Return what is true of one passage's reasons, as far as that can be checked, and count it."""
-        counts["explanations"] += 1
-        comparison = form.numbered(reason.get("comparison", ""))
-        checked = check_reasons([reason.get("evidence", "")], [comparison], [passage], len(shown))
-        counts.update(evidence=checked.given, verbatim=checked.verbatim)
-        if "evidence" in reason:
-            reason["evidence"] = checked.evidence[0]
-        if "comparison" in reason:
-            counts.update(comparisons=1, comparisons_false=int(bool(checked.fault)))
-            names = {label: str(index) for label, index in zip(LABELS, shown, strict=False)}
-            reason["comparison"] = "" if checked.fault else form.rename_brackets(reason["comparison"], names)
-        return reason
-
-    async def _reasons(
-        self, query: str, passages: list[str], labels: list[str], ranked: list[str], counts: Counter
+    async def _write_reasons(
+        self, query: str, texts: list[str], labels: list[str], ranking: list[str], counts: Counter[str]
     ) -> str:
-        """Have the reasons for `labels` written, as JSON, after the order of all, `ranked`. Their comparisons may name
-        the neighbours in it; where there is no order yet, every other label."""
-        if ranked:
-            start, names = form.order_line(ranked) + "\n", form.neighbours(labels, ranked)
+        """Let the student write the reasons for `labels`, and return them as JSON.
+
+        ranking: all labels, best first; comparisons may name neighbours in it. If it is empty, there is no order yet,
+        and comparisons may name any other label.
+        """
+        if ranking:
+            start, names = form.order_line(ranking) + "\n", form.neighbours(labels, ranking)
         else:
             start, names = "", [[other for other in labels if other != label] for label in labels]
         longest = self._longest(len(labels))
-        message = self._message(query, passages, longest, counts)
-        own = [passages[LABELS.index(label)] for label in labels]
-        grammar = form.grammar(labels, own, names, self.settings.reasoning, self.settings.reason_chars)
+        message = self._message(query, texts, longest, counts)
+        explained = [texts[LABELS.index(label)] for label in labels]
+        grammar = form.grammar(labels, explained, names, self.taught.reasoning, self.settings.reason_chars)
         reply = await self.model.complete(message, start=start, grammar=grammar, max_tokens=longest - _AFTER)
-        _count(reply, counts)
+        _count_tokens(reply, counts)
         return reply.text
 
-    async def _check_adapter(self) -> float | None:
-        """Return how far the engine's log-probabilities are from those of training, at the most; None with nothing to
-        compare. Raises BadInput where they are nearer to those of the model without its adapter."""
-        known = adapters.recorded(adapters.find(self.adapter)) if self.adapter else []
-        off = unmoved = 0.0
-        for one in known:
-            found, _ = await self.model.label_logprobs(one["prompt"], one["labels"])
-            off, unmoved = max(off, _distance(found, one["logprobs"])), max(unmoved, _distance(found, one["base"]))
-        if off > max(_SAME, unmoved):
+    async def _compare_with_training(self) -> float | None:
+        probes = adapters.recorded(adapters.find(self.adapter)) if self.adapter else []
+        if not probes:
+            return None
+        off = off_base = 0.0
+        for probe in probes:
+            logprobs, _ = await self.model.label_logprobs(probe["prompt"], probe["labels"])
+            off = max(off, _distance(logprobs, probe["logprobs"]))
+            off_base = max(off_base, _distance(logprobs, probe["base"]))
+        if off > max(_SAME, off_base):
             raise BadInput(
                 f"{self.adapter}: vLLM answers as {self.student} without it (log-probabilities {off:.3f} from those of "
-                f"training, {unmoved:.3f} from the model's own); distill again, or give the student it was made for"
+                f"training, {off_base:.3f} from the model's own); distill again, or give the student it was made for"
             )
-        return off if known else None
+        return off
 
     def _longest(self, passages: int) -> int:
-        """Return the tokens that the reasons for so many passages may take, with an order line and what follows."""
-        texts = passages * len(form.fields(self.settings.reasoning))
+        """Return the most tokens of a reply with the reasons for so many passages, its order line included."""
+        texts = passages * len(form.fields(self.taught.reasoning))
         line = len(form.order_line(list(LABELS))) if texts else 0
         return int(texts * (self.settings.reason_chars * _TOKENS_PER_CHAR + _AROUND)) + line + _AFTER
 
-    def _message(self, query: str, passages: list[str], reply: int, counts: Counter) -> str:
+    def _message(self, query: str, texts: list[str], reply: int, counts: Counter[str]) -> str:
+        """Return the prompt for a window, cut to leave `reply` tokens."""
         budget, most = self.model.max_length - reply, self.settings.passage_tokens
-        message, cut = fit(self.tokenizer, form.prompt, query, passages, budget, most)
+        message, cut = fit(self.tokenizer, form.prompt, query, texts, budget, most)
         counts["cut_texts"] += cut
         return message
 
 
+def _drop_false_texts(reason: dict[str, str], passage: str, shown: list[int], counts: Counter[str]) -> dict[str, str]:
+    """Return a passage's reasons, with `[index]` for labels, and without false texts: evidence that is not in the
+    passage, and a comparison that names a passage not shown. Count both."""
+    counts["explanations"] += 1
+    comparison = form.numbered(reason.get("comparison", ""))
+    checked = check_reasons([reason.get("evidence", "")], [comparison], [passage], len(shown))
+    counts.update(evidence=checked.given, verbatim=checked.verbatim)
+    kept = dict(reason)
+    if "evidence" in reason:
+        kept["evidence"] = checked.evidence[0]
+    if "comparison" in reason:
+        counts.update(comparisons=1, comparisons_false=int(bool(checked.fault)))
+        names = {label: str(index) for label, index in zip(LABELS, shown, strict=False)}
+        kept["comparison"] = "" if checked.fault else form.rename_brackets(reason["comparison"], names)
+    return kept
+
+
 def _distance(some: list[float], others: list[float]) -> float:
-    """Return the largest difference between two lists of as many numbers."""
+    """Return the largest difference between two lists of the same length."""
     return max(abs(a - b) for a, b in zip(some, others, strict=True))
 
 
-def _count(reply, counts: Counter) -> None:
+def _count_tokens(reply: Reply, counts: Counter[str]) -> None:
     counts.update(prompt_tokens=reply.prompt_tokens, completion_tokens=reply.completion_tokens)
     counts["cached_tokens"] += reply.cached_tokens

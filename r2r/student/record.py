@@ -1,7 +1,7 @@
-"""What an adapter's folder records of its training, and ranking settings completed from it.
+"""What an adapter's folder records of its training, and how a student ranks by it.
 
-Owns `r2r.json`, beside the adapter's weights: so what was trained is what ranks, in `rerank` and in `serve`, also after
-the folder was copied elsewhere.
+Owns `r2r.json`, beside the adapter's weights: what was trained is what ranks, in `rerank` and in `serve`, also after the
+folder was copied elsewhere.
 
     completed(RerankSettings(), "runs/demo/distill").window    # 8, as trained
 """
@@ -10,9 +10,9 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, NamedTuple
 
-from r2r.config import DistillSettings, RankSettings
+from r2r.config import DistillSettings, OrderPosition, RankSettings, Reasoning
 from r2r.errors import BadInput
 from r2r.student import adapter as adapters
 from r2r.student.prompt import LABELS
@@ -21,22 +21,24 @@ from r2r.tables import write_text
 _FILE = "r2r.json"
 _WINDOW = 20
 
-Ranking = TypeVar("Ranking", bound=RankSettings)
+
+class Taught(NamedTuple):
+    """How a student ranks: passages per window, and how far it moves up; what its reply holds, and where the order is."""
+
+    window: int
+    stride: int
+    reasoning: Reasoning
+    order_position: OrderPosition
 
 
 def write(folder: Path, rows: list[dict], settings: DistillSettings) -> None:
     """Record in a PEFT folder how its adapter was trained: on windows of which size, and what the reply holds."""
     window = max(2, min(len(LABELS), max(len(row["docids"]) for row in rows)))
-    taught = {
-        "window": window,
-        "stride": max(1, window // 2),
-        "reasoning": settings.reasoning,
-        "order_position": settings.order_position,
-    }
-    write_text(json.dumps(taught, indent=2) + "\n", folder / _FILE)
+    taught = Taught(window, max(1, window // 2), settings.reasoning, settings.order_position)
+    write_text(json.dumps(taught._asdict(), indent=2) + "\n", folder / _FILE)
 
 
-def taught(adapter: str | None) -> dict:
+def recorded(adapter: str | None) -> dict[str, Any]:
     """Return the record of an adapter, {} if it has none: it came from elsewhere, or there is no adapter."""
     if adapter is None:
         return {}
@@ -49,12 +51,12 @@ def taught(adapter: str | None) -> dict:
         raise BadInput(f"{file}: cannot be read ({error}); distill again, or remove the file") from None
 
 
-def completed(settings: Ranking, adapter: str | None) -> Ranking:
-    """Return the settings with each None replaced: by the adapter's record, else by the default.
+def completed(settings: RankSettings, adapter: str | None) -> Taught:
+    """Return how a student ranks: as the settings say, where they say nothing as the adapter records, else by default.
 
     Raises BadInput if the student would be asked for what it was not taught, or windows leave passages out.
     """
-    record = taught(adapter)
+    record = recorded(adapter)
     window = settings.window or record.get("window", _WINDOW)
     same_window = settings.window in (None, record.get("window"))
     stride = settings.stride or (record.get("stride") if same_window else None) or max(1, window // 2)
@@ -78,5 +80,4 @@ def completed(settings: Ranking, adapter: str | None) -> Ranking:
         raise BadInput(
             f"explain: {explain}: {adapter or 'reasoning none'} gives no reasons; explain 0, or distill with some"
         )
-    given = {"window": window, "stride": stride, "reasoning": reasoning, "order_position": order_position}
-    return settings.model_copy(update=given)
+    return Taught(window, stride, reasoning, order_position)

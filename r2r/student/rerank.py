@@ -41,7 +41,7 @@ def stage(candidates: str, student: str, adapter: str | None, out: str | Path, s
             datasets.open_candidates(candidates)
 
     def work(identity: Identity) -> Result:
-        return _work(candidates, student, adapter, Path(out), record.completed(settings, adapter), identity)
+        return _work(candidates, student, adapter, Path(out), settings, identity)
 
     inputs = {
         "candidates": Input(candidates, partial(datasets.fingerprint, what="candidates")),

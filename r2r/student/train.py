@@ -1,10 +1,10 @@
-"""One worker of a training run: the model, its steps, and what is measured and kept on the way.
+"""One worker of a training run: resume, take the steps, measure, save.
 
-Owns the training loop, the same for one worker or many, on CPUs or GPUs, under DeepSpeed. Does not own how workers are
-started (distill), which rows a step works on (batches), the formulas (losses, heldout), or the files of a checkpoint.
+Owns the training loop, the same for one worker or many, on CPUs or GPUs. Does not own how workers are started
+(distill), which rows a step works on (batches), the model (model), the losses (losses), or the files (checkpoint, log).
 
-Every step comes out the same for any number of workers, and after any stop: its batches and the seed of their dropout
-follow from the step's number, and its losses are means over all examples, or tokens, of the step.
+A step gives the same result with any number of workers, and after any restart: its batches and their dropout seeds
+follow from the step's number, and its losses are means over all examples or tokens of the step.
 
     train(config)    # on every worker of a process group, as distill calls it
 """
@@ -12,240 +12,203 @@ follow from the step's number, and its losses are means over all examples, or to
 from __future__ import annotations
 
 import json
-import math
 import os
-import shutil
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from math import cos, pi
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
+
+import torch
 
 from r2r import builtin, tables
 from r2r.config import DistillSettings
-from r2r.errors import BadInput
 from r2r.llm.prompt import load_tokenizer
 from r2r.student import batches, checkpoint
+from r2r.student.examples import Example, collate, example, until_order
+from r2r.student.heldout import ndcg
+from r2r.student.log import Log, operations, peak
+from r2r.student.losses import LOSSES, Outputs, count_ordered, weights
+from r2r.student.model import dtype, label_scores, load_model, predict, start_engine
 from r2r.student.prompt import label_ids
 
-PARTS = ("pairwise", "listwise", "generation")
-# Prompts whose label scores are written down beside an adapter, for whoever loads it to compare.
-_CHECKED = 4
-# Dense bfloat16 operations per second, by what a GPU calls itself.
-_PEAK = {"H100": 989e12, "H200": 989e12, "A100": 312e12, "L40S": 362e12, "L4": 121e12, "A10": 125e12, "4090": 165e12}
+# Prompts whose label scores are saved with an adapter, so that whoever loads it can compare.
+_PROBES = 4
+
+
+class Run(NamedTuple):
+    """What a worker knows of its run, the same in all steps.
+
+    folder: the run's checkpoints. rows: the annotations. plan: see `distill.choose`. labels: [20], the label tokens.
+    pad: the padding token. rank, world: number of this worker, from 0, and of all workers.
+    """
+
+    settings: DistillSettings
+    folder: Path
+    rows: list[dict[str, Any]]
+    plan: dict[str, Any]
+    tokenizer: Any
+    labels: torch.Tensor
+    pad: int
+    rank: int
+    world: int
 
 
 class Work(NamedTuple):
-    """A batch of tensors (see `examples.collate`), its number in the run, and whether it counts or only fills up."""
+    """A batch of tensors (see `examples.collate`), its number in the run, and whether it counts or is only filler."""
 
-    batch: dict
+    batch: dict[str, torch.Tensor]
     number: int
     counts: bool
 
 
-def train(config: dict) -> None:
-    """Train, from the last checkpoint if there is one, to the end.
+def train(config: dict[str, Any]) -> None:
+    """Train to the last step, from the newest checkpoint if there is one.
 
-    config: `settings`, as a dict; `rows`, a function that returns the annotations; `out`, the stage's folder;
-    `checkpoints`, the run's, with `plan.json` in it: which rows are learned from (`learn`), their `lengths`, and which
-    are held out (`held`). Leaves a checkpoint of the last step, and the best adapter. Raises BadInput for layers that
-    the student does not have.
+    Args:
+        config: `settings`, as a dict; `rows`, a function that returns the annotations; `out`, the stage's folder;
+            `checkpoints`, the run's folder, with the plan of `distill.choose` in `plan.json`.
+
+    Leaves a checkpoint of the last step, the best adapter, and the log. Raises BadInput for `lora_targets` that the
+    student does not have.
     """
-    settings = DistillSettings(**config["settings"])
-    if not settings.gpus:
-        os.environ["DS_ACCELERATOR"] = "cpu"
-    import deepspeed
-    import torch
-
-    from r2r.student.examples import collate, example, until_order
-
-    accelerator = deepspeed.get_accelerator()
-    accelerator.set_device(int(os.environ.get("LOCAL_RANK", 0)))
-    device = accelerator.current_device_name()
-    rank, world = torch.distributed.get_rank(), torch.distributed.get_world_size()
-
-    rows, folder = config["rows"](), Path(config["checkpoints"])
-    plan = json.loads((folder / "plan.json").read_text())
-    learn = plan["learn"]
-    tokenizer = load_tokenizer(builtin.model(settings.student, "student"))
-    labels = torch.tensor(label_ids(tokenizer, settings.student), device=device)
-    pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id
-
-    # The first worker says where to go on, since others may see a shared folder as it was.
-    start = torch.tensor(checkpoint.newest(folder) if rank == 0 else 0, device=device)
-    torch.distributed.broadcast(start, 0)
-    done = int(start)
-    model = load_model(settings, device)
-    if done:
-        checkpoint.load_weights(model, checkpoint.step_folder(folder, done))
-    flops = operations(model)
-    engine = start_engine(model, settings, world)
-    state = {"step": 0, "best": None, "before": None}
-    if done:
-        checkpoint.load_optimizer(engine, checkpoint.step_folder(folder, done))
-        state = checkpoint.load_state(checkpoint.step_folder(folder, done))
-
-    def prepared(step: int) -> list[Work]:
-        found = []
-        for batch, counts in batches.shares(batches.step_batches(plan["lengths"], settings, step), rank, world):
-            examples = [example(tokenizer, rows[learn[row]], settings, seed) for row, seed in batch.drawn]
-            found.append(Work(collate(examples, pad), batch.number, counts))
-        return found
-
-    held = [until_order(example(tokenizer, rows[row], settings, f"held out {row}")) for row in plan["held"]]
-    checked = held[:_CHECKED] or [
-        until_order(example(tokenizer, rows[row], settings, "check")) for row in learn[:_CHECKED]
-    ]
-    held = sorted((one for one in held if len(one.ranks) > 1), key=lambda one: len(one.prompt) + len(one.reply))
-    groups = [held[place : place + settings.batch] for place in range(0, len(held), settings.batch)]
-
-    def measured() -> float | None:
-        return _measure(engine, batches.shares(groups, rank, world), labels, pad) if groups else None
-
-    log = _Log(Path(config["out"]), done) if rank == 0 else None
+    run = set_up(config)
+    settings, last = run.settings, run.settings.steps
+    engine, flops, state = resume(run)
+    done = state["step"]
+    groups, probes = ranking_examples(run)
+    log = Log(Path(config["out"]), done) if run.rank == 0 else None
     if not done:
-        state["before"] = measured()
+        state["before"] = measure(engine, run, groups)
         if log:
             log.write_held_out(0, state["before"])
+    # The next step's batches are made while the workers calculate this one.
     with ThreadPoolExecutor(1) as ahead:
-        next_work = ahead.submit(prepared, done)
-        for step in range(done, settings.steps):
-            begun = time.time()
-            work, number, last = next_work.result(), step + 1, step + 1 == settings.steps
-            if not last:
-                next_work = ahead.submit(prepared, number)
-            entry = {"step": number, **take_step(engine, work, labels, settings, step)}
+        next_work = ahead.submit(prepare, run, done)
+        for step in range(done, last):
+            begun, number = time.time(), step + 1
+            work = next_work.result()
+            if number < last:
+                next_work = ahead.submit(prepare, run, number)
+            entry = {"step": number, **take_step(engine, work, run.labels, settings, step)}
             seconds = time.time() - begun
             entry["seconds"] = round(seconds, 3)
-            if peak := _peak(settings):
-                entry["mfu"] = flops(entry) / seconds / (peak * world)
-            if number % settings.evaluate_every == 0 or last:
-                found = measured()
-                if found is not None:
-                    entry["ndcg"] = found
-                # Where nothing is held out, the last step is the best.
-                best = state["best"]
-                if last if found is None else best is None or found > best[1]:
-                    state["best"] = [number, found]
-                    _save_best(engine, checkpoint.best_folder(folder, number), checked, labels, settings)
+            if most := peak(settings):
+                entry["mfu"] = flops(entry) / seconds / (most * run.world)
+            if number % settings.evaluate_every == 0 or number == last:
+                entry |= evaluate(engine, run, groups, probes, state, number)
             if log:
                 log.write(entry)
-            if number % settings.save_every == 0 or last:
-                state["step"] = number
-                checkpoint.save(engine, checkpoint.step_folder(folder, number), state)
-                if rank == 0:
-                    checkpoint.keep(folder, number, state["best"][0] if state["best"] else 0)
+            if number % settings.save_every == 0 or number == last:
+                save(engine, run, state, number)
     if log:
         log.close()
     torch.distributed.barrier()
 
 
-def load_model(settings: DistillSettings, device: str):
-    """Return the student with a new adapter."""
-    import torch
-    from peft import LoraConfig, get_peft_model
-    from transformers import AutoModelForCausalLM
-
-    torch.manual_seed(settings.seed)
-    model = AutoModelForCausalLM.from_pretrained(
-        # Straight to the GPU: eight workers of a machine would fill its memory with a copy each.
-        builtin.model(settings.student, "student"),
-        dtype=dtype(settings),
-        device_map=device if settings.gpus else None,
-    )
-    lora = LoraConfig(
-        r=settings.lora_rank,
-        lora_alpha=settings.lora_alpha,
-        lora_dropout=settings.lora_dropout,
-        target_modules=settings.lora_targets,
-        task_type="CAUSAL_LM",
-    )
-    # PEFT passes over what it does not find, as long as it finds something.
-    layers = {name.rpartition(".")[2] for name, one in model.named_modules() if isinstance(one, torch.nn.Linear)}
-    for name in settings.lora_targets:
-        if name not in layers:
-            raise BadInput(
-                f"lora_targets: {name}: no such layer in {settings.student}; it has {', '.join(sorted(layers))}"
-            )
-    model = get_peft_model(model, lora)
-    if settings.checkpointing:
-        # Under ZeRO-3 only the older way knows that weights come and go between the two calculations; it needs inputs
-        # with gradients.
-        older = settings.zero_stage == 3
-        model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": older})
-        if older:
-            model.enable_input_require_grads()
-    return model
-
-
-def dtype(settings: DistillSettings) -> str:
-    if settings.dtype != "auto":
-        return settings.dtype
-    return "bfloat16" if settings.gpus else "float32"
-
-
-def start_engine(model, settings: DistillSettings, world: int):
-    """Return the model as DeepSpeed trains it, on so many workers."""
+def set_up(config: dict[str, Any]) -> Run:
+    """Choose this worker's device and return its run. config: see `train`."""
+    settings = DistillSettings(**config["settings"])
+    if not settings.gpus:
+        os.environ["DS_ACCELERATOR"] = "cpu"
     import deepspeed
 
-    # On a CPU, DeepSpeed would compile an operation that training never calls; a process that is killed meanwhile
-    # leaves a lock behind, for which every later one waits without end.
-    deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
-
-    config = {
-        "train_micro_batch_size_per_gpu": settings.batch,
-        "gradient_accumulation_steps": -(-settings.workers * settings.accumulate // world),
-        "gradient_clipping": 1.0,
-        "zero_optimization": {"stage": settings.zero_stage},
-        "bf16": {"enabled": dtype(settings) == "bfloat16"},
-        # torch_adam needs no compiled kernel of DeepSpeed's own.
-        "optimizer": {"type": "AdamW", "params": {"lr": settings.learning_rate, "torch_adam": True}},
-        "steps_per_print": 1_000_000_000,
-    }
-    trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    return deepspeed.initialize(model=model, model_parameters=trained, config=config)[0]
-
-
-def learning_rate(settings: DistillSettings, step: int) -> float:
-    """Return the learning rate of a step, counted from 0."""
-    warm = round(settings.warmup * settings.steps)
-    if step < warm:
-        return settings.learning_rate * (step + 1) / warm
-    left = 1 - (step - warm) / (settings.steps - warm)
-    share = {"none": 1.0, "linear": left, "cosine": (1 - math.cos(math.pi * left)) / 2}[settings.decay]
-    return settings.learning_rate * share
+    accelerator = deepspeed.get_accelerator()
+    accelerator.set_device(int(os.environ.get("LOCAL_RANK", 0)))
+    folder = Path(config["checkpoints"])
+    tokenizer = load_tokenizer(builtin.model(settings.student, "student"))
+    return Run(
+        settings=settings,
+        folder=folder,
+        rows=config["rows"](),
+        plan=json.loads((folder / "plan.json").read_text()),
+        tokenizer=tokenizer,
+        labels=torch.tensor(label_ids(tokenizer, settings.student), device=accelerator.current_device_name()),
+        pad=tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id,
+        rank=torch.distributed.get_rank(),
+        world=torch.distributed.get_world_size(),
+    )
 
 
-def take_step(engine, work: list[Work], labels, settings: DistillSettings, step: int) -> dict:
-    """Take an optimizer step and return what it came to, over all workers: losses, counts, learning rate, norm."""
-    import torch
+def resume(run: Run) -> tuple[Any, Callable[[dict[str, Any]], float], checkpoint.State]:
+    """Return the DeepSpeed engine, `log.operations` of its model, and the state, all as in the newest checkpoint."""
+    # The first worker decides: on a shared folder, other workers may see older files.
+    newest = torch.tensor(checkpoint.newest(run.folder) if run.rank == 0 else 0, device=run.labels.device)
+    torch.distributed.broadcast(newest, 0)
+    folder = checkpoint.step_folder(run.folder, int(newest)) if newest else None
+    model = load_model(run.settings, str(run.labels.device))
+    if folder:
+        checkpoint.load_weights(model, folder)
+    # Counted now, since ZeRO-3 takes the weights apart.
+    flops = operations(model)
+    engine = start_engine(model, run.settings, run.world)
+    if not folder:
+        return engine, flops, {"step": 0, "best": None, "before": None}
+    checkpoint.load_optimizer(engine, folder)
+    return engine, flops, checkpoint.load_state(folder)
 
-    counts = _reduced([_counts(one.batch) for one in work if one.counts], 6, engine.device)
-    examples, ordered, replies, tokens, squares, positions = (int(one) for one in counts)
+
+def prepare(run: Run, step: int) -> list[Work]:
+    """Return this worker's share of a step, counted from 0."""
+    work = []
+    drawn = batches.step_batches(run.plan["lengths"], run.settings, step)
+    for batch, counts in batches.shares(drawn, run.rank, run.world):
+        rows = [(run.rows[run.plan["learn"][row]], seed) for row, seed in batch.drawn]
+        examples = [example(run.tokenizer, row, run.settings, seed) for row, seed in rows]
+        work.append(Work(collate(examples, run.pad), batch.number, counts))
+    return work
+
+
+def ranking_examples(run: Run) -> tuple[list[list[Example]], list[Example]]:
+    """Return the held-out examples in batches of similar length, and a few probes (see `save_best`).
+
+    All of them end where ranking ends: with the label of the best passage.
+    """
+
+    def made(row: int, seed: str) -> Example:
+        return until_order(example(run.tokenizer, run.rows[row], run.settings, seed))
+
+    held = [made(row, f"held out {row}") for row in run.plan["held"]]
+    probes = held[:_PROBES] or [made(row, "check") for row in run.plan["learn"][:_PROBES]]
+    ordered = sorted((one for one in held if len(one.ranks) > 1), key=lambda one: len(one.prompt) + len(one.reply))
+    size = run.settings.batch
+    return [ordered[place : place + size] for place in range(0, len(ordered), size)], probes
+
+
+def take_step(
+    engine: Any, work: list[Work], labels: torch.Tensor, settings: DistillSettings, step: int
+) -> dict[str, Any]:
+    """Take an optimizer step and return its entry in the log, over all workers.
+
+    Returns: each loss by its name; `examples`; `unranked`, those without an order; `tokens`; `replies`, the tokens of
+    replies; `squares`, the sum of squared lengths; `padding`, a share; `learning_rate`; `grad_norm`, before clipping.
+    """
+    counts = _sum_over_workers([_counts(one.batch) for one in work if one.counts], 6, engine.device)
+    examples, ordered, replies, tokens, squares, positions = map(int, counts)
     rate = learning_rate(settings, step)
     for group in engine.optimizer.param_groups:
         group["lr"] = rate
-    # DeepSpeed takes the mean over workers and over the batches of each; the losses are shares of the step's means.
+    # DeepSpeed takes the mean over workers and their batches; each loss is a share of the step's mean.
     scale = torch.distributed.get_world_size() * len(work)
-    weights = (settings.pairwise, settings.listwise, settings.generation)
     sums = []
-    for batch, number, counted in work:
+    for cpu_batch, number, counted in work:
         torch.manual_seed(settings.seed * 1_000_003 + number)
-        batch = {name: tensor.to(engine.device) for name, tensor in batch.items()}
-        parts = forward(engine, batch, labels, settings.tau, ordered, replies)
-        loss = sum(weight * part for weight, part in zip(weights, parts, strict=True))
-        engine.backward(loss * (scale if counted else 0))
+        batch = {name: tensor.to(engine.device) for name, tensor in cpu_batch.items()}
+        losses = forward(engine, batch, labels, settings.tau, ordered, replies)
+        total = sum(weight * loss for weight, loss in zip(weights(settings), losses, strict=True))
+        engine.backward(total * (scale if counted else 0))
         if not engine.zero_optimization_stage():
-            # Without ZeRO, DeepSpeed does not tell; this is of the whole step once its last batch is done.
+            # Without ZeRO, DeepSpeed does not report the norm. After the last batch, it is that of the whole step.
             norm = torch.nn.utils.get_total_norm([one.grad for one in engine.module.parameters() if one.requires_grad])
         engine.step()
         if counted:
-            sums.append(torch.stack([part.detach().double() for part in parts]))
-    losses = _reduced(sums, 3, engine.device)
+            sums.append(torch.stack([loss.detach().double() for loss in losses]))
+    means = _sum_over_workers(sums, len(LOSSES), engine.device)
     if engine.zero_optimization_stage():
         norm = engine.get_global_grad_norm()
     return {
-        **dict(zip(PARTS, losses.tolist(), strict=True)),
+        **{loss.name: mean for loss, mean in zip(LOSSES, means.tolist(), strict=True)},
         "examples": examples,
         "unranked": examples - ordered,
         "tokens": tokens,
@@ -257,179 +220,114 @@ def take_step(engine, work: list[Work], labels, settings: DistillSettings, step:
     }
 
 
-def _counts(batch: dict):
-    """Return a batch's examples, those with an order, tokens of replies, all tokens, their squares, and positions."""
-    import torch
-
-    from r2r.student.losses import ordered
-
-    lengths = batch["attention_mask"].sum(-1)
-    replies = (batch["targets"] != -100).sum()
-    counted = [len(lengths), ordered(batch["ranks"]), replies, lengths.sum(), (lengths**2).sum()]
-    return torch.tensor([*counted, batch["input_ids"].numel()], dtype=torch.float64)
+def learning_rate(settings: DistillSettings, step: int) -> float:
+    """Return the learning rate of a step, counted from 0."""
+    warm = round(settings.warmup * settings.steps)
+    if step < warm:
+        return settings.learning_rate * (step + 1) / warm
+    left = 1 - (step - warm) / (settings.steps - warm)
+    share = {"none": 1.0, "linear": left, "cosine": (1 - cos(pi * left)) / 2}[settings.decay]
+    return settings.learning_rate * share
 
 
-def _reduced(sums: list, width: int, device):
-    """Return the sum of all workers' tensors."""
-    import torch
+def forward(
+    model: Any, batch: dict[str, torch.Tensor], labels: torch.Tensor, tau: float, ordered: int = 0, replies: int = 0
+) -> tuple[torch.Tensor, ...]:
+    """Return each of `LOSSES` for a batch (see `examples.collate`), from one forward pass.
 
-    total = torch.zeros(width, dtype=torch.float64, device=device)
-    for one in sums:
-        total += one.to(device)
-    torch.distributed.all_reduce(total)
-    return total.cpu()
-
-
-def forward(model, batch: dict, labels, tau: float, ordered: int | None = None, replies: int | None = None) -> tuple:
-    """Return the pairwise, listwise and generation losses of a batch (see `examples.collate`), from one forward pass.
-
-    `labels` [20] are the label tokens. Where the batch is a part of a step, `ordered` examples and `replies` tokens are
-    those of the step.
+    labels: [20], the label tokens. ordered, replies: the counts of the step that the batch is part of; 0: of the batch.
     """
-    from r2r.student import losses
-
-    logits = predict(model, batch)
-    scores = label_scores(logits, batch, labels)
-    return (
-        losses.pairwise(scores, batch["ranks"], ordered),
-        losses.listwise(scores, batch["ranks"], tau, ordered),
-        losses.generation(logits, batch["targets"], replies),
+    logits, ranks, targets = predict(model, batch), batch["ranks"], batch["targets"]
+    outputs = Outputs(
+        scores=label_scores(logits, batch, labels),
+        ranks=ranks,
+        logits=logits,
+        targets=targets,
+        tau=tau,
+        ordered=ordered or count_ordered(ranks).clamp(min=1),
+        replies=replies or (targets != -100).sum().clamp(min=1),
     )
+    return tuple(loss.function(outputs) for loss in LOSSES)
 
 
-def predict(model, batch: dict):
-    """Return the logits [B, T, V] that predict the replies."""
-    return model(
-        input_ids=batch["input_ids"],
-        attention_mask=batch["attention_mask"],
-        position_ids=batch["position_ids"],
-        logits_to_keep=batch["targets"].shape[1],
-        use_cache=False,
-    ).logits
+def evaluate(
+    engine: Any, run: Run, groups: list[list[Example]], probes: list[Example], state: checkpoint.State, number: int
+) -> dict[str, float]:
+    """Measure the student after step `number`, and save its adapter if it is the best so far.
+
+    Changes `state["best"]`. Returns what to log.
+    """
+    value, best = measure(engine, run, groups), state["best"]
+    # With nothing held out, the last step is the best.
+    if number == run.settings.steps if value is None else best is None or value > best[1]:
+        state["best"] = [number, value]
+        save_best(engine, run, probes, checkpoint.best_folder(run.folder, number))
+    return {} if value is None else {"ndcg": value}
 
 
-def label_scores(logits, batch: dict, labels):
-    """Return the score [B, N] of each passage: its label's logit where the order begins."""
-    import torch
-
-    first = logits[torch.arange(len(logits), device=logits.device), batch["first"]]
-    return first[:, labels[: batch["ranks"].shape[1]]]
-
-
-def _measure(engine, groups: list, labels, pad: int) -> float:
-    """Return the mean nDCG (see `heldout`) of groups of examples, over all workers."""
-    import torch
-
-    from r2r.student.examples import collate
-    from r2r.student.heldout import ndcg
-
-    found = []
+def measure(engine: Any, run: Run, groups: list[list[Example]]) -> float | None:
+    """Return the mean nDCG@10 (see `heldout`) of groups of examples, over all workers; None if there are none."""
+    if not groups:
+        return None
+    sums = []
     engine.eval()
-    for examples, counts in groups:
-        batch = {name: tensor.to(engine.device) for name, tensor in collate(examples, pad).items()}
+    for examples, counts in batches.shares(groups, run.rank, run.world):
+        batch = {name: tensor.to(engine.device) for name, tensor in collate(examples, run.pad).items()}
         with torch.no_grad():
-            values = ndcg(label_scores(predict(engine, batch), batch, labels), batch["ranks"])
+            values = ndcg(label_scores(predict(engine, batch), batch, run.labels), batch["ranks"])
         if counts:
-            found.append(torch.stack([values.sum(), torch.tensor(len(values), device=values.device)]))
+            sums.append(torch.stack([values.sum(), torch.tensor(len(values), device=values.device)]))
     engine.train()
-    total, queries = _reduced(found, 2, engine.device).tolist()
+    total, queries = _sum_over_workers(sums, 2, engine.device).tolist()
     return total / queries
 
 
-def _save_best(engine, folder: Path, examples: list, labels, settings: DistillSettings) -> None:
-    """Write the adapter, and what it makes of a few prompts; every worker calls it, and the first one writes."""
-    import torch
-
-    from r2r.student.examples import collate
-
-    checks = []
+def save_best(engine: Any, run: Run, probes: list[Example], folder: Path) -> None:
+    """Write the adapter, and label log-probabilities for the probes. Every worker calls it, the first one writes."""
+    prompts = []
     engine.eval()
-    for one in examples:
-        batch = {name: tensor.to(engine.device) for name, tensor in collate([one], 0).items()}
+    for probe in probes:
+        batch = {name: tensor.to(engine.device) for name, tensor in collate([probe], run.pad).items()}
         with torch.no_grad():
-            found = predict(engine, batch)[0, -1].float().log_softmax(-1)
-        tokens = labels[: len(one.ranks)]
-        checks.append(
-            {"prompt": one.prompt + one.reply[:-1], "labels": tokens.tolist(), "logprobs": found[tokens].tolist()}
+            logprobs = predict(engine, batch)[0, -1].float().log_softmax(-1)
+        tokens = run.labels[: len(probe.ranks)]
+        prompts.append(
+            {
+                "prompt": probe.prompt + probe.reply[:-1],
+                "labels": tokens.tolist(),
+                "logprobs": logprobs[tokens].tolist(),
+            }
         )
     engine.train()
-    if torch.distributed.get_rank() == 0:
+    if run.rank == 0:
         with checkpoint.replacing(folder) as aside:
             checkpoint.save_adapter(engine, aside / "adapter")
-            tables.write_text(json.dumps({"dtype": dtype(settings), "prompts": checks}) + "\n", aside / "check.json")
+            check = {"dtype": dtype(run.settings), "prompts": prompts}
+            tables.write_text(json.dumps(check) + "\n", aside / "check.json")
     else:
         checkpoint.save_adapter(engine, folder)
 
 
-def operations(model) -> Callable[[dict], float]:
-    """Return what gives the floating point operations of a step, by its entry in steps.jsonl.
-
-    Two operations a weight and token in the forward pass and two in the backward pass, whose other half, the gradients
-    of the weights, an adapter does without; the head only where replies are predicted. Attention: 2 s^2 d a layer in
-    the forward pass, since a token sees those before it, and twice that in the backward pass.
-    """
-    config = model.config.get_text_config()
-    heads = config.num_attention_heads
-    width = heads * (getattr(config, "head_dim", 0) or config.hidden_size // heads)
-    embedded, head = model.get_input_embeddings().weight, config.vocab_size * config.hidden_size
-    weights = sum(weight.numel() for weight in model.parameters() if not weight.requires_grad) - embedded.numel()
-    if model.get_output_embeddings().weight is not embedded:
-        weights -= head
-
-    def of(entry: dict) -> float:
-        attention = 6 * config.num_hidden_layers * width * entry["squares"]
-        return 4 * weights * entry["tokens"] + 4 * head * entry["replies"] + attention
-
-    return of
+def save(engine: Any, run: Run, state: checkpoint.State, number: int) -> None:
+    """Write the checkpoint of step `number`, and remove what it replaces; every worker calls it."""
+    state["step"] = number
+    checkpoint.save(engine, checkpoint.step_folder(run.folder, number), state)
+    if run.rank == 0:
+        checkpoint.keep(run.folder, number, state["best"][0] if state["best"] else 0)
 
 
-def _peak(settings: DistillSettings) -> float | None:
-    """Return the operations per second that this GPU could do, None where that is not known."""
-    if not settings.gpus:
-        return None
-    import torch
-
-    name = torch.cuda.get_device_name()
-    return next((peak for known, peak in _PEAK.items() if known in name), None)
+def _counts(batch: dict[str, torch.Tensor]) -> torch.Tensor:
+    """Return a batch's examples, those with an order, reply tokens, tokens, their squared lengths, and positions."""
+    lengths = batch["attention_mask"].sum(-1)
+    replies = (batch["targets"] != -100).sum()
+    counts = [len(lengths), count_ordered(batch["ranks"]), replies, lengths.sum(), (lengths**2).sum()]
+    return torch.tensor([*counts, batch["input_ids"].numel()], dtype=torch.float64)
 
 
-class _Log:
-    """What the first worker writes of every step: a line in steps.jsonl, and the same for TensorBoard.
-
-    Takes back the steps after `done`, which a run that was stopped had not saved.
-    """
-
-    def __init__(self, out: Path, done: int):
-        from torch.utils.tensorboard import SummaryWriter
-
-        self.file = out / "steps.jsonl"
-        kept = [line for line in read_steps(self.file) if line["step"] <= done]
-        tables.write_text("".join(json.dumps(line) + "\n" for line in kept), self.file)
-        if not done:
-            shutil.rmtree(out / "tensorboard", ignore_errors=True)
-        self.board = SummaryWriter(str(out / "tensorboard"), purge_step=done + 1)
-
-    def write_held_out(self, step: int, value: float | None) -> None:
-        if value is not None:
-            self.board.add_scalar("held_out/ndcg", value, step)
-
-    def write(self, entry: dict) -> None:
-        with self.file.open("a") as lines:
-            lines.write(json.dumps({name: value for name, value in entry.items() if name != "squares"}) + "\n")
-        step = entry["step"]
-        for name in PARTS:
-            self.board.add_scalar(f"loss/{name}", entry[name], step)
-        for name in ("learning_rate", "grad_norm", "padding", "mfu"):
-            if name in entry:
-                self.board.add_scalar(f"training/{name}", entry[name], step)
-        self.board.add_scalar("training/tokens_per_second", entry["tokens"] / entry["seconds"], step)
-        self.write_held_out(step, entry.get("ndcg"))
-
-    def close(self) -> None:
-        self.board.close()
-
-
-def read_steps(file: Path) -> list[dict]:
-    """Return the steps that the first worker has written so far; a line that it is still writing is left for later."""
-    text = file.read_text() if file.exists() else ""
-    return [json.loads(line) for line in text.splitlines(keepends=True) if line.endswith("\n")]
+def _sum_over_workers(tensors: list[torch.Tensor], width: int, device: Any) -> torch.Tensor:
+    """Return the sum [width] of all workers' tensors, in float64; a worker may have none."""
+    total = torch.zeros(width, dtype=torch.float64, device=device)
+    for tensor in tensors:
+        total += tensor.to(device)
+    torch.distributed.all_reduce(total)
+    return total.cpu()

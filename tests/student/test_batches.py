@@ -19,7 +19,7 @@ def drawn(lengths, one, steps):
 
 def test_a_step_is_the_same_for_two_workers_and_for_one_that_does_twice_as_much():
     lengths = [(number * 37) % 100 + 1 for number in range(50)]
-    two, one = settings(workers=2, accumulate=3), settings(workers=1, accumulate=6)
+    two, one = settings(workers=2, batches=6), settings(workers=1, batches=6)
     for step in range(20):
         assert step_batches(lengths, two, step) == step_batches(lengths, one, step)
 

@@ -1,4 +1,4 @@
-"""The three losses against their formulas in float64, and against another library's on the same scores."""
+"""The losses against their formulas in float64, and against those of another library on the same scores."""
 
 import math
 from types import SimpleNamespace
@@ -6,15 +6,42 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from r2r.student.losses import generation, listwise, ordered, pairwise
+from r2r.config import DistillSettings
+from r2r.student import losses
+from r2r.student.losses import LOSSES, Outputs, count_ordered
 
 SCORES = torch.tensor([[0.3, -1.2, 2.0], [1.5, 0.5, 0.0]], dtype=torch.float32)
 RANKS = torch.tensor([[1, 2, 0], [0, 1, -1]])
+NOTHING = torch.zeros(1, 1, 1)
+
+
+def pairwise(scores, ranks, ordered=None):
+    """The loss of scores; over the examples given, unless the count of a whole step is given."""
+    ordered = ordered or count_ordered(ranks).clamp(min=1)
+    return losses.pairwise(Outputs(scores, ranks, NOTHING, NOTHING, tau=1.0, ordered=ordered, replies=1))
+
+
+def listwise(scores, ranks, tau=1.0, ordered=None):
+    ordered = ordered or count_ordered(ranks).clamp(min=1)
+    return losses.listwise(Outputs(scores, ranks, NOTHING, NOTHING, tau=tau, ordered=ordered, replies=1))
+
+
+def generation(logits, targets, replies=None):
+    replies = replies or (targets != -100).sum().clamp(min=1)
+    return losses.generation(Outputs(NOTHING, NOTHING, logits, targets, tau=1.0, ordered=1, replies=replies))
+
+
 BOTH = pytest.mark.parametrize("loss", [pairwise, lambda *given: listwise(*given[:2], 1.0, *given[2:])])
 
 
+def test_each_loss_has_a_weight_of_its_name():
+    settings = DistillSettings(student="demo", pairwise=1, listwise=2, generation=3)
+    weights = dict(zip([loss.name for loss in LOSSES], losses.weights(settings), strict=True))
+    assert [weights[name] for name in ("pairwise", "listwise", "generation")] == [1, 2, 3]
+
+
 def pairwise_by_hand(scores, ranks, weight=lambda i, j: 1 / (i + j)):
-    losses = []
+    examples = []
     for row, order in zip(scores.double().tolist(), ranks.tolist(), strict=True):
         total = weights = 0.0
         for i in range(len(row)):
@@ -23,23 +50,23 @@ def pairwise_by_hand(scores, ranks, weight=lambda i, j: 1 / (i + j)):
                     total += weight(order[i] + 1, order[j] + 1) * math.log1p(math.exp(row[j] - row[i]))
                     weights += weight(order[i] + 1, order[j] + 1)
         if weights:
-            losses.append(total / weights)
-    return sum(losses) / len(losses)
+            examples.append(total / weights)
+    return sum(examples) / len(examples)
 
 
 def listwise_by_hand(scores, ranks, tau):
-    losses = []
+    examples = []
     for row, order in zip(scores.double().tolist(), ranks.tolist(), strict=True):
-        here = [place for place in range(len(row)) if order[place] >= 0]
-        p = [math.exp(-order[place] / tau) for place in here]
-        q = [math.exp(row[place]) for place in here]
+        present = [place for place in range(len(row)) if order[place] >= 0]
+        p = [math.exp(-order[place] / tau) for place in present]
+        q = [math.exp(row[place]) for place in present]
         p, q = [one / sum(p) for one in p], [one / sum(q) for one in q]
-        losses.append(sum(a * math.log(a / b) for a, b in zip(p, q, strict=True)))
-    return sum(losses) / len(losses)
+        examples.append(sum(a * math.log(a / b) for a, b in zip(p, q, strict=True)))
+    return sum(examples) / len(examples)
 
 
 def windows(examples: int, most: int, seed: int = 0):
-    """Return scores and ranks of windows of 2 to `most` passages, in any order, with room left where one is small."""
+    """Return random scores and ranks of windows of 2 to `most` passages, padded to `most`."""
     draw = torch.Generator().manual_seed(seed)
     scores = torch.randn(examples, most, generator=draw)
     ranks = torch.full((examples, most), -1)
@@ -66,7 +93,7 @@ def test_the_teachers_distribution_is_a_softmax_of_its_order(tau):
 
 
 def stub(scores):
-    """Stands in for a sentence-transformers CrossEncoder whose scores are known."""
+    """Return a stand-in for a sentence-transformers CrossEncoder that gives these scores."""
 
     class Known(torch.nn.Module):
         num_labels, device = 1, torch.device("cpu")
@@ -82,7 +109,7 @@ def stub(scores):
 
 
 def as_their_input(scores, ranks, relevance):
-    """Return the flat scores, queries with documents, and labels, without the places where no passage is."""
+    """Return the flat scores, queries with documents, and labels, all without padding."""
     here = ranks >= 0
     documents = [["text"] * int(row.sum()) for row in here]
     labels = [relevance(row[which]) for row, which in zip(ranks.double(), here, strict=True)]
@@ -95,18 +122,18 @@ def test_the_values_are_those_of_sentence_transformers():
 
     for seed in range(5):
         scores, ranks = windows(4, 20, seed)
-        # Theirs is a mean over the pairs of all queries, unweighted, in one of windows alike.
+        # Theirs is an unweighted mean over the pairs of all queries, so all windows get the same size.
         alike = torch.stack([torch.randperm(7, generator=torch.Generator().manual_seed(seed + at)) for at in range(4)])
         flat, inputs, labels = as_their_input(scores[:, :7], alike, lambda rank: -rank)
         theirs = RankNetLoss(stub(flat), reduction_log="natural")(inputs, labels)
         mine = pairwise_by_hand(scores[:, :7], alike, weight=lambda i, j: 1)
         assert theirs.item() == pytest.approx(mine, rel=1e-5)
-        # With two passages there is one pair, and no weight to tell the two apart.
+        # With two passages there is one pair, and weights make no difference.
         flat, inputs, labels = as_their_input(scores[:, :2], alike[:, :2].argsort(-1), lambda rank: -rank)
         theirs = RankNetLoss(stub(flat), reduction_log="natural")(inputs, labels)
         assert pairwise(scores[:, :2], alike[:, :2].argsort(-1)).item() == pytest.approx(theirs.item(), rel=1e-5)
 
-        # Theirs is the cross-entropy: our divergence and the entropy of the teacher's distribution.
+        # Theirs is the cross-entropy: our divergence plus the entropy of the teacher's distribution.
         flat, inputs, labels = as_their_input(scores, ranks, lambda rank: -rank / 2.0)
         entropy = [(-(p := row.softmax(-1)) * p.log()).sum().item() for row in labels]
         theirs = ListNetLoss(stub(flat))(inputs, labels)
@@ -122,7 +149,7 @@ def test_pairwise_is_theirs_with_weights():
     pairs = size * (size - 1) / 2
 
     def weigh(gain, discount, relevance):
-        # Their places are sorted by score; ours is a weight by the ranks of a pair, from 1.
+        # Their pairs are sorted by score; our weight depends on the ranks of a pair, from 1.
         rank = 1 - relevance_by_score
         return 1 / (rank[:, :, None] + rank[:, None, :])
 
@@ -182,7 +209,7 @@ def test_padding_relabelling_and_the_order_of_a_batch_change_nothing(loss):
 def test_parts_of_a_step_add_up(loss):
     scores, ranks = windows(7, 6)
     ranks[3] = torch.tensor([0, -1, -1, -1, -1, -1])
-    over = int(ordered(ranks))
+    over = int(count_ordered(ranks))
     assert over == 6
     parts = [loss(scores[part], ranks[part], over).item() for part in (slice(0, 2), slice(2, 4), slice(4, 7))]
     assert sum(parts) == pytest.approx(loss(scores, ranks).item(), rel=1e-5)
@@ -194,8 +221,8 @@ def test_one_passage_has_no_order_and_no_gradient(loss):
     ranks = torch.tensor([[0, -1]])
     value = loss(scores, ranks)
     value.backward()
-    assert value.item() == 0 and scores.grad.abs().sum() == 0 and ordered(ranks) == 0
-    # Nor does it water down the others.
+    assert value.item() == 0 and scores.grad.abs().sum() == 0 and count_ordered(ranks) == 0
+    # Nor does it change the mean of the others.
     assert loss(torch.cat([SCORES[:, :2], scores.detach()]), torch.tensor([[0, 1], [1, 0], [0, -1]])).item() == (
         pytest.approx(loss(SCORES[:, :2], torch.tensor([[0, 1], [1, 0]])).item())
     )
@@ -227,14 +254,14 @@ def test_generation_counts_the_targets_only():
 
 
 def test_gradients_are_those_of_finite_differences_through_a_model():
-    """All three losses, as training calculates them from one forward pass of a whole language model."""
+    """All losses, as training calculates them from one forward pass of a whole language model."""
     from transformers import GPT2Config, GPT2LMHeadModel
 
     from r2r.student.examples import Example, collate
     from r2r.student.train import forward
 
     torch.manual_seed(0)
-    # This one calculates all of it in float64; newer ones have parts in float32.
+    # GPT-2 calculates everything in float64; newer models have parts in float32.
     config = GPT2Config(vocab_size=40, n_positions=64, n_embd=16, n_layer=2, n_head=2, initializer_range=0.3)
     model = GPT2LMHeadModel(config).double().eval()
     examples = [
@@ -244,19 +271,19 @@ def test_gradients_are_those_of_finite_differences_through_a_model():
     ]
     batch, labels = collate(examples, 0), torch.arange(1, 21)
     parameters = [model.transformer.h[0].attn.c_attn.weight, model.transformer.h[1].mlp.c_proj.weight]
-    for part in range(3):
-        gradients = torch.autograd.grad(forward(model, batch, labels, 1.0)[part], parameters)
+    for loss in range(len(LOSSES)):
+        gradients = torch.autograd.grad(forward(model, batch, labels, 1.0)[loss], parameters)
         for parameter, gradient in zip(parameters, gradients, strict=True):
             for place in gradient.abs().flatten().topk(3).indices.tolist():
                 flat, values = parameter.data.view(-1), []
                 for change in (1e-5, -2e-5):
                     flat[place] += change
-                    values.append(forward(model, batch, labels, 1.0)[part].item())
+                    values.append(forward(model, batch, labels, 1.0)[loss].item())
                 flat[place] += 1e-5
                 assert (values[0] - values[1]) / 2e-5 == pytest.approx(gradient.view(-1)[place].item(), rel=1e-6)
 
 
-def test_one_forward_pass_gives_all_three():
+def test_one_forward_pass_gives_all_losses():
     from r2r.student.train import forward
 
     calls = []
@@ -269,8 +296,9 @@ def test_one_forward_pass_gives_all_three():
         **{name: torch.zeros(1, 4, dtype=torch.long) for name in ("input_ids", "attention_mask", "position_ids")},
         **{"targets": torch.tensor([[1, 2]]), "first": torch.tensor([0]), "ranks": torch.tensor([[0, 1]])},
     }
-    parts = forward(model, batch, torch.arange(20), 1.0)
+    values = dict(zip([loss.name for loss in LOSSES], forward(model, batch, torch.arange(20), 1.0), strict=True))
     assert len(calls) == 1 and calls[0]["logits_to_keep"] == 2
     teacher = torch.tensor([0.0, -1.0]).softmax(-1)
     divergence = (teacher * (teacher.log() - math.log(0.5))).sum().item()
-    assert [part.item() for part in parts] == pytest.approx([math.log(2), divergence, math.log(30)], rel=1e-5)
+    found = [values[name].item() for name in ("pairwise", "listwise", "generation")]
+    assert found == pytest.approx([math.log(2), divergence, math.log(30)], rel=1e-5)

@@ -1,6 +1,6 @@
-"""A student on one query: windows, what a perfect scorer makes of them, written orders, and reasons.
+"""A student on one query: scored and written orders, reasons, and the check of its adapter.
 
-The model is a stand-in that reads its prompt; with a real one, all of this runs in tests/integration/test_dl19.py.
+The model is a stand-in that reads its prompt. tests/integration/test_dl19.py uses a real one.
 """
 
 import asyncio
@@ -16,36 +16,10 @@ from r2r.llm import Reply
 from r2r.llm.prompt import load_tokenizer
 from r2r.student import rank
 from r2r.student.prompt import LABELS
-from r2r.student.rank import Ranker, scores, slide, windows
+from r2r.student.rank import Ranker, scores
+from r2r.student.strategies import windows
 from tests.student.grammars import allows
 from tests.tiny import tiny_model
-
-
-@pytest.mark.parametrize(("n", "calls"), [(8, 1), (20, 1), (25, 2), (40, 3), (100, 9)])
-def test_windows_of_20_by_10(n, calls):
-    spans = windows(n, 20, 10)
-    assert len(spans) == calls
-    assert spans[-1][0] == 0 and spans[0][1] == n
-    assert {index for start, end in spans for index in range(start, end)} == set(range(n))
-
-
-@pytest.mark.parametrize("n", [1, 2, 8, 20, 25, 40, 100])
-def test_a_perfect_scorer_finds_the_perfect_top_10(n):
-    relevance = random.Random(n).sample(range(n), n)
-
-    async def score(inside):
-        return [relevance[index] for index in inside]
-
-    order = asyncio.run(slide(n, 20, 10, score))
-    assert sorted(order) == list(range(n))
-    assert order[:10] == sorted(range(n), key=lambda index: -relevance[index])[:10]
-
-
-def test_equal_scores_keep_the_order():
-    async def score(inside):
-        return [0.0] * len(inside)
-
-    assert asyncio.run(slide(45, 20, 10, score)) == list(range(45))
 
 
 def test_scores_fall_strictly():
@@ -53,7 +27,7 @@ def test_scores_fall_strictly():
 
 
 class Model:
-    """Knows a passage's worth by the number in it, and reads the passages in its prompt as a student would."""
+    """Scores a passage by the number in it, and finds the passages in its prompt like a student."""
 
     max_length = 8192
 
@@ -178,23 +152,77 @@ def test_reasons_that_cannot_be_read_are_counted_by_what_is_wrong(ranker):
     assert ranked.reasons == {} and ranked.counts["failed: direct is empty"] == 2
 
 
-@pytest.mark.parametrize(("engine", "sound"), [("adapted", True), ("base", False), ("other", True)])
-def test_an_engine_that_answers_as_without_the_adapter_is_found_out(ranker, tmp_path, engine, sound):
-    answers = {"adapted": [-1.0, -2.0], "base": [-2.0, -1.0], "other": [-1.2, -1.9]}
+ANSWERS = {"adapted": [-1.0, -2.0], "base": [-2.0, -1.0], "other": [-1.2, -1.9]}
+
+
+@pytest.fixture
+def adapted(ranker, tmp_path):
+    """A ranker whose adapter has one recorded answer, with an engine that gives the answer of that name."""
     (tmp_path / "adapter").mkdir()
     (tmp_path / "adapter" / "adapter_config.json").write_text("{}")
-    known = {"prompt": [1, 2], "labels": [3, 4], "logprobs": answers["adapted"], "base": answers["base"]}
-    (tmp_path / "check.json").write_text(json.dumps({"prompts": [known]}))
-    asking = ranker()
-    asking.adapter = str(tmp_path)
+    recorded = {"prompt": [1, 2], "labels": [3, 4], "logprobs": ANSWERS["adapted"], "base": ANSWERS["base"]}
+    (tmp_path / "check.json").write_text(json.dumps({"prompts": [recorded]}))
 
-    async def label_logprobs(ids, labels):
-        return (answers[engine] if (ids, labels) == ([1, 2], [3, 4]) else [0.0] * len(labels)), 0
+    def make(engine):
+        asking = ranker()
+        asking.adapter = str(tmp_path)
 
-    asking.model.label_logprobs = label_logprobs
+        async def label_logprobs(ids, labels):
+            return (ANSWERS[engine] if (ids, labels) == ([1, 2], [3, 4]) else [0.0] * len(labels)), 0
+
+        asking.model.label_logprobs = label_logprobs
+        return asking
+
+    return make
+
+
+@pytest.mark.parametrize(("engine", "sound"), [("adapted", True), ("base", False), ("other", True)])
+def test_an_engine_that_answers_as_without_the_adapter_is_found_out(adapted, engine, sound):
+    asking = adapted(engine)
     if sound:
         off = asyncio.run(asking.rank("q", passages(3))).counts["adapter_off"]
         assert off == pytest.approx(0.2 if engine == "other" else 0)
     else:
         with pytest.raises(BadInput, match="answers as demo without it"):
             asyncio.run(asking.rank("q", passages(3)))
+        with pytest.raises(BadInput, match="answers as demo without it"):
+            asyncio.run(asking.check_adapter())
+
+
+def test_the_check_is_counted_once_whoever_asks_first(adapted):
+    asking = adapted("other")
+
+    async def ask():
+        assert await asking.check_adapter() == pytest.approx(0.2)
+        return [await asking.rank("q", passages(3)) for _ in range(2)]
+
+    first, second = asyncio.run(ask())
+    assert first.counts["engines"] == 1 and first.counts["adapter_off"] == pytest.approx(0.2)
+    assert "engines" not in second.counts
+
+
+def test_a_cancelled_first_request_leaves_the_check_to_the_others(adapted):
+    asking = adapted("other")
+    answer, asked = asking.model.label_logprobs, []
+
+    async def cancel_the_first():
+        begun, go = asyncio.Event(), asyncio.Event()
+
+        async def label_logprobs(ids, labels):
+            asked.append(ids)
+            begun.set()
+            await go.wait()
+            return await answer(ids, labels)
+
+        asking.model.label_logprobs = label_logprobs
+        first = asyncio.create_task(asking.rank("q", passages(3)))
+        await begun.wait()
+        second = asyncio.create_task(asking.rank("q", passages(3)))
+        first.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await first
+        go.set()
+        return await second
+
+    ranked = asyncio.run(cancel_the_first())
+    assert ranked.counts["adapter_off"] == pytest.approx(0.2) and asked.count([1, 2]) == 1

@@ -1,5 +1,5 @@
-"""The training loop under DeepSpeed, with one worker and with two: what must not depend on how the work is dealt out,
-and what must come out of a run that was stopped."""
+"""The training loop under DeepSpeed, with one worker and with two: the number of workers, restarts and ZeRO stages must
+not change the result."""
 
 import json
 import os
@@ -16,9 +16,13 @@ from safetensors.torch import load_file
 from r2r.config import DistillSettings
 from r2r.errors import BadInput
 from r2r.student import adapter
-from r2r.student.train import learning_rate, load_model, operations, predict, read_steps
+from r2r.student.log import operations, read_steps
+from r2r.student.losses import LOSSES
+from r2r.student.model import load_model, predict
+from r2r.student.train import learning_rate
 from tests.tiny import tiny_model
 
+NAMES = [loss.name for loss in LOSSES]
 STEPS, STOPPED = 6, 5
 BASE = {
     **{"steps": STEPS, "batch": 2, "workers": 2, "learning_rate": 0.01, "lora_rank": 1, "warmup": 0.2},
@@ -35,11 +39,11 @@ def job(name: str, resume: str | None = None, die: int | None = None, after: str
 # By the number of workers.
 JOBS = {
     1: [
-        job("one worker", workers=1, accumulate=2),
-        job("one worker again", workers=1, accumulate=2),
-        job("another seed", workers=1, accumulate=2, seed=1),
-        job("one worker, zero 3", workers=1, accumulate=2, zero_stage=3),
-        job("one worker stopped", workers=1, accumulate=2, zero_stage=0, die=STOPPED),
+        job("one worker", workers=1),
+        job("one worker again", workers=1),
+        job("another seed", workers=1, seed=1),
+        job("one worker, zero 3", workers=1, zero_stage=3),
+        job("one worker stopped", workers=1, zero_stage=0, die=STOPPED),
         *(job(f"checkpointing, zero {stage}", checkpointing=True, zero_stage=stage) for stage in (2, 3)),
         *(
             made
@@ -60,7 +64,7 @@ JOBS = {
             for reasoning in ("none", "direct", "comparison", "both")
             for order in ("first", "last")
         ),
-        *(job(f"without {part}", **{part: 0}, **ONE_STEP) for part in ("pairwise", "listwise", "generation")),
+        *(job(f"without {part}", **{part: 0}, **ONE_STEP) for part in NAMES),
         job("two workers, then one", resume="two workers stopped"),
         job("two workers, then one, zero 3", resume="two workers stopped, zero 3", zero_stage=3),
     ],
@@ -95,7 +99,7 @@ def make_rows() -> list[dict]:
 
 
 def make_student(folder: Path) -> None:
-    """Write a tiny model with an odd number of weights in its adapter, which workers cannot share evenly."""
+    """Write a tiny model whose adapter has an odd number of weights, so that workers get parts of different sizes."""
     from transformers import AutoTokenizer, Qwen3Config, Qwen3ForCausalLM
 
     tokenizer = AutoTokenizer.from_pretrained(tiny_model())
@@ -111,7 +115,7 @@ def make_student(folder: Path) -> None:
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory):
-    """The folder in which every job has left its files."""
+    """The folder with the files of every job."""
     folder = tmp_path_factory.mktemp("trained")
     make_student(folder / "student")
     (folder / "rows.json").write_text(json.dumps(make_rows()))
@@ -135,7 +139,7 @@ def weights(trained: Path, name: str) -> dict:
 
 
 def last_weights(trained: Path, name: str) -> dict:
-    """The trained weights after the last step, which need not be the best."""
+    """The trained weights after the last step, which may not be the best."""
     return load_file(trained / name / "checkpoints" / f"step-{STEPS:06}" / "state.safetensors")
 
 
@@ -150,7 +154,7 @@ def same(trained: Path, one: str, other: str, most: float) -> None:
     for mine, theirs in zip(*steps, strict=True):
         assert mine["tokens"] == theirs["tokens"] and mine["unranked"] == theirs["unranked"]
         assert mine["learning_rate"] == theirs["learning_rate"]
-        for part in ("pairwise", "listwise", "generation"):
+        for part in NAMES:
             assert mine[part] == pytest.approx(theirs[part], abs=max(most, 1e-6) * 10)
 
 
@@ -194,7 +198,7 @@ def test_a_run_goes_on_with_more_workers_or_fewer_as_if_never_stopped(trained, n
 
 @pytest.mark.parametrize("stage", [0, 2, 3])
 def test_bfloat16_goes_on_as_if_never_stopped(trained, stage):
-    # Weights in full precision, which the model itself does not hold, have to come back.
+    # The checkpoint must restore the optimizer's float32 weights: the model holds them in bfloat16 only.
     same(trained, f"bfloat16, zero {stage}", f"bfloat16 stopped and on, zero {stage}", 1e-6)
     tensors = weights(trained, f"bfloat16, zero {stage}")
     assert any((tensor != tensor.bfloat16().float()).any() for tensor in tensors.values())
@@ -240,7 +244,7 @@ def test_tensorboard_has_them(trained):
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
     board = EventAccumulator(str(trained / "two workers" / "tensorboard")).Reload()
-    losses = [f"loss/{part}" for part in ("pairwise", "listwise", "generation")]
+    losses = [f"loss/{part}" for part in NAMES]
     told = [f"training/{name}" for name in ("learning_rate", "grad_norm", "padding", "tokens_per_second")]
     assert set(board.Tags()["scalars"]) == {*losses, *told, "held_out/ndcg"}
     steps = read_steps(trained / "two workers" / "steps.jsonl")
@@ -253,24 +257,22 @@ def test_tensorboard_has_them(trained):
 @pytest.mark.parametrize("reasoning", ["none", "direct", "comparison", "both"])
 def test_every_kind_of_reply_is_learned(trained, reasoning, order):
     (step,) = read_steps(trained / f"{reasoning}, order {order}" / "steps.jsonl")
-    assert all(step[part] > 0 for part in ("pairwise", "listwise", "generation"))
+    assert all(step[part] > 0 for part in NAMES)
     assert torch.cat([one.flatten() for one in weights(trained, f"{reasoning}, order {order}").values()]).any()
 
 
 def test_a_part_without_weight_has_no_gradient(trained):
-    gradients = {
-        part: torch.load(trained / f"without {part}" / "gradients.pt")
-        for part in ("pairwise", "listwise", "generation")
-    }
+    gradients = {part: torch.load(trained / f"without {part}" / "gradients.pt") for part in NAMES}
     full = torch.load(trained / "both, order first" / "gradients.pt")
     for name, gradient in full.items():
-        # Each of the three parts is missing in one of them.
-        torch.testing.assert_close(sum(one[name] for one in gradients.values()), 2 * gradient, rtol=1e-4, atol=1e-5)
+        # Each loss is missing in one of them.
+        total = sum(one[name] for one in gradients.values())
+        torch.testing.assert_close(total, (len(NAMES) - 1) * gradient, rtol=1e-4, atol=1e-5)
     assert all(any((one[name] - full[name]).abs().max() > 1e-3 for name in full) for one in gradients.values())
 
 
 def test_deepspeed_compiles_nothing(trained):
-    # What it would compile leaves a lock behind where it is killed, for which every later run waits.
+    # A process killed while compiling leaves a lock behind, and every later run waits for it.
     assert not (trained / "extensions").exists()
 
 
@@ -296,7 +298,7 @@ def test_operations_are_those_that_are_counted(tmp_path):
         with FlopCounterMode(display=False) as counter:
             predict(model, batch | {"targets": ids[:, :4]}).sum().backward()
         ours = operations(model)({"tokens": length, "squares": length**2, "replies": 4})
-        # It counts what the causal mask takes away, too.
+        # It also counts the attention that the causal mask removes.
         theirs = counter.get_total_flops() - 6 * 12 * 128 * length**2
         assert ours == pytest.approx(theirs, rel=0.05)
 

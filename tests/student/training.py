@@ -1,8 +1,8 @@
-"""The trainings that test_train.py looks at, without Ray: python training.py FOLDER PORT ...
+"""The trainings for test_train.py, without Ray: python training.py FOLDER PORT ...
 
-Starts one worker that works off FOLDER/jobs-1.json, two that work off jobs-2.json, and so on for each port: a list of
-{"name", "settings", "after": a job to wait for, "resume": a job whose checkpoints to go on with, "die": the step at
-which to fail}. Each leaves its files in FOLDER/NAME, and its gradients.
+The first port is for one worker that runs FOLDER/jobs-1.json, the second for two workers that run jobs-2.json, and so
+on. A jobs file is a list of {"name", "settings", "after": a job to wait for, "resume": a job whose checkpoints to
+resume from, "die": the step at which to fail}. Each job leaves its files and gradients in FOLDER/NAME.
 """
 
 import json
@@ -51,12 +51,12 @@ def run(folder: Path, job: dict, rank: int) -> None:
         ends = engine.step
 
         def record():
-            # Of the whole step, before they are clipped and used up.
+            # The gradients of the whole step, before they are clipped.
             if step == 0 and engine.is_gradient_accumulation_boundary():
                 named = {name: one for name, one in engine.module.named_parameters() if one.requires_grad}
-                found = {name: safe_get_full_grad(one).clone() for name, one in named.items()}
+                gradients = {name: safe_get_full_grad(one).clone() for name, one in named.items()}
                 if rank == 0:
-                    torch.save(found, out / "gradients.pt")
+                    torch.save(gradients, out / "gradients.pt")
             ends()
 
         engine.step = record
@@ -91,7 +91,7 @@ def work(folder: Path, rank: int, world: int, port: int) -> None:
 
 def main(folder: Path, *ports: int) -> None:
     os.environ |= {"DS_ACCELERATOR": "cpu"}
-    # Once, not in each of them: it takes longer than all of the training.
+    # Imported once, before the fork: imports take longer than all of the training.
     import deepspeed  # noqa: F401
     import peft  # noqa: F401
     import torch.utils.tensorboard  # noqa: F401
@@ -118,7 +118,7 @@ def main(folder: Path, *ports: int) -> None:
         worker, status = os.wait()
         workers.remove(worker)
         failed = status != 0
-    # Where one has failed, the others would wait for it.
+    # The others would wait for the failed one.
     for worker in workers:
         os.kill(worker, signal.SIGKILL)
     sys.exit(failed)

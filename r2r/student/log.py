@@ -1,0 +1,100 @@
+"""What a training run tells of its steps: `steps.jsonl`, TensorBoard, and how busy the GPUs are.
+
+Owns both files and the count of floating point operations. Does not know how a step is taken.
+
+    log = Log(Path("runs/demo/distill"), done=0)
+    log.write({"step": 1, "pairwise": 0.7, ...})
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from r2r import tables
+from r2r.config import DistillSettings
+from r2r.student.losses import LOSSES
+
+# Dense bfloat16 operations per second, by a part of the GPU's name.
+_PEAK = {"H100": 989e12, "H200": 989e12, "A100": 312e12, "L40S": 362e12, "L4": 121e12, "A10": 125e12, "4090": 165e12}
+
+
+class Log:
+    """The log of the first worker: a line in steps.jsonl for each step, and the same for TensorBoard.
+
+    out: the folder of the stage. done: the step of the checkpoint that the run resumes from, 0 for none; later steps of
+    an earlier attempt are removed.
+    """
+
+    def __init__(self, out: Path, done: int):
+        from torch.utils.tensorboard import SummaryWriter
+
+        self.file = out / "steps.jsonl"
+        kept = [line for line in read_steps(self.file) if line["step"] <= done]
+        tables.write_text("".join(json.dumps(line) + "\n" for line in kept), self.file)
+        if not done:
+            shutil.rmtree(out / "tensorboard", ignore_errors=True)
+        self.board = SummaryWriter(str(out / "tensorboard"), purge_step=done + 1)
+
+    def write_held_out(self, step: int, value: float | None) -> None:
+        """Write the nDCG on the held-out queries after a step, for TensorBoard alone; None writes nothing."""
+        if value is not None:
+            self.board.add_scalar("held_out/ndcg", value, step)
+
+    def write(self, entry: dict[str, Any]) -> None:
+        """Write a step: its number, what `train.take_step` returned, `seconds`, and `mfu` and `ndcg` if known."""
+        with self.file.open("a") as lines:
+            lines.write(json.dumps({name: value for name, value in entry.items() if name != "squares"}) + "\n")
+        step = entry["step"]
+        for loss in LOSSES:
+            self.board.add_scalar(f"loss/{loss.name}", entry[loss.name], step)
+        for name in ("learning_rate", "grad_norm", "padding", "mfu"):
+            if name in entry:
+                self.board.add_scalar(f"training/{name}", entry[name], step)
+        self.board.add_scalar("training/tokens_per_second", entry["tokens"] / entry["seconds"], step)
+        self.write_held_out(step, entry.get("ndcg"))
+
+    def close(self) -> None:
+        self.board.close()
+
+
+def read_steps(file: Path) -> list[dict[str, Any]]:
+    """Return the steps in a steps.jsonl, without a last line that is still being written; [] if there is no file."""
+    text = file.read_text() if file.exists() else ""
+    return [json.loads(line) for line in text.splitlines(keepends=True) if line.endswith("\n")]
+
+
+def operations(model: Any) -> Callable[[dict[str, Any]], float]:
+    """Return a function that gives the floating point operations a step needs, from the step's entry.
+
+    Linear layers take 2 operations per weight and token forward, and 2 backward: a frozen weight needs no gradient of
+    its own. The output layer counts for reply tokens only. Attention takes 2 s^2 d per layer forward, for s tokens of
+    width d that see earlier tokens only, and twice that backward. (As for "model FLOPs utilization" in PaLM, arXiv
+    2204.02311, but with frozen weights and causal attention.)
+    """
+    config = model.config.get_text_config()
+    heads = config.num_attention_heads
+    width = heads * (getattr(config, "head_dim", 0) or config.hidden_size // heads)
+    embedded, head = model.get_input_embeddings().weight, config.vocab_size * config.hidden_size
+    weights = sum(weight.numel() for weight in model.parameters() if not weight.requires_grad) - embedded.numel()
+    if model.get_output_embeddings().weight is not embedded:
+        weights -= head
+
+    def step_operations(entry: dict[str, Any]) -> float:
+        attention = 6 * config.num_hidden_layers * width * entry["squares"]
+        return 4 * weights * entry["tokens"] + 4 * head * entry["replies"] + attention
+
+    return step_operations
+
+
+def peak(settings: DistillSettings) -> float | None:
+    """Return the operations per second that this worker's GPU can do; None without a GPU, or for an unknown one."""
+    if not settings.gpus:
+        return None
+    import torch
+
+    name = torch.cuda.get_device_name()
+    return next((rate for part, rate in _PEAK.items() if part in name), None)

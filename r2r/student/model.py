@@ -1,0 +1,103 @@
+"""The student in training: the model with its adapter, the DeepSpeed engine around it, and what it makes of a batch.
+
+Does not own the training loop (train) or the files of a run (checkpoint, log).
+
+    engine = start_engine(load_model(settings, "cpu"), settings, world=1)
+    scores = label_scores(predict(engine, batch), batch, labels)
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+
+from r2r import builtin
+from r2r.config import DistillSettings
+from r2r.errors import BadInput
+
+
+def load_model(settings: DistillSettings, device: str) -> Any:
+    """Return the student with a new adapter, a PEFT model. Raises BadInput for `lora_targets` that it does not have."""
+    from peft import LoraConfig, get_peft_model
+    from transformers import AutoModelForCausalLM
+
+    torch.manual_seed(settings.seed)
+    model = AutoModelForCausalLM.from_pretrained(
+        builtin.model(settings.student, "student"),
+        dtype=dtype(settings),
+        # Straight to the GPU: the copies of eight workers would fill a machine's memory.
+        device_map=device if settings.gpus else None,
+    )
+    lora = LoraConfig(
+        r=settings.lora_rank,
+        lora_alpha=settings.lora_alpha,
+        lora_dropout=settings.lora_dropout,
+        target_modules=settings.lora_targets,
+        task_type="CAUSAL_LM",
+    )
+    # PEFT skips missing layers silently if it finds at least one.
+    layers = {name.rpartition(".")[2] for name, layer in model.named_modules() if isinstance(layer, torch.nn.Linear)}
+    for name in settings.lora_targets:
+        if name not in layers:
+            raise BadInput(
+                f"lora_targets: {name}: no such layer in {settings.student}; it has {', '.join(sorted(layers))}"
+            )
+    model = get_peft_model(model, lora)
+    if settings.checkpointing:
+        # ZeRO-3 gathers weights for each pass, and only reentrant checkpointing works with that. It needs inputs with
+        # gradients.
+        reentrant = settings.zero_stage == 3
+        model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": reentrant})
+        if reentrant:
+            model.enable_input_require_grads()
+    return model
+
+
+def dtype(settings: DistillSettings) -> str:
+    """Return the data type that the model calculates in: "bfloat16" or "float32"."""
+    if settings.dtype != "auto":
+        return settings.dtype
+    return "bfloat16" if settings.gpus else "float32"
+
+
+def start_engine(model: Any, settings: DistillSettings, world: int) -> Any:
+    """Return the DeepSpeed engine that trains the model on `world` workers."""
+    import deepspeed
+
+    # On a CPU, DeepSpeed would compile an operation that training never calls. A process killed during that leaves a
+    # lock behind, and every later process waits for it forever.
+    deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
+
+    config = {
+        "train_micro_batch_size_per_gpu": settings.batch,
+        "gradient_accumulation_steps": -(-settings.batches // world),
+        "gradient_clipping": 1.0,
+        "zero_optimization": {"stage": settings.zero_stage},
+        "bf16": {"enabled": dtype(settings) == "bfloat16"},
+        # torch_adam needs no compiled kernel of DeepSpeed's own.
+        "optimizer": {"type": "AdamW", "params": {"lr": settings.learning_rate, "torch_adam": True}},
+        "steps_per_print": 1_000_000_000,
+    }
+    trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    return deepspeed.initialize(model=model, model_parameters=trained, config=config)[0]
+
+
+def predict(model: Any, batch: dict[str, torch.Tensor]) -> torch.Tensor:
+    """Return the logits [B, T, V] that predict the replies of a batch (see `examples.collate`)."""
+    return model(
+        input_ids=batch["input_ids"],
+        attention_mask=batch["attention_mask"],
+        position_ids=batch["position_ids"],
+        logits_to_keep=batch["targets"].shape[1],
+        use_cache=False,
+    ).logits
+
+
+def label_scores(logits: torch.Tensor, batch: dict[str, torch.Tensor], labels: torch.Tensor) -> torch.Tensor:
+    """Return each passage's score [B, N]: the logit of its label where the order begins.
+
+    logits: [B, T, V]; labels: [20], the label tokens.
+    """
+    first = logits[torch.arange(len(logits), device=logits.device), batch["first"]]
+    return first[:, labels[: batch["ranks"].shape[1]]]
