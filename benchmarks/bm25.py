@@ -372,7 +372,7 @@ def report(results: list[dict], load: dict | None, threads: int) -> Iterator[str
     yield from ["", "Seconds of the build:", ""]
     ratios = {
         "Pyserini / ours": ("build_pyserini", "build_ours"),
-        "but for reading": ("build_pyserini", "build_ours_but_reading"),
+        "without reading": ("build_pyserini", "build_ours_but_reading"),
         "by CPU": ("cpu_build_pyserini", "cpu_build_ours"),
     }
     yield from _table(results, columns, ratios)

@@ -286,9 +286,11 @@ def _read(name: str, command: Command, words: list[str]) -> dict[str, Any]:
 
 
 def _dashed(word: str) -> str:
-    """Return a flag with dashes for underscores, so that --lora_rank is --lora-rank; other words as they are."""
+    """Return a flag as pydantic-settings spells it: --lora-rank for --lora_rank, -k for --k; other words unchanged."""
     flag, mark, value = word.partition("=")
-    return flag.replace("_", "-") + mark + value if re.fullmatch(r"--[a-z0-9_.-]+", flag) else word
+    if not re.fullmatch(r"--[a-z0-9_.-]+", flag):
+        return word
+    return flag.replace("_", "-")[len(flag) == 3 :] + mark + value
 
 
 def _plain(error: Exception) -> str:
