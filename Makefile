@@ -1,6 +1,10 @@
-# make setup   the environment, .venv (once)
-# make demo    every stage on the built-in collection, into runs/demo/
-# make test    the tests
+# make setup      the environment, .venv (once)
+# make demo       every stage on the built-in collection, into runs/demo/
+# make test       everything: lint, then all tests
+# make fast       lint, then the tests that start no Ray, no engine and no training
+# make coverage   the same tests, and the share of lines that they run
+# make lint       ruff and mypy
+# make clean      remove the environment, runs/ and what tools left
 #
 # GPU=1 takes the GPU builds of vLLM and torch, GPU=0 the CPU builds; unset, a machine with nvidia-smi gets the former.
 
@@ -19,7 +23,7 @@ else
 endif
 READY := .venv/ready-$(BUILD)
 
-.PHONY: setup demo test lint clean
+.PHONY: setup demo test fast coverage lint clean
 setup: $(READY)
 
 $(READY): pyproject.toml constraints.txt constraints-cpu.txt overrides-cpu.txt
@@ -37,9 +41,20 @@ $(READY): pyproject.toml constraints.txt constraints-cpu.txt overrides-cpu.txt
 demo: $(READY)
 	.venv/bin/r2r run jobs/configs/demo.yaml
 
-test: $(READY)
+PYTEST := .venv/bin/python -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder
+
+lint: $(READY)
 	.venv/bin/ruff check . && .venv/bin/ruff format --check .
-	.venv/bin/python -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder
+	.venv/bin/mypy
+
+test: lint
+	$(PYTEST)
+
+fast: lint
+	$(PYTEST) -m "not slow"
+
+coverage: $(READY)
+	$(PYTEST) -m "not slow" --cov --cov-report=term:skip-covered
 
 clean:
-	rm -rf .venv runs
+	rm -rf .venv runs build dist .coverage .mypy_cache .pytest_cache .ruff_cache *.egg-info

@@ -4,9 +4,6 @@
       python jobs/annotate.py --candidates /mnt/run/retrieve --teacher demo --out /mnt/run/annotate
 """
 
-import sys
+from r2r.cli import job
 
-from r2r.cli import main
-
-if __name__ == "__main__":
-    sys.exit(main(["annotate", *sys.argv[1:]]))
+job(__name__, __file__)

@@ -4,9 +4,6 @@
       python jobs/distill.py --annotations /mnt/run/annotate --student demo --steps 20 --out /mnt/run/distill
 """
 
-import sys
+from r2r.cli import job
 
-from r2r.cli import main
-
-if __name__ == "__main__":
-    sys.exit(main(["distill", *sys.argv[1:]]))
+job(__name__, __file__)

@@ -4,9 +4,6 @@
       python jobs/evaluate.py --qrels beir:/mnt/data --run bm25=/mnt/run/retrieve/run.txt --out /mnt/run/evaluate
 """
 
-import sys
+from r2r.cli import job
 
-from r2r.cli import main
-
-if __name__ == "__main__":
-    sys.exit(main(["evaluate", *sys.argv[1:]]))
+job(__name__, __file__)

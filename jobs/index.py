@@ -6,9 +6,6 @@
 With --merge, /mnt/run/index/merged is one Lucene index of the whole corpus, which plain Pyserini opens.
 """
 
-import sys
+from r2r.cli import job
 
-from r2r.cli import main
-
-if __name__ == "__main__":
-    sys.exit(main(["index", *sys.argv[1:]]))
+job(__name__, __file__)

@@ -3,9 +3,6 @@
 ray job submit --working-dir . -- python jobs/pipeline.py jobs/configs/demo.yaml --out /mnt/shared/runs/demo
 """
 
-import sys
+from r2r.cli import job
 
-from r2r.cli import main
-
-if __name__ == "__main__":
-    sys.exit(main(["run", *sys.argv[1:]]))
+job(__name__, __file__)

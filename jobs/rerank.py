@@ -5,9 +5,6 @@ r"""Rerank candidates with the student, and explain the first of them.
       --out /mnt/run/rerank --explain 3
 """
 
-import sys
+from r2r.cli import job
 
-from r2r.cli import main
-
-if __name__ == "__main__":
-    sys.exit(main(["rerank", *sys.argv[1:]]))
+job(__name__, __file__)

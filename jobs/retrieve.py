@@ -4,9 +4,6 @@
       python jobs/retrieve.py --index /mnt/run/index --queries beir:/mnt/data --k 100 --out /mnt/run/retrieve
 """
 
-import sys
+from r2r.cli import job
 
-from r2r.cli import main
-
-if __name__ == "__main__":
-    sys.exit(main(["retrieve", *sys.argv[1:]]))
+job(__name__, __file__)

@@ -4,9 +4,6 @@
       python jobs/serve.py --student demo --adapter /mnt/run/distill
 """
 
-import sys
+from r2r.cli import job
 
-from r2r.cli import main
-
-if __name__ == "__main__":
-    sys.exit(main(["serve", *sys.argv[1:]]))
+job(__name__, __file__)

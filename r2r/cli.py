@@ -14,6 +14,7 @@ import json
 import re
 import sys
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Annotated, Any, NamedTuple
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, create_model
@@ -234,16 +235,15 @@ def _dispatch(words: list[str]) -> None:
 
 def _parse(name: str, command: Command, words: list[str]) -> tuple[_Arguments, config.Section]:
     """Return the arguments and the settings of a command line. Raises BadInput; SystemExit after --help."""
-    where = f"r2r {name}"
     for flag, value in itertools.pairwise(words):
         if value.startswith("{"):
             _check_json(flag, value)
     values = _read(name, command, words)
     own = {key: values.pop(key) for key in command.arguments.model_fields if key in values}
-    given = config.validate(command.arguments, own, where)
+    given = config.validate(command.arguments, own, name)
     if isinstance(given, _Run):
         return given, config.load_run_file(given.file, values)
-    return given, config.validate(command.settings, values, where)
+    return given, config.validate(command.settings, values, name)
 
 
 def _check_json(flag: str, text: str) -> None:
@@ -281,16 +281,16 @@ def _read(name: str, command: Command, words: list[str]) -> dict[str, Any]:
         )()
         variables = EnvSettingsSource(sources)()
     except SettingsError as error:
-        raise BadInput(f"r2r {name}: {_plain(error)}; see r2r {name} --help") from None
+        raise BadInput(f"{name}: {_plain(error)}; see r2r {name} --help") from None
     return config.overridden({key: value for key, value in variables.items() if value != {}}, flags)
 
 
 def _dashed(word: str) -> str:
-    """Return a flag as pydantic-settings spells it: --lora-rank for --lora_rank, -k for --k; other words unchanged."""
+    """Return a flag as pydantic-settings knows it: --lora-rank for --lora_rank, -k for --k; other words as they are."""
     flag, mark, value = word.partition("=")
     if not re.fullmatch(r"--[a-z0-9_.-]+", flag):
         return word
-    return flag.replace("_", "-")[len(flag) == 3 :] + mark + value
+    return (flag[1:] if len(flag) == 3 else flag.replace("_", "-")) + mark + value
 
 
 def _plain(error: Exception) -> str:
@@ -314,3 +314,14 @@ def _causes(error: BaseException) -> Iterator[BaseException]:
 
 def entry() -> None:
     sys.exit(main())
+
+
+def job(name: str, file: str) -> None:
+    """Run the command that a script of `jobs/` is named after, and exit with its status. `pipeline.py` is `run`.
+
+    name: the script's `__name__`. Processes that vLLM spawns import the script once more, under another name: nothing
+    runs there.
+    """
+    if name == "__main__":
+        command = Path(file).stem
+        sys.exit(main(["run" if command == "pipeline" else command, *sys.argv[1:]]))

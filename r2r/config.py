@@ -294,10 +294,23 @@ class RunFile(Section):
             raise ValueError(f"teacher_row: {teacher} cannot be asked about other queries; leave teacher_row out")
         if self.train_queries is not None and self.corpus is None:
             raise ValueError("train_queries: needs a corpus to retrieve from")
+        self._check_reasons()
         for name in self.runs:
             if name in OWN_ROWS:
                 raise ValueError(f"runs: {name}: a run file makes the row {name} itself; give the run another name")
         return self
+
+    def _check_reasons(self) -> None:
+        """Raise ValueError if a stage needs reasons, or an order, that an earlier one does not give."""
+        taught, given, rerank = self.distill.reasoning, self.annotate.reasoning, self.rerank
+        if not self.annotate.teacher.startswith("teacher:") and given not in ("both", taught) and taught != "none":
+            raise ValueError(f"distill.reasoning: {taught}: the teacher gives {given}; raise annotate.reasoning")
+        if rerank.order_position not in (None, self.distill.order_position):
+            raise ValueError(f"rerank.order_position: {rerank.order_position}: distill teaches the other; leave it out")
+        if rerank.explain and rerank.reasoning not in (None, taught):
+            raise ValueError(f"rerank.reasoning: {rerank.reasoning}: distill teaches {taught}; leave it out")
+        if rerank.explain and taught == "none":
+            raise ValueError(f"rerank.explain: {rerank.explain}: distill teaches no reasons; explain 0, or teach some")
 
 
 Settings = TypeVar("Settings", bound=BaseModel)

@@ -11,6 +11,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterable
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -94,9 +95,14 @@ def of_files(path: Path) -> str:
     for file in held:
         content.update((file.relative_to(path).as_posix() if file != path else "").encode())
         status = file.stat()
-        if status.st_size > _HASH_WHOLE_UP_TO and file.suffix in (".safetensors", ".bin"):
-            content.update(f"{status.st_size} {status.st_mtime_ns}".encode())
-        else:
-            with file.open("rb") as opened:
-                content.update(hashlib.file_digest(opened, "sha256").digest())
+        content.update(_of_file(file, status.st_size, status.st_mtime_ns))
     return f"sha256:{content.hexdigest()}"
+
+
+@lru_cache(maxsize=4096)
+def _of_file(file: Path, size: int, changed: int) -> bytes:
+    """Return a file's hash. The same file is asked for by each plan and each stage."""
+    if size > _HASH_WHOLE_UP_TO and file.suffix in (".safetensors", ".bin"):
+        return f"{size} {changed}".encode()
+    with file.open("rb") as opened:
+        return hashlib.file_digest(opened, "sha256").digest()

@@ -105,10 +105,7 @@ def plan(stages: Sequence[Stage]) -> list[Plan]:
     plans: list[Plan] = []
     to_run: dict[str, str] = {}
     for stage in stages:
-        waits = {name: maker for name, one in stage.inputs.items() if (maker := _maker(one.source, to_run))}
-        why = [f"{name}: {maker} runs before it" for name, maker in waits.items()]
-        if not waits:
-            why = _differences(stage, identify(stage))
+        why = _unfinished(stage) or _waits(stage, to_run) or _differences(stage, identify(stage))
         if why:
             _check_place(stage.out)
             stage.check(lambda source: _maker(source, to_run) is None)
@@ -151,16 +148,27 @@ def _maker(source: str, to_run: Mapping[str, str]) -> str | None:
     return next((to_run[place] for place in places if place in to_run), None)
 
 
-def _differences(stage: Stage, identity: Identity) -> list[str]:
-    """Return why the stage's work has to be done (again); nothing if its manifest says that it is done."""
+def _unfinished(stage: Stage) -> list[str]:
+    """Return why the stage's folder holds no finished work; nothing if it does."""
     manifest = manifest_of(stage.out)
     if manifest is None:
         begun = stage.out.is_dir() and any(stage.out.iterdir())
         return ["not finished yet"] if begun else ["not done yet"]
     if stage.again:
         return ["asked for again"]
-    if lost := changed_files(stage.out, manifest):
-        return [f"{lost[0]} is missing or was changed"]
+    lost = changed_files(stage.out, manifest)
+    return [f"{lost[0]} is missing or was changed"] if lost else []
+
+
+def _waits(stage: Stage, to_run: Mapping[str, str]) -> list[str]:
+    makers = {name: _maker(one.source, to_run) for name, one in stage.inputs.items()}
+    return [f"{name}: {maker} runs before it" for name, maker in makers.items() if maker]
+
+
+def _differences(stage: Stage, identity: Identity) -> list[str]:
+    """Return what has changed since the stage was done; nothing if its manifest has the same identity."""
+    manifest = manifest_of(stage.out)
+    assert manifest is not None
     if manifest["identity"] == digest([stage.name, *identity]):
         return []
     old, why = manifest["inputs"], []

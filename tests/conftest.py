@@ -5,8 +5,16 @@ from pathlib import Path
 
 import pytest
 
+# Fixtures that start Ray and a training; what uses them is slow.
+SLOW = {"ray_local", "trained"}
 
+
+@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items):
+    # Before pytest's own hook, which leaves out what -m says.
+    for item in items:
+        if SLOW.intersection(item.fixturenames):
+            item.add_marker("slow")
     # The long ones first: processes that share out the tests then end at about the same time.
     items.sort(key=lambda item: "integration" not in item.path.parts)
 

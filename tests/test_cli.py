@@ -1,13 +1,14 @@
 """The command line: a user's mistake ends with exit status 2 and one line that says what and where."""
 
 import json
+import re
 import sys
 from types import SimpleNamespace
 
 import pytest
 
-from r2r import builtin, cli, config, tables
-from r2r.errors import BadInput, Stopped
+from r2r import __version__, builtin, cli, config, tables
+from r2r.errors import BadInput, Stopped, Terminated
 
 _DISTILL = ["--annotations", "none", "--student", "demo", "--out", "OUT"]
 _RANK = ["--candidates", "x", "--student", "demo", "--out", "OUT"]
@@ -49,7 +50,7 @@ def beir(tmp_path):
         (["index", "--corpus", "beir:none", "--out", "OUT"], "none: no such folder"),
         (["index", "--corpus", "tar:none", "--out", "OUT"], "unknown scheme tar:"),
         (["index", "--corpus", "demo", "--out", "OUT", "--shards", "many"], "shards: 'many': input should be"),
-        (["index", "--corpus", "demo"], "required: --out"),
+        (["index", "--corpus", "demo"], "index: out: missing setting; add it"),
         (["retrieve", "--index", "none", "--queries", "demo", "--out", "OUT"], "none"),
         (["annotate", "--candidates", "none", "--teacher", "demo", "--out", "OUT"], "none: holds no candidates"),
         (["annotate", "--teacher", "demo", "--out", "OUT"], "candidates: missing"),
@@ -72,7 +73,9 @@ def beir(tmp_path):
         (["evaluate", "--qrels", "demo", "--run", "bm25=none", "--out", "OUT"], "none: no such file"),
         (["evaluate", "--qrels", "demo", "--run", "none", "--out", "OUT"], "expected NAME=FILE"),
         (["serve", "--student", "demo", "--adapter", "none"], "none: no adapter_config.json"),
-        (["dance"], "invalid choice: 'dance'"),
+        (["dance"], "dance: unknown command; known here: run, index, "),
+        (["rerank", *_RANK, "--windw", "5"], "rerank: unrecognized arguments: --windw 5"),
+        (["rerank", *_RANK, "--order-position", "middle"], "order_position: 'middle': input should be"),
     ],
 )
 def test_a_mistake_is_told_in_one_line(mistake, tmp_path, arguments, said):
@@ -151,20 +154,83 @@ def test_annotations_without_the_reasons_to_learn_are_named(mistake, tmp_path):
     assert "max_length: 64: no annotation fits; raise it" in mistake("distill", *flags)
 
 
-def test_flags_become_settings(monkeypatch, tmp_path):
-    seen = {}
-    monkeypatch.setattr(cli, "_rerank", lambda args, settings: seen.update(args=args, settings=settings))
-    flags = ["--candidates", "c", "--student", "s", "--out", "o", "--window", "10", "--engine", '{"dtype": "float32"}']
-    assert cli.main(["rerank", *flags]) == 0
-    assert seen["settings"] == config.RerankSettings(window=10, engine={"dtype": "float32"})
-    assert seen["args"].adapter is None
+@pytest.fixture
+def called(monkeypatch):
+    """Replace what a command does; return a function that runs one and returns its arguments and settings."""
+
+    def run(command, *flags):
+        seen = []
+        kept = cli.COMMANDS[command]._replace(call=lambda *given: seen.extend(given))
+        monkeypatch.setitem(cli.COMMANDS, command, kept)
+        assert cli.main([command, *flags]) == 0
+        return seen
+
+    return run
 
 
-def test_measures_are_separated_by_spaces(monkeypatch):
-    seen = {}
-    monkeypatch.setattr(cli, "_evaluate", lambda args, settings: seen.update(settings=settings))
-    cli.main(["evaluate", "--qrels", "q", "--run", "a=b", "--out", "o", "--measures", "nDCG@10 AP(rel=2)"])
-    assert seen["settings"].measures == ["nDCG@10", "AP(rel=2)"]
+RERANK = ("--candidates", "c", "--student", "s", "--out", "o")
+
+
+def test_flags_become_settings(called):
+    flags = ("--window", "10", "--engine", '{"dtype": "float32"}', "--merge", "--passage_tokens=99")
+    given, settings = called("rerank", *RERANK, *flags)
+    expected = config.RerankSettings(window=10, engine={"dtype": "float32"}, merge=True, passage_tokens=99)
+    assert settings == expected and given.adapter is None
+    assert called("rerank", *RERANK, "--no-merge")[1] == config.RerankSettings()
+    given, settings = called(
+        "retrieve", "--index", "i", "--queries", "q", "--out", "o", "--k", "7", "--b=0.5", "--k1", "2"
+    )
+    assert (settings.k, settings.b, settings.k1) == (7, 0.5, 2)
+
+
+def test_environment_variables_become_settings_and_flags_win(called, monkeypatch):
+    monkeypatch.setenv("R2R_RERANK__WINDOW", "10")
+    monkeypatch.setenv("R2R_RERANK__ENGINE", '{"dtype": "float32"}')
+    _, settings = called("rerank", *RERANK, "--explain", "2")
+    assert settings == config.RerankSettings(window=10, engine={"dtype": "float32"}, explain=2)
+    assert called("rerank", *RERANK, "--window", "12")[1].window == 12
+    monkeypatch.setenv("R2R_RERANK__WINDOW", "many")
+    assert cli.main(["rerank", *RERANK]) == 2
+
+
+def test_flags_over_variables_over_the_run_file(called, monkeypatch, tmp_path):
+    file = tmp_path / "run.yaml"
+    file.write_text(
+        "{out: x, corpus: demo, queries: demo, train_queries: demo, qrels: demo, annotate: {teacher: demo}, "
+        "distill: {student: demo, steps: 7, batch: 1}, rerank: {window: 5, stride: 2, explain: 1}}"
+    )
+    monkeypatch.setenv("R2R_DISTILL__STEPS", "8")
+    monkeypatch.setenv("R2R_RERANK__EXPLAIN", "2")
+    flags = ("--distill.steps", "9", "--rerank.window", "10", "--zero-shot", "--out", "y")
+    given, run = called("run", str(file), *flags, "--dry-run")
+    assert given.dry_run and run.out == "y" and run.zero_shot
+    assert (run.distill.steps, run.distill.batch) == (9, 1)
+    assert (run.rerank.window, run.rerank.stride, run.rerank.explain) == (10, 2, 2)
+
+
+def test_measures_and_runs_hold_commas(called):
+    pairs = ("--run", "a=b,c.txt", "--run", "d=e.txt")
+    given, settings = called("evaluate", "--qrels", "q", *pairs, "--out", "o", "--measures", "AP SetF(beta=0.5,rel=2)")
+    assert settings.measures == ["AP", "SetF(beta=0.5,rel=2)"]
+    assert given.run == ["a=b,c.txt", "d=e.txt"]
+
+
+@pytest.mark.parametrize("name", sorted(cli.COMMANDS))
+def test_help_lists_every_setting(name, capsys):
+    with pytest.raises(SystemExit) as ended:
+        cli.main([name, "--help"])
+    said = capsys.readouterr().out
+    assert ended.value.code == 0
+    for setting, field in cli.COMMANDS[name].settings.model_fields.items():
+        flag = "-" * min(2, len(setting)) + setting.replace("_", "-")
+        # A run file's sections are listed by their own settings.
+        nested = f"{flag}." in said
+        assert nested or (re.search(rf"(?<![\w-]){flag}\b", said) and field.description.split()[0] in said)
+
+
+def test_help_and_version(capsys):
+    assert cli.main(["--help"]) == 0 and "annotate" in capsys.readouterr().out
+    assert cli.main(["--version"]) == 0 and __version__ in capsys.readouterr().out
 
 
 def test_a_mistake_is_found_behind_what_ray_wraps_around_it():
@@ -174,26 +240,30 @@ def test_a_mistake_is_found_behind_what_ray_wraps_around_it():
     assert any(isinstance(one, BadInput) for one in cli._causes(wrapped))
 
 
+def ends(monkeypatch, error):
+    def call(given, settings):
+        raise error
+
+    monkeypatch.setitem(cli.COMMANDS, "rerank", cli.COMMANDS["rerank"]._replace(call=call))
+    return cli.main(["rerank", *RERANK])
+
+
 def test_other_errors_are_not_hidden(monkeypatch):
-    def fails(args, settings):
-        raise ZeroDivisionError
-
-    monkeypatch.setattr(cli, "_evaluate", fails)
     with pytest.raises(ZeroDivisionError):
-        cli.main(["evaluate", "--qrels", "q", "--run", "a=b", "--out", "o"])
+        ends(monkeypatch, ZeroDivisionError())
 
 
-def test_a_job_that_stopped_itself_and_one_that_was_interrupted(monkeypatch, capsys):
-    ends = [Stopped("annotate: 9 rows rejected"), KeyboardInterrupt()]
-
-    def ended(args, settings):
-        raise ends.pop(0)
-
-    monkeypatch.setattr(cli, "_evaluate", ended)
-    assert cli.main(["evaluate", "--qrels", "q", "--run", "a=b", "--out", "o"]) == 3
-    assert capsys.readouterr().err == "r2r: annotate: 9 rows rejected\n"
-    assert cli.main(["evaluate", "--qrels", "q", "--run", "a=b", "--out", "o"]) == 130
-    assert "interrupted" in capsys.readouterr().err
+@pytest.mark.parametrize(
+    ("error", "status", "said"),
+    [
+        (Stopped("annotate: 9 rows rejected"), 3, "annotate: 9 rows rejected"),
+        (KeyboardInterrupt(), 130, "interrupted; finished work is kept, and the same command goes on"),
+        (Terminated(), 143, "terminated; finished work is kept, and the same command goes on"),
+    ],
+)
+def test_a_job_that_was_ended_says_so_in_one_line(monkeypatch, capsys, error, status, said):
+    assert ends(monkeypatch, error) == status
+    assert capsys.readouterr().err == f"r2r: {said}\n"
 
 
 @pytest.mark.parametrize(
@@ -208,3 +278,6 @@ def test_each_job_is_its_command(stage, monkeypatch):
     with pytest.raises(SystemExit):
         runpy.run_path(f"jobs/{stage}.py", run_name="__main__")
     assert called == [["run" if stage == "pipeline" else stage, "--flag"]]
+    # A process that multiprocessing spawns runs the script under this name, and must not start the job again.
+    runpy.run_path(f"jobs/{stage}.py", run_name="__mp_main__")
+    assert len(called) == 1

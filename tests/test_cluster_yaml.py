@@ -78,7 +78,8 @@ def test_every_node_installs_the_environment_for_its_hardware(cluster, types):
 def test_every_node_gets_the_files_that_the_setup_reads(cluster):
     sent = {local for local in cluster["file_mounts"].values() if not local.startswith("~")}
     assert all((ROOT / name).is_file() for name in sent)
-    assert {"Makefile", "pyproject.toml"} <= sent
+    # pyproject.toml reads the readme, the licence and the version.
+    assert {"Makefile", "pyproject.toml", "README.md", "LICENSE", "r2r/__init__.py"} <= sent
     assert {file.name for pattern in ("constraints*.txt", "overrides*.txt") for file in ROOT.glob(pattern)} <= sent
 
 

@@ -1,15 +1,26 @@
 """Run files: what is right is read with its types, what is wrong is named with its file and setting; which systems a
 run file puts into the table."""
 
+import os
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
+from r2r import config
+from r2r.cli import main
 from r2r.config import load_run_file
 from r2r.errors import BadInput
-from r2r.pipeline import run
+from r2r.pipeline import stages_of
 
+ENV = os.environ | {"PYTHONPATH": str(Path(__file__).parents[1])}
+SECTIONS = {name: field.annotation for name, field in config.RunFile.model_fields.items()}
+SECTIONS = {
+    name: model for name, model in SECTIONS.items() if isinstance(model, type) and issubclass(model, config.Section)
+}
+SECTIONS |= {"serve": config.ServeSettings}
 CONFIGS = Path(__file__).parents[1] / "jobs" / "configs"
 SOUND = """
 out: runs/x
@@ -30,7 +41,7 @@ def load(tmp_path, text):
 
 def test_a_run_file_gives_typed_settings_with_defaults(tmp_path):
     run = load(tmp_path, SOUND + "rerank: {explain: 3, engine: {dtype: float32}}\n")
-    assert (run.rerank.explain, run.rerank.window, run.rerank.engine) == (3, 20, {"dtype": "float32"})
+    assert (run.rerank.explain, run.rerank.window, run.rerank.engine) == (3, None, {"dtype": "float32"})
     assert (run.distill.pairwise, run.distill.listwise, run.distill.generation) == (0.4, 0.4, 0.2)
 
 
@@ -76,28 +87,82 @@ def test_recorded_annotations_are_no_row_of_the_table(tmp_path):
         load(tmp_path, text + "teacher_row: true\n")
 
 
-@pytest.fixture
-def stages(monkeypatch):
-    """The calls of the stages, as (name, arguments), in their order; none of them runs."""
-    called = []
-    for where in (
-        "bm25.index.build_index",
-        "bm25.retrieve.retrieve",
-        "teacher.annotate.annotate",
-        "student.distill.distill",
-        "student.rerank.rerank",
-        "evaluation.evaluate.evaluate",
-    ):
-        name = where.rpartition(".")[2]
-        monkeypatch.setattr(f"r2r.{where}", lambda *given, name=name: called.append((name, given)))
-    return called
+# A run file with each of these mistakes was once accepted, and failed hours later in its own stage.
+LATE = {
+    "distill: {student: demo, pairwise: 0, listwise: 0, generation: 0}": "distill.pairwise, listwise, generation: all",
+    "distill: {student: demo, min_workers: 3}": "distill.min_workers: 3: more than the 2 workers",
+    "distill: {student: demo, workers: 9}": "distill.workers: 9: more than the 2 batches of a step",
+    "annotate: {teacher: demo, max_cost: 5}": "annotate.max_cost: needs prices to count with",
+    "annotate: {teacher: demo, min_actors: 2}": "annotate.min_actors: 2: more than the 1 actors",
+    "rerank: {window: 5, stride: 6}": "rerank.stride: 6: more than the window of 5",
+    "rerank: {window: 5, explain: 6}": "rerank.explain: 6: more than the window of 5",
+    "rerank: {mode: generate, order_position: last}": "rerank.mode: generate: writes the order first",
+    "annotate: {teacher: demo, reasoning: direct}": "distill.reasoning: both: the teacher gives direct",
+    "distill: {student: demo, order_position: last}\nrerank: {order_position: first}": "rerank.order_position: first: ",
+    "distill: {student: demo, reasoning: none}\nrerank: {explain: 3}": "rerank.explain: 3: distill teaches no reasons",
+    "evaluate: {measures: [nDGC@10]}": "evaluate.measures: 'nDGC@10': unknown measure",
+    "evaluate: {measures: nDCG@10 RR(rel=x)}": "evaluate.measures: 'RR(rel=x)': ",
+    "runs: {bm25: other.txt}": "runs: bm25: a run file makes the row bm25 itself; give the run another name",
+    "runs: {oracle: other.txt}": "runs: oracle: a run file makes the row oracle itself",
+}
 
 
-def test_the_systems_of_a_run_file_in_the_order_of_the_table(tmp_path, stages):
+@pytest.mark.parametrize(("change", "said"), LATE.items())
+def test_a_mistake_in_any_stage_ends_the_run_before_the_first_and_touches_nothing(tmp_path, capfd, change, said):
+    key = change.partition(":")[0]
+    lines = [line for line in SOUND.splitlines() if not line.startswith((f"{key}:", "out:"))]
+    file, out = tmp_path / "run.yaml", tmp_path / "out"
+    file.write_text("\n".join([*lines, f"out: {out}", change]) + "\n")
+    for more in ([], ["--dry-run"]):
+        assert main(["run", str(file), *more]) == 2
+        (line,) = capfd.readouterr().err.splitlines()
+        assert line.startswith(f"r2r: {file}: {said}")
+    assert not out.exists()
+
+
+def test_no_model_library_is_loaded_to_find_a_mistake(tmp_path):
+    # That would take most of the time until a user is told.
+    text = SOUND + "evaluate: {measures: [nDGC@10]}\n"
+    (tmp_path / "run.yaml").write_text(text)
+    script = (
+        "import sys; from r2r.cli import main; status = main(['run', 'run.yaml']); "
+        "print(status, sorted({'torch', 'transformers', 'vllm', 'ray'} & sys.modules.keys()))"
+    )
+    done = subprocess.run([sys.executable, "-c", script], cwd=tmp_path, capture_output=True, text=True, env=ENV)
+    assert done.stdout == "2 []\n", done
+
+
+@pytest.mark.parametrize(("section", "name"), [(s, n) for s, model in SECTIONS.items() for n in model.model_fields])
+def test_every_setting_says_what_it_is(section, name):
+    assert SECTIONS[section].model_fields[name].description
+
+
+def test_changes_override_a_run_file(tmp_path):
+    file = tmp_path / "run.yaml"
+    file.write_text(
+        SOUND + "distill: {student: demo, steps: 7, batch: 1}\n".replace("distill", "rerank: {}\ndistill", 1)
+    )
+    run = load_run_file(str(file), {"out": "elsewhere", "distill": {"steps": "9"}, "rerank": {"window": 10}})
+    assert (run.out, run.distill.steps, run.distill.batch, run.rerank.window) == ("elsewhere", 9, 1, 10)
+    with pytest.raises(BadInput, match=r"run.yaml: distill.steps: 'x': input should be a valid integer"):
+        load_run_file(str(file), {"distill": {"steps": "x"}})
+
+
+def test_run_files_ship_with_the_package_under_their_names(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert load_run_file("demo") == load_run_file(str(CONFIGS / "demo.yaml"))
+
+
+def test_measures_are_separated_by_spaces_or_commas_outside_parentheses():
+    for given in ("nDCG@10 SetF(beta=0.5,rel=2)", "nDCG@10,SetF(beta=0.5,rel=2)", ["nDCG@10", "SetF(beta=0.5,rel=2)"]):
+        assert config.EvaluateSettings(measures=given).measures == ["nDCG@10", "SetF(beta=0.5,rel=2)"]
+
+
+def test_the_systems_of_a_run_file_in_the_order_of_the_table(tmp_path):
     rows = "zero_shot: true\nteacher_row: true\nruns: {dense: dense.txt}\nrerank: {explain: 3}\n"
-    (tmp_path / "run.yaml").write_text(SOUND + rows)
-    run(str(tmp_path / "run.yaml"))
-    _, (_, systems, *_) = stages[-1]
+    stages = list(stages_of(load(tmp_path, SOUND + rows)))
+    evaluate = stages[-1]
+    systems = {name.split(" ", 2)[2]: put.source for name, put in evaluate.inputs.items() if name.startswith("run ")}
     assert list(systems.items()) == [
         ("bm25", "runs/x/retrieve/run.txt"),
         ("zero-shot", "runs/x/rerank-zero-shot/run.txt"),
@@ -105,19 +170,21 @@ def test_the_systems_of_a_run_file_in_the_order_of_the_table(tmp_path, stages):
         ("teacher", "runs/x/annotate-test"),
         ("dense", "dense.txt"),
     ]
-    learned, tested = (given for name, given in stages if name == "annotate")
-    assert learned[:2] == ("runs/x/retrieve-train", "runs/x/annotate")
-    assert tested == ("runs/x/retrieve", "runs/x/annotate-test", learned[2])
-    plain, student = (given for name, given in stages if name == "rerank")
-    assert (plain[2], plain[4].explain) == (None, 0)
-    assert (student[2], student[4].explain) == ("runs/x/distill", 3)
+    learned, tested = (one for one in stages if one.name == "annotate")
+    assert (learned.inputs["candidates"].source, str(learned.out)) == ("runs/x/retrieve-train", "runs/x/annotate")
+    assert (tested.inputs["candidates"].source, str(tested.out)) == ("runs/x/retrieve", "runs/x/annotate-test")
+    assert learned.settings == tested.settings
+    plain, student = (one for one in stages if one.name == "rerank")
+    assert "adapter" not in plain.inputs and plain.settings.explain == 0
+    assert student.inputs["adapter"].source == "runs/x/distill" and student.settings.explain == 3
+    # Without an adapter there is no record: the window is that of the annotations that the student learns from.
+    assert (plain.settings.window, student.settings.window) == (5, None)
 
 
-def test_no_further_system_unless_it_is_asked_for(tmp_path, stages):
-    (tmp_path / "run.yaml").write_text(SOUND)
-    run(str(tmp_path / "run.yaml"))
-    assert list(stages[-1][1][1]) == ["bm25", "student"]
-    assert [name for name, _ in stages].count("annotate") == 1
+def test_no_further_system_unless_it_is_asked_for(tmp_path):
+    stages = list(stages_of(load(tmp_path, SOUND)))
+    assert [name for name in stages[-1].inputs if name.startswith("run ")] == ["run 1 bm25", "run 2 student"]
+    assert [one.name for one in stages].count("annotate") == 1
 
 
 def test_a_run_file_that_is_not_there_is_named():

@@ -36,7 +36,10 @@ FOLDERS = {
 DECIDED = {("rerank", "explain"): ["rerank"], ("rerank", "merge"): ["rerank"]}
 BASE = {
     **{"out": "run", "corpus": "demo", "queries": "demo", "train_queries": "demo#train", "qrels": "demo"},
-    **{"annotate": {"teacher": "demo", "actors": 2}, "distill": {"student": "demo", "batches": 4, "batch": 1}},
+    **{
+        "annotate": {"teacher": "demo", "actors": 2},
+        "distill": {"student": "demo", "batches": 4, "reasoning": "direct"},
+    },
     **{"rerank": {"window": 10, "stride": 5, "actors": 2}, "zero_shot": True, "teacher_row": True},
 }
 CASES = [(section, name) for section, model in SECTIONS.items() for name in model.model_fields]
@@ -60,7 +63,8 @@ def other(section: str, name: str) -> typing.Any:
         "tokenizer": "some/model",
         "tokens_per_second": 9.0,
     }
-    special |= {"order_position": "last", "reasoning": "none", "min_actors": 2, "workers": 3, "min_workers": 2}
+    special |= {"order_position": "last" if section == "distill" else "first", "min_actors": 2, "workers": 3}
+    special |= {"reasoning": "direct" if section == "annotate" else "none", "min_workers": 2}
     if name in special:
         return special[name]
     kinds = typing.get_args(field.annotation)

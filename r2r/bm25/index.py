@@ -84,8 +84,7 @@ def _work(corpus: str, out: Path, settings: IndexSettings, fingerprint: str) -> 
 def _build(parts: list[Part], folders: list[Path], missing: list[int], key: str, settings: IndexSettings) -> None:
     import pyarrow as pa
 
-    sizes = [parts[number].size for number in missing]
-    total = None if None in sizes else sum(sizes)
+    total = _size([parts[number] for number in missing])
     blocks = [pa.table({"shard": [number]}) for number in missing]
     with progress("index", total, parts[0].unit, lambda counts, _: f"{counts['documents']:,} documents") as tell:
         worker = parts, folders, key, settings.heap, is_brief(parts, settings.workers), tell
@@ -96,8 +95,14 @@ def _build(parts: list[Part], folders: list[Path], missing: list[int], key: str,
 
 def is_brief(parts: list[Part], workers: int) -> bool:
     """Return whether each worker has so little to do that Java's optimizing compiler costs more time than it saves."""
-    sizes = [part.size for part in parts]
-    return None not in sizes and sum(sizes) / workers < _BRIEF[parts[0].unit]
+    size = _size(parts)
+    return size is not None and size / workers < _BRIEF[parts[0].unit]
+
+
+def _size(parts: list[Part]) -> int | None:
+    """Return the size of all parts in their unit, None if one does not know its own."""
+    known = [part.size for part in parts if part.size is not None]
+    return sum(known) if len(known) == len(parts) else None
 
 
 def _merge(shards: list[Path], folder: Path, heap: int) -> None:

@@ -1,7 +1,7 @@
-"""The report: one self-contained HTML page that shows what an evaluation found.
+"""The report: one self-contained HTML page about an evaluation, and the same table as text.
 
-Owns which queries are shown and how a passage is cut and marked; `report.html.j2` owns the looks. Does not calculate
-measures: it gets them, for every query, from evaluate.py.
+Owns which queries are shown, how passages are cut and marked, and the curves; `report.html.j2` owns the looks. Does not
+calculate measures: evaluate.py passes them, for every query.
 
     page = render(metrics=..., values=..., runs=..., ...)    # as evaluate.py calls it
 """
@@ -9,7 +9,9 @@ measures: it gets them, for every query, from evaluate.py.
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from r2r.evaluation.measures import Values
 from r2r.evaluation.runs import Qrels, Run
@@ -17,9 +19,10 @@ from r2r.reasons import fold
 
 SHOWN_QUERIES = 5
 SHOWN_DOCUMENTS = 5
-SNIPPET = 300  # characters of a passage
+# Characters of a passage.
+SNIPPET = 300
 CURVE_POINTS = 200
-# A training's figures besides its losses: what the curve is called, and how its values are written.
+# Figures of a training besides its losses: title and format of each curve.
 _CURVES = {
     "ndcg": ("nDCG@10 by the teacher's order, held-out queries", ".3f"),
     "learning_rate": ("learning rate", ".1e"),
@@ -31,25 +34,25 @@ _CURVES = {
 
 def render(
     *,
-    metrics: dict,
-    values: dict[str, Values],
-    runs: dict[str, Run],
+    metrics: Mapping[str, Any],
+    values: Mapping[str, Values],
+    runs: Mapping[str, Run],
     qrels: Qrels,
-    queries: dict[str, str],
-    texts: dict[str, dict[str, str]],
-    reasons: dict[str, dict[str, dict[str, str]]],
-    counted: dict | None,
-    warnings: list[str],
-    sources: list[tuple[str, str]],
+    queries: Mapping[str, str],
+    texts: Mapping[str, Mapping[str, str]],
+    reasons: Mapping[str, Mapping[str, Mapping[str, str]]],
+    counted: Mapping[str, Any] | None,
+    warnings: Sequence[str],
+    sources: Sequence[tuple[str, str]],
     caption: str,
-    training: list[dict],
+    training: Sequence[Mapping[str, Any]],
 ) -> str:
     """Return the page.
 
-    metrics: as in metrics.json. values: system -> measure -> qid -> value. runs: name -> run, the first being "before";
-    "after" is the run called student, else the second. queries: qid -> text. texts: qid -> docid -> text.
+    metrics: as in metrics.json. values: system -> measure -> qid -> value. runs: name -> run; the first is "before",
+    and "after" is the run called student, else the second. queries: qid -> text. texts: qid -> docid -> text.
     reasons: qid -> docid -> {direct, evidence, comparison}. counted: from `explanations.count`. sources: name and place
-    of the qrels and of each run. training: rows of distill's table steps, none if no student is shown.
+    of the qrels and of each run. training: rows of distill's table steps; none leaves the curves out.
     """
     import jinja2
 
@@ -63,18 +66,18 @@ def render(
     best = {name: max(round(metrics["systems"][system][name], 4) for system in runs) for name in metrics["measures"]}
     top_grade = max(1, *(grade for grades in qrels.values() for grade in grades.values()))
 
-    def column(qid: str, name: str, other: str) -> dict:
+    def column(qid: str, name: str, other: str) -> dict[str, Any]:
         written = reasons.get(qid, {}) if name == after else {}
-        orders = [runs[system].get(qid, []) for system in (name, other)]
-        documents = _documents(*orders, qrels[qid], top_grade, texts.get(qid, {}), written)
+        order, compared = (runs[system].get(qid, []) for system in (name, other))
+        documents = _documents(order, compared, qrels[qid], top_grade, texts.get(qid, {}), written)
         return {"name": name, "value": values[name][measure][qid], "documents": documents}
 
-    def query(qid: str) -> dict:
-        before, later = column(qid, first, after), column(qid, after, first)
+    def query(qid: str, second: str) -> dict[str, Any]:
+        before, later = column(qid, first, second), column(qid, second, first)
         gain = round(later["value"] - before["value"], 9)
         return {"qid": qid, "query": queries.get(qid, ""), "gain": gain, "before": before, "after": later}
 
-    shown = [query(qid) for qid in pick(values[first][measure], values[after][measure])] if after else []
+    shown = [query(qid, after) for qid in pick(values[first][measure], values[after][measure])] if after else []
     return template.render(
         metrics=metrics,
         real=list(runs),
@@ -93,10 +96,22 @@ def render(
     )
 
 
-def curves(steps: list[dict]) -> list[dict]:
+def as_text(metrics: Mapping[str, Any]) -> str:
+    """Return the table of metrics.json as text with aligned columns."""
+    names = metrics["measures"]
+    rows = [["system", *names]]
+    rows += [[system, *(f"{row[name]:.4f}" for name in names)] for system, row in metrics["systems"].items()]
+    first, *others = (max(map(len, column)) for column in zip(*rows, strict=True))
+    return "\n".join(
+        "  ".join([system.ljust(first), *(cell.rjust(width) for cell, width in zip(cells, others, strict=True))])
+        for system, *cells in rows
+    )
+
+
+def curves(steps: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     """Return the curves of a training, from rows of the table steps.
 
-    Each is a line through 100 by 40 units, with its title, its lowest, highest, first and last value, and the step that
+    Each has its title, points in 100 by 40 units, the lowest, highest, first and last value as text, and the step that
     was best on the held-out queries.
     """
     if not steps:
@@ -106,7 +121,7 @@ def curves(steps: list[dict]) -> list[dict]:
     last = steps[-1]["step"]
     losses = {name: (f"{name} loss", ".3f") for name in dict(steps[0]["loss"])}
     figures = [_figures(step) for step in steps]
-    drawn = []
+    drawn: list[dict[str, Any]] = []
     for name, (title, form) in (losses | _CURVES).items():
         values = [
             (step["step"], value)
@@ -119,13 +134,14 @@ def curves(steps: list[dict]) -> list[dict]:
     return drawn
 
 
-def _figures(step: dict) -> dict:
+def _figures(step: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a step's figures by the names of their curves."""
     return {**step, **dict(step["loss"]), "tokens_per_second": step["tokens"] / max(step["seconds"], 1e-9)}
 
 
 def _line(values: list[tuple[int, float]], last: int, form: str) -> dict[str, str]:
-    """Return the points of a curve of (step, value) up to the step `last`, and its extremes, written as `form` says."""
-    # Many steps are drawn as means of some, so that the page stays small and noise does not hide the course.
+    """Return the points of a curve of (step, value), and its figures in the format `form`. `last`: the last step."""
+    # Means of several steps keep the page small and the noise low.
     each = -(-len(values) // CURVE_POINTS)
     groups = [values[start : start + each] for start in range(0, len(values), each)]
     means = [(group[-1][0], sum(value for _, value in group) / len(group)) for group in groups]
@@ -142,8 +158,8 @@ def _line(values: list[tuple[int, float]], last: int, form: str) -> dict[str, st
     }
 
 
-def say(counted: dict) -> str:
-    """Return what `explanations.count` returns as one sentence."""
+def say(counted: Mapping[str, Any]) -> str:
+    """Return the counts of `explanations.count` as one sentence."""
     if not counted["explained"]:
         return "explanations: none written"
     parts = [f"explanations: {counted['explained']:,} written", f"evidence empty in {counted['evidence_empty']:.1%}"]
@@ -154,17 +170,17 @@ def say(counted: dict) -> str:
     return ", ".join(parts)
 
 
-def changes(before: dict[str, float], after: dict[str, float]) -> dict[str, int]:
-    """Return how many queries improved, got worse and stayed equal, from values per qid."""
+def changes(before: Mapping[str, float], after: Mapping[str, float]) -> dict[str, int]:
+    """Return how many queries improved, got worse and stayed equal. before, after: qid -> value."""
     differences = [round(after[qid] - before[qid], 9) for qid in before]
     improved, worse = sum(value > 0 for value in differences), sum(value < 0 for value in differences)
     return {"improved": improved, "worse": worse, "equal": len(differences) - improved - worse}
 
 
-def pick(before: dict[str, float], after: dict[str, float]) -> list[str]:
-    """Return the qids to show: the biggest gains, and at least the biggest loss where there is one.
+def pick(before: Mapping[str, float], after: Mapping[str, float]) -> list[str]:
+    """Return the qids to show: the biggest gains, and at least the biggest loss if there is one.
 
-    Where gains are few, further losses follow, then queries that stayed equal.
+    If gains are few, further losses follow, then queries that stayed equal. before, after: qid -> value.
     """
     by_gain = sorted(before, key=lambda qid: before[qid] - after[qid])
     gains = [qid for qid in by_gain if after[qid] > before[qid]]
@@ -175,14 +191,14 @@ def pick(before: dict[str, float], after: dict[str, float]) -> list[str]:
 
 
 def _documents(
-    order: list[str],
-    other: list[str],
-    grades: dict[str, int],
+    order: Sequence[str],
+    other: Sequence[str],
+    grades: Mapping[str, int],
     top_grade: int,
-    texts: dict[str, str],
-    reasons: dict[str, dict[str, str]],
-) -> list[dict]:
-    """Return the first documents of one query's order, with the rank each has in the other order."""
+    texts: Mapping[str, str],
+    reasons: Mapping[str, Mapping[str, str]],
+) -> list[dict[str, Any]]:
+    """Return the first documents of one query's order, each with its rank in the other order."""
     documents = []
     for rank, docid in enumerate(order[:SHOWN_DOCUMENTS], start=1):
         grade, written = grades.get(docid), reasons.get(docid, {})
@@ -192,7 +208,7 @@ def _documents(
                 "elsewhere": other.index(docid) + 1 if docid in other else None,
                 "docid": docid,
                 "grade": grade,
-                # How strong the badge's colour is: from 0, not relevant, to 3, the highest grade of the qrels.
+                # Strength of the badge's colour: from 0, not relevant, to 3, the highest grade of the qrels.
                 "level": math.ceil(3 * max(grade or 0, 0) / top_grade),
                 "snippet": snippet(texts.get(docid, ""), written.get("evidence", "")),
                 "reasons": written,
@@ -204,8 +220,8 @@ def _documents(
 def snippet(text: str, evidence: str) -> list[tuple[str, bool]]:
     """Return about SNIPPET characters of a passage as (piece, is evidence), white space folded.
 
-    They are the passage's start, or the part around the evidence where that stands in it word for word; the evidence
-    itself is never cut.
+    This is the passage's start, or the part around the evidence if that stands in it word for word. The evidence itself
+    is never cut.
     """
     text, evidence = fold(text), fold(evidence)
     if not evidence or evidence not in text:
@@ -220,7 +236,7 @@ def _cut(text: str, limit: int) -> str:
     return text if len(text) <= limit else text[:limit].rsplit(" ", 1)[0] + " …"
 
 
-def _chart(values: dict[str, float]) -> dict:
+def _chart(values: Mapping[str, float]) -> dict[str, Any]:
     """Return bars and ticks as shares of the axis, which runs from 0 to the next round number."""
     largest = max(values.values())
     power = 10.0 ** math.floor(math.log10(largest)) if largest > 0 else 1.0

@@ -1,7 +1,7 @@
-"""Runs: read a TREC run file, complete a run, and make the random and the oracle order to compare runs with.
+"""Runs and qrels in memory: read, complete and compare runs; make the random and the oracle order.
 
-Owns the order of a run (score, ties) and the checks of a run file. Does not own measures. A run in memory is a dict
-from qid to its docids, best first, without scores.
+Owns the order of a run (score, ties), the checks of a run file, and the warnings about runs. Does not own measures.
+A run is a dict from qid to its docids, best first, without scores. Ids are as run files hold them (`tables.run_id`).
 
     read_run("runs/demo/retrieve/run.txt")["q1"][:10]
 """
@@ -10,8 +10,12 @@ from __future__ import annotations
 
 import math
 import random
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
 
-from r2r.datasets.files import Lines
+from r2r import datasets, tables
+from r2r.datasets.files import Lines, open_file
 from r2r.errors import BadInput
 
 Run = dict[str, list[str]]
@@ -20,15 +24,95 @@ Qrels = dict[str, dict[str, int]]
 _LINE = "'qid Q0 docid rank score tag'"
 
 
+def check_run(name: str, file: str, first: bool) -> None:
+    """Raise BadInput if there is no run to read: no file, or a folder without the table annotations.
+
+    first: whether the others are compared with this run, which annotations cannot be.
+    """
+    wanted = f"run {name} needs a TREC run file, or a folder that annotate wrote"
+    if _is_candidates(file):
+        datasets.open_candidates(file)
+    elif "://" in file:
+        open_file(file, wanted=wanted).close()
+    elif Path(file).is_dir():
+        if not tables.path(file, "annotations").is_dir():
+            raise BadInput(f"{file}: is a folder; {wanted}")
+        if first:
+            raise BadInput(
+                f"run {name}={file}: annotations order only what the teacher saw; give them after a run that lists all "
+                f"documents, such as bm25"
+            )
+    elif not Path(file).is_file():
+        raise BadInput(f"{file}: no such file; {wanted}")
+
+
+def _is_candidates(source: str) -> bool:
+    return source.startswith("rankgpt:")
+
+
+def read_qrels(source: str) -> Qrels:
+    """Return qid -> docid -> relevance, from a dataset or a TREC qrels file. Raises BadInput if there is none."""
+    judged: Qrels = {}
+    for row in datasets.read_qrels(source).to_pylist():
+        judged.setdefault(tables.run_id(row["qid"]), {})[tables.run_id(row["docid"])] = row["relevance"]
+    if not judged:
+        raise BadInput(f"{source}: holds no judgements; qrels need at least one row of qid, docid and relevance")
+    return judged
+
+
+def read_runs(files: Mapping[str, str], source: str, judged: Qrels) -> tuple[dict[str, Run], list[str]]:
+    """Return each run's judged queries, and the warnings, one line each.
+
+    files: name -> TREC run file, `rankgpt:FILE`, or a folder with the table annotations, which are completed from the
+    first run. source: place of the qrels, for messages. Raises BadInput for a run that cannot be read, or of which no
+    query is judged.
+    """
+    found = {name: _read_judged(file, source, judged) for name, file in files.items()}
+    teachers = [name for name, file in files.items() if Path(file).is_dir()]
+    return found, _complete(found, teachers, judged) + _compare(found, judged)
+
+
+def _read_judged(file: str, source: str, judged: Qrels) -> Run:
+    if Path(file).is_dir():
+        run = _read_annotations(file)
+    elif _is_candidates(file):
+        run = {row["qid"]: row["docids"] for row in with_run_ids(datasets.read_candidates(file).to_pylist())}
+    else:
+        run = read_run(file)
+    kept = {qid: docids for qid, docids in run.items() if qid in judged}
+    if not kept:
+        raise BadInput(
+            f"{file}: none of its queries is judged in {source}: the run has query {next(iter(run))!r}, the qrels have "
+            f"{next(iter(judged))!r}; give the qrels for the run's own queries"
+        )
+    return kept
+
+
+def _read_annotations(folder: str) -> Run:
+    """Return the teacher's order of the documents that it saw. Raises BadInput if all rows were rejected."""
+    rows = with_run_ids(tables.read(folder, "annotations").to_pylist())
+    if not rows:
+        raise BadInput(f"{folder}: holds no annotations; a run has at least one query")
+    return {row["qid"]: [row["docids"][position - 1] for position in row["ranking"]] for row in rows}
+
+
+def with_run_ids(rows: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Return rows of a table, with qid and docids as run files hold them."""
+    return [
+        row | {"qid": tables.run_id(row["qid"]), "docids": [tables.run_id(docid) for docid in row["docids"]]}
+        for row in rows
+    ]
+
+
 def read_run(file: str) -> Run:
     """Read a TREC run, lines of `qid Q0 docid rank score tag`, and return qid -> docids, best first.
 
-    The file may be gzipped (.gz) and on any file system that dataset strings may name. The order is trec_eval's: by
+    The file may be gzipped (.gz), and on any file system that dataset strings may name. The order is trec_eval's: by
     score as a 32-bit float, highest first; equal scores by docid, the alphabetically last first. The rank column and
     blank lines do not count.
 
-    Raises BadInput for a file that is missing, empty, cut off or not UTF-8; and, with the line number, for a line that
-    has not six columns, a score that is not a number, and a document that a query lists twice.
+    Raises BadInput for a file that is missing, empty, cut off or not UTF-8; and, with the line number, for a line
+    without six columns, a score that is not a number, and a document that a query lists twice.
     """
     scores: dict[str, dict[str, float]] = {}
     lines = Lines(file, _parse, wanted="a TREC run file is needed")
@@ -44,8 +128,9 @@ def read_run(file: str) -> Run:
 
 
 def _parse(line: bytes) -> tuple[str, str, float]:
+    """Return qid, docid and score of a line. Raises ValueError with what is wrong."""
     try:
-        # Split as bytes: a docid may hold a no-break or ideographic space, and str.split cuts there.
+        # Split as bytes: str.split would also cut at a no-break or ideographic space, which a docid may hold.
         columns = [column.decode() for column in line.split()]
     except UnicodeDecodeError:
         raise ValueError(f"is not UTF-8; a TREC run is a text file with lines of {_LINE}") from None
@@ -62,6 +147,7 @@ def _parse(line: bytes) -> tuple[str, str, float]:
 
 
 def _in_order(scores: dict[str, float]) -> list[str]:
+    """Return the docids best first, in trec_eval's order."""
     import numpy as np
 
     with np.errstate(over="ignore"):
@@ -69,8 +155,41 @@ def _in_order(scores: dict[str, float]) -> list[str]:
     return [docid for _, docid in sorted(zip(single, scores, strict=True), reverse=True)]
 
 
+def _complete(runs: dict[str, Run], teachers: Iterable[str], judged: Qrels) -> list[str]:
+    """Complete the teachers' runs in place, from the first run. Return a line for each that lacks queries."""
+    first_name, first = next(iter(runs.items()))
+    lines = []
+    for name in teachers:
+        if missing := len(first.keys() - runs[name].keys()):
+            lines.append(
+                f"run {name} has no annotation for {missing} of {len(judged)} judged queries; they keep the order of "
+                f"{first_name}"
+            )
+        runs[name] = completed(runs[name], first)
+    return lines
+
+
+def _compare(runs: Mapping[str, Run], judged: Qrels) -> list[str]:
+    """Return a line for each run that lacks judged queries, or lists documents that the first run does not."""
+    first_name, first = next(iter(runs.items()))
+    lines = []
+    for name, listed in runs.items():
+        if missing := len(judged) - len(listed):
+            lines.append(f"run {name} lacks {missing} of {len(judged)} judged queries; they count 0")
+        others = sum(not set(docids) <= set(first.get(qid, ())) for qid, docids in listed.items())
+        if others:
+            lines.append(
+                f"run {name} lists documents that run {first_name} does not, in {others} of {len(judged)} judged "
+                f"queries; random and oracle reorder the documents of {first_name}"
+            )
+    return lines
+
+
 def completed(run: Run, first: Run) -> Run:
-    """Return the run with what it lacks of the first one, in that one's order: documents after its own, and queries."""
+    """Return the run, completed from the first run: missing documents after its own, then missing queries.
+
+    Both come in the first run's order.
+    """
     return {
         qid: [*run.get(qid, ()), *(docid for docid in first.get(qid, ()) if docid not in run.get(qid, ()))]
         for qid in first | run
@@ -78,16 +197,20 @@ def completed(run: Run, first: Run) -> Run:
 
 
 def shuffled(candidates: Run, seed: int) -> Run:
-    """Return the same documents per query in a random order, which depends on the seed, the qid and the set of
-    documents only, not on the order they come in."""
+    """Return the same documents per query in a random order.
+
+    It follows from the seed, the qid and the set of documents, not from the order in which they come.
+    """
     return {
         qid: random.Random(f"{seed} {qid}").sample(sorted(docids), len(docids)) for qid, docids in candidates.items()
     }
 
 
 def oracle(candidates: Run, qrels: Qrels) -> Run:
-    """Return the same documents per query by relevance, highest first: the best that any reranker can do with them.
-    A document without a judgement counts as relevance 0."""
+    """Return the same documents per query by relevance, highest first: the best order of them that there is.
+
+    A document without a judgement has relevance 0.
+    """
     return {
         qid: sorted(docids, key=lambda docid: -qrels.get(qid, {}).get(docid, 0)) for qid, docids in candidates.items()
     }

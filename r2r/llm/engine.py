@@ -7,6 +7,9 @@ Owns the engine's arguments, start and calls. Does not own prompts: they come as
 
 from __future__ import annotations
 
+import ast
+import difflib
+import importlib.util
 import itertools
 import json
 import os
@@ -102,6 +105,27 @@ class LocalModel:
         except EngineGenerateError as error:
             raise Refused(str(error.__cause__ or error)) from error
         return final
+
+
+def check_arguments(engine: dict[str, Any]) -> None:
+    """Raise BadInput for an engine argument that vLLM does not have. Reads vLLM's source: importing it takes long."""
+    spec = importlib.util.find_spec("vllm")
+    source = Path(spec.origin).parent / "engine" / "arg_utils.py" if spec and spec.origin else None
+    if source is None or not source.exists():
+        return
+    classes = [one for one in ast.parse(source.read_text()).body if isinstance(one, ast.ClassDef)]
+    known = {
+        field.target.id
+        for one in classes
+        if one.name in ("EngineArgs", "AsyncEngineArgs")
+        for field in one.body
+        if isinstance(field, ast.AnnAssign) and isinstance(field.target, ast.Name)
+    }
+    for name in engine:
+        if known and name not in known:
+            near = difflib.get_close_matches(name, known, 1)
+            hint = f"did you mean {near[0]}?" if near else "see vLLM's engine arguments"
+            raise BadInput(f"engine: {name}: no engine argument of vLLM; {hint}")
 
 
 def engine_arguments(model: str, engine: dict[str, Any], adapter: str | None = None) -> dict[str, Any]:

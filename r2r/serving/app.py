@@ -19,6 +19,7 @@ from pydantic import BaseModel, Field
 from r2r.config import ServeSettings
 from r2r.errors import Terminated
 from r2r.llm import Refused
+from r2r.llm.engine import check_arguments
 from r2r.student.rank import Ranker, check_student
 from r2r.student.record import completed
 from r2r.workers import start_ray, use_driver_folder
@@ -83,6 +84,7 @@ def serve(student: str, adapter: str | None, settings: ServeSettings) -> None:
     """
     from ray import serve as ray_serve
 
+    check_arguments(settings.engine)
     completed(settings, adapter)
     check_student(student, adapter)
     start_ray()

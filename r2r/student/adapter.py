@@ -20,10 +20,7 @@ _TOLERANCE = {"float32": 1e-3, "bfloat16": 0.25}
 
 
 def find(adapter: str) -> str:
-    """Return the PEFT folder that `adapter` names: itself, or `adapter/` in a distill stage's folder.
-
-    Raises BadInput if neither is a PEFT folder.
-    """
+    """Return the PEFT folder: `adapter` itself, or `adapter/` in a distill stage's folder. Else raises BadInput."""
     for folder in (Path(adapter), Path(adapter) / "adapter"):
         if (folder / "adapter_config.json").exists():
             return str(folder)
@@ -43,16 +40,10 @@ def check_saved(folder: str | Path) -> None:
 
 
 def check_scores(folder: str | Path, check: str | Path, model: str) -> list[list[float]]:
-    """Load model and adapter with PEFT, and compare their log-probabilities with those recorded in training.
+    """Load model and adapter with PEFT. Raise RuntimeError if their log-probabilities differ from those in training.
 
-    Args:
-        folder: the PEFT folder.
-        check: a JSON file that distill wrote: {"dtype": ..., "prompts": [{"prompt": token ids, "labels": token ids,
-            "logprobs": of each label as the next token}, ...]}.
-        model: the model's folder or hub name.
-
-    Returns: for each prompt, the log-probabilities of the model without its adapter. Raises RuntimeError if those with
-    the adapter differ from the recorded ones.
+    check: a JSON file: {"dtype": ..., "prompts": [{"prompt": token ids, "labels": token ids, "logprobs": of each label
+    as the next token}, ...]}. Returns, for each prompt, the log-probabilities of the model without its adapter.
     """
     import torch
     from peft import PeftModel
@@ -83,16 +74,31 @@ def check_scores(folder: str | Path, check: str | Path, model: str) -> list[list
         return [logprobs(probe) for probe in recorded["prompts"]]
 
 
+def check_targets(targets: list[str], model: str, student: str) -> None:
+    """Raise BadInput for a target that is no linear layer of the model. PEFT skips it silently if others exist."""
+    import torch
+
+    linear = {name.rpartition(".")[2] for name, one in _layers(model).items() if isinstance(one, torch.nn.Linear)}
+    for name in targets:
+        if name not in linear:
+            raise BadInput(f"lora_targets: {name}: no such layer in {student}; it has {', '.join(sorted(linear))}")
+
+
+def _layers(model: str) -> dict[str, Any]:
+    """Return the model's layers by name, without weights."""
+    import torch
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    with torch.device("meta"):
+        return dict(AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(model)).named_modules())
+
+
 def check_fits(folder: str, model: str) -> None:
     """Raise BadInput unless the model has each layer of the adapter, with the same shape.
 
     Reads the model's configuration, not its weights.
     """
-    import torch
-    from transformers import AutoConfig, AutoModelForCausalLM
-
-    with torch.device("meta"):
-        layers = dict(AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(model)).named_modules())
+    layers = _layers(model)
     config = json.loads((Path(folder) / "adapter_config.json").read_text())
     if config.get("peft_type") != "LORA" or config.get("use_dora") or config.get("modules_to_save"):
         raise BadInput(f"{folder}: no plain LoRA adapter, and vLLM serves no other; merge it into its model instead")
@@ -122,18 +128,9 @@ def write_merged(folder: str, model: str, out: str) -> None:
     load_tokenizer(model).save_pretrained(out)
 
 
-def distilled(adapter: str) -> dict[str, Any]:
-    """Return the settings that an adapter was distilled with; {} if `distill` did not make it."""
-    manifest = Path(adapter) / "manifest.json"
-    return json.loads(manifest.read_text())["settings"] if manifest.exists() else {}
-
-
 def recorded(folder: str) -> list[dict[str, Any]]:
-    """Return the answers that `distill` recorded with an adapter; [] if `distill` did not make it.
-
-    Each has `prompt` and `labels`, token ids; `logprobs`, of each label as the token after the prompt; and `base`, the
-    same without the adapter.
-    """
+    """Return the answers that `distill` recorded with an adapter, [] if it did not make it: `prompt` and `labels`, as
+    token ids; `logprobs`, of each label as the token after the prompt; and `base`, the same without the adapter."""
     file = Path(folder).parent / "check.json"
     return json.loads(file.read_text())["prompts"] if file.exists() else []
 

@@ -46,8 +46,7 @@ def split(queries: list[str], settings: DistillSettings) -> tuple[list[int], lis
 def step_batches(lengths: list[int], settings: DistillSettings, step: int) -> list[Batch]:
     """Return the batches of a step, counted from 0, the longest first.
 
-    Workers then calculate batches of similar length at the same time. `lengths[i]` is about the number of tokens of
-    row i, among the rows to learn from.
+    Workers then calculate batches of similar length at the same time. lengths: about how many tokens each row has.
     """
     size = settings.batches
     drawn = [_batch(lengths, settings, number) for number in range(step * size, (step + 1) * size)]

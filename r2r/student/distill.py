@@ -43,6 +43,8 @@ def stage(annotations: str, out: str | Path, settings: DistillSettings) -> Stage
         if there(annotations):
             read_rows(annotations, settings)
         check_student(settings.student, None)
+        model = builtin.model(settings.student, "student")
+        adapter.check_targets(settings.lora_targets, model, settings.student)
 
     def work(identity: Identity) -> Result:
         return _work(annotations, Path(out).resolve(), settings, identity)

@@ -26,11 +26,8 @@ _DIRECT, _COMPARISON = ("evidence", "direct"), ("comparison",)
 
 
 def prompt(query: str, passages: list[str]) -> str:
-    """Return the message for up to 20 passages.
-
-    It begins with the fixed text and the query: the engine caches this prefix and reads it once per query. Each label
-    follows its passage, and the query is repeated at the end, since a causal model only sees what came before.
-    """
+    """Return the message for up to 20 passages. It begins with fixed text and the query: the engine caches this prefix.
+    A causal model only sees what came before, so labels follow their passages, and the query is repeated at the end."""
     listed = "\n\n".join(f"{text} [{label}]" for text, label in zip(passages, LABELS, strict=False))
     return (
         f"The passages below may answer a query. The label of a passage stands behind it.\n\n"
@@ -64,17 +61,11 @@ def reply(labels: list[str], reasons: list[dict[str, str]], reasoning: str) -> s
 def grammar(labels: list[str], passages: list[str], names: list[list[str]], reasoning: str, longest: int) -> str:
     """Return the grammar (EBNF) of the JSON list of reasons for `labels`, in that order.
 
-    It admits only evidence that is empty or a sentence of its passage, and only comparisons that name the given labels:
-    a student cannot make these up, however little it has learned.
-
-    Args:
-        labels: the passages to explain.
-        passages: their texts, aligned with `labels`.
-        names: the labels that each comparison may name, aligned with `labels`; a comparison names up to two.
-        reasoning: which texts there are, see `fields`.
-        longest: most characters of a text, not counting labels. A text has no quotation mark.
+    passages: the texts, aligned with `labels`; evidence is one of its sentences, or empty. names: aligned, too; up to
+    two of these labels may stand in a comparison. So a student cannot make either up, however little it has learned.
+    longest: most characters of a text, not counting labels. No text has a quotation mark.
     """
-    terms = []
+    terms: list[str] = []
     for label, passage, others in zip(labels, passages, names, strict=True):
         name = _one_of([f"[{other}]" for other in others])
         named = f" | half {name} half | third {name} third {name} third" if others else ""
@@ -142,10 +133,8 @@ def numbered(comparison: str) -> str:
 
 
 def label_ids(tokenizer: Any, model: str) -> list[int]:
-    """Return the token of each label as the first token of a reply. Raises BadInput if one is not a single token.
-
-    model: the model's name, for the error.
-    """
+    """Return the token of each label as the first token of a reply. Raises BadInput, which names the model, if one
+    is not a single token."""
     tokens = []
     for label in LABELS:
         alone = tokenizer.encode(label, add_special_tokens=False)

@@ -35,11 +35,8 @@ _SAME = 0.01
 
 
 class Ranked(NamedTuple):
-    """The answer to a query.
-
-    order: indices of the passages, best first. reasons: evidence, direct and comparison texts by the index of the
-    explained passage; `[index]` names other passages, and false texts are empty. counts: tokens and other counts.
-    """
+    """A ranking. order: indices of the passages, best first. reasons: evidence, direct and comparison texts by the
+    index of the explained passage; `[index]` names other passages, false texts are empty. counts: tokens and more."""
 
     order: list[int]
     reasons: dict[int, dict[str, str]]
@@ -47,11 +44,8 @@ class Ranked(NamedTuple):
 
 
 class Window(NamedTuple):
-    """A scored window.
-
-    shown: indices of its passages, label A first. scores: aligned with `shown`. written: the reasons that the student
-    wrote before the order, as JSON; "" if it writes the order first.
-    """
+    """A scored window. shown: indices of its passages, label A first. scores: aligned with `shown`. written: the JSON
+    of reasons that the student wrote before the order; "" if it writes the order first."""
 
     shown: list[int]
     scores: list[float]
@@ -78,9 +72,9 @@ def check_student(student: str, adapter: str | None) -> None:
 class Ranker:
     """A student in a vLLM engine, with or without an adapter.
 
-    student: folder, hub name or demo. adapter: a PEFT folder or a distill stage's folder. settings: what is None in them
-    is taken from the adapter's record. `model` is the
-    engine, which the caller closes. Raises BadInput for an adapter that does not exist, or a student without single-token labels.
+    student: folder, hub name or demo. adapter: a PEFT folder or a distill stage's folder. settings: a None among them
+    is taken from the adapter's record. `model` is the engine, which the caller closes. Raises BadInput for an adapter
+    that does not exist, or a student without single-token labels.
     """
 
     def __init__(self, student: str, adapter: str | None, settings: RerankSettings | ServeSettings):

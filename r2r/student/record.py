@@ -1,7 +1,7 @@
 """What an adapter's folder records of its training, and how a student ranks by it.
 
-Owns `r2r.json`, beside the adapter's weights: what was trained is what ranks, in `rerank` and in `serve`, also after the
-folder was copied elsewhere.
+Owns `r2r.json`, beside the adapter's weights: what was trained is what ranks, in `rerank` and in `serve`, also after
+the folder was copied elsewhere.
 
     completed(RerankSettings(), "runs/demo/distill").window    # 8, as trained
 """
@@ -23,7 +23,7 @@ _WINDOW = 20
 
 
 class Taught(NamedTuple):
-    """How a student ranks: passages per window, and how far it moves up; what its reply holds, and where the order is."""
+    """How a student ranks: the window and how far it moves up, in passages; the reasons, and where the order stands."""
 
     window: int
     stride: int

@@ -16,6 +16,7 @@ from r2r import builtin, datasets, tables
 from r2r.config import RerankSettings
 from r2r.identity import digest, fingerprint
 from r2r.llm import Refused
+from r2r.llm.engine import check_arguments
 from r2r.rows import pool
 from r2r.rows.journal import KEYS
 from r2r.stage import Identity, Input, Result, Stage, There, run
@@ -32,6 +33,7 @@ def stage(candidates: str, student: str, adapter: str | None, out: str | Path, s
     """
 
     def check(there: There) -> None:
+        check_arguments(settings.engine)
         if adapter is None or there(adapter):
             record.completed(settings, adapter)
             check_student(student, adapter)

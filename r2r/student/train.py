@@ -66,12 +66,9 @@ class Work(NamedTuple):
 def train(config: dict[str, Any]) -> None:
     """Train to the last step, from the newest checkpoint if there is one.
 
-    Args:
-        config: `settings`, as a dict; `rows`, a function that returns the annotations; `out`, the stage's folder;
-            `checkpoints`, the run's folder, with the plan of `distill.choose` in `plan.json`.
-
-    Leaves a checkpoint of the last step, the best adapter, and the log. Raises BadInput for `lora_targets` that the
-    student does not have.
+    config: `settings`, as a dict; `rows`, a function that returns the annotations; `out`, the stage's folder;
+    `checkpoints`, the run's folder, with the plan of `distill.choose` in `plan.json`. Leaves a checkpoint of the last
+    step, the best adapter, and the log. Raises BadInput for `lora_targets` that the student does not have.
     """
     run = set_up(config)
     settings, last = run.settings, run.settings.steps
@@ -238,15 +235,8 @@ def forward(
     labels: [20], the label tokens. ordered, replies: the counts of the step that the batch is part of; 0: of the batch.
     """
     logits, ranks, targets = predict(model, batch), batch["ranks"], batch["targets"]
-    outputs = Outputs(
-        scores=label_scores(logits, batch, labels),
-        ranks=ranks,
-        logits=logits,
-        targets=targets,
-        tau=tau,
-        ordered=ordered or count_ordered(ranks).clamp(min=1),
-        replies=replies or (targets != -100).sum().clamp(min=1),
-    )
+    counts = ordered or count_ordered(ranks).clamp(min=1), replies or (targets != -100).sum().clamp(min=1)
+    outputs = Outputs(label_scores(logits, batch, labels), ranks, logits, targets, tau, *counts)
     return tuple(loss.function(outputs) for loss in LOSSES)
 
 
@@ -272,7 +262,7 @@ def measure(engine: Any, run: Run, groups: list[list[Example]]) -> float | None:
     sums = []
     engine.eval()
     for examples, counts in batches.shares(groups, run.rank, run.world):
-        batch = {name: tensor.to(engine.device) for name, tensor in collate(examples, run.pad).items()}
+        batch = _to_device(examples, run, engine)
         with torch.no_grad():
             values = ndcg(label_scores(predict(engine, batch), batch, run.labels), batch["ranks"])
         if counts:
@@ -287,17 +277,10 @@ def save_best(engine: Any, run: Run, probes: list[Example], folder: Path) -> Non
     prompts = []
     engine.eval()
     for probe in probes:
-        batch = {name: tensor.to(engine.device) for name, tensor in collate([probe], run.pad).items()}
         with torch.no_grad():
-            logprobs = predict(engine, batch)[0, -1].float().log_softmax(-1)
-        tokens = run.labels[: len(probe.ranks)]
-        prompts.append(
-            {
-                "prompt": probe.prompt + probe.reply[:-1],
-                "labels": tokens.tolist(),
-                "logprobs": logprobs[tokens].tolist(),
-            }
-        )
+            logprobs = predict(engine, _to_device([probe], run, engine))[0, -1].float().log_softmax(-1)
+        ids, labels = probe.prompt + probe.reply[:-1], run.labels[: len(probe.ranks)]
+        prompts.append({"prompt": ids, "labels": labels.tolist(), "logprobs": logprobs[labels].tolist()})
     engine.train()
     if run.rank == 0:
         with checkpoint.replacing(folder) as aside:
@@ -314,6 +297,10 @@ def save(engine: Any, run: Run, state: checkpoint.State, number: int) -> None:
     checkpoint.save(engine, checkpoint.step_folder(run.folder, number), state)
     if run.rank == 0:
         checkpoint.keep(run.folder, number, state["best"][0] if state["best"] else 0)
+
+
+def _to_device(examples: list[Example], run: Run, engine: Any) -> dict[str, torch.Tensor]:
+    return {name: tensor.to(engine.device) for name, tensor in collate(examples, run.pad).items()}
 
 
 def _counts(batch: dict[str, torch.Tensor]) -> torch.Tensor:

@@ -19,6 +19,7 @@ from r2r.config import AnnotateSettings
 from r2r.errors import BadInput, Stopped
 from r2r.identity import fingerprint
 from r2r.llm import is_remote
+from r2r.llm.engine import check_arguments
 from r2r.llm.prompt import ByteTokenizer
 from r2r.reasons import check_reasons
 from r2r.rows import pool
@@ -89,6 +90,7 @@ def _check(candidates: str | None, settings: AnnotateSettings, retry_rejects: bo
         if retry_rejects:
             raise BadInput(f"retry_rejects: {teacher} cannot be asked again; leave --retry-rejects out")
     else:
+        check_arguments(settings.engine)
         ask.Prompter(settings)
 
 

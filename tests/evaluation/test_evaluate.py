@@ -1,5 +1,6 @@
 """The stage as a whole: metrics.json, its rows and warnings, bad input, and published figures on real data."""
 
+import gzip
 import json
 import math
 import os
@@ -7,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from r2r import tables
-from r2r.config import EvaluateSettings
+from r2r import cli, tables
+from r2r.config import EvaluateSettings, validate
 from r2r.errors import BadInput
 from r2r.evaluation.evaluate import evaluate, parse_runs
 from r2r.evaluation.runs import shuffled
@@ -56,9 +57,8 @@ def test_metrics_are_the_mean_over_all_judged_queries(files, capsys):
 
 
 def test_a_training_is_in_the_report(files):
-    step = {"step": 1, "tokens": 10, "seconds": 0.1, "pairwise": 0.7, "listwise": 0.3, "generation": 5.0}
-    Path(files("distill")).mkdir()
-    Path(files("distill"), "steps.jsonl").write_text(json.dumps(step) + "\n")
+    loss = {"pairwise": 0.7, "listwise": 0.3, "generation": 5.0}
+    tables.write([{"step": 1, "tokens": 10, "seconds": 0.1, "loss": loss}], files("distill"), "steps")
     run(files, distill=files("distill"))
     assert "Training of the student" in Path(files("out"), "report.html").read_text()
 
@@ -124,7 +124,7 @@ def test_explanations_reach_the_report_and_the_manifest(files, capsys):
     manifest = json.loads(Path(files("out"), "manifest.json").read_text())
     checks = {"explained": 1, "evidence_empty": 0, "evidence_verbatim": 1, "compared": 1, "neighbours": 0}
     assert manifest["explanations"] == checks
-    assert manifest["files"] == ["metrics.json", "report.html"]
+    assert list(manifest["files"]) == ["metrics.json", "report.html"]
     html = Path(files("out"), "report.html").read_text()
     assert "<mark>A passage with</mark> &lt;script&gt;alert(1)" in html and "<script" not in html
     assert "A test." in html and "what?" in html and "Before b." in html
@@ -136,8 +136,8 @@ def test_what_rerank_left_out_counts_as_wrong(files):
     tables.write([query | {"texts": ["A passage.", "Nothing."]}], files("retrieve"), "candidates")
     explained = {"direct": ["Answers.", "No."], "evidence": ["A passage.", ""], "comparison": ["Above [b].", ""]}
     tables.write([query | explained], files("rerank"), "rankings")
-    stats = {"evidence": {"given": 4, "verbatim": 1}, "comparisons": {"given": 2, "name_others": 1}}
-    Path(files("rerank"), "stats.json").write_text(json.dumps(stats))
+    manifest = {"identity": "x", "content": "x", "files": {}, "dropped": {"evidence": 3, "comparisons": 1}}
+    Path(files("rerank"), "manifest.json").write_text(json.dumps(manifest))
     run(files, candidates=files("retrieve"), rankings=files("rerank"))
     checks = json.loads(Path(files("out"), "manifest.json").read_text())["explanations"]
     assert checks["evidence_verbatim"] == 1 / 4
@@ -236,8 +236,14 @@ def test_qrels_for_other_queries(files):
     refused(files, other + "the qrels have 'q1'; give the qrels for the run's own queries")
 
 
-def test_unknown_measure(files):
-    refused(files, "measures: 'nDCX@10': unknown measure", settings=EvaluateSettings(measures=["nDCX@10"]))
+def test_unknown_measure(files, capsys):
+    with pytest.raises(BadInput, match=r"^run\.yaml: measures: 'nDCX@10': unknown measure; [^\n]*$"):
+        validate(EvaluateSettings, {"measures": ["nDCX@10"]}, "run.yaml")
+    given = ["--qrels", files("qrels.txt"), "--run", f"bm25={files('bm25.txt')}", "--out", files("out")]
+    assert cli.main(["evaluate", *given, "--measures", "nDCX@10"]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("r2r: r2r evaluate: measures: 'nDCX@10': unknown measure; ")
+    assert not Path(files("out")).exists()
 
 
 def test_empty_qrels(files):
@@ -248,7 +254,31 @@ def test_empty_qrels(files):
 def test_folder_without_its_table(files):
     refused(files, "holds no candidates table", candidates=files("none"))
     refused(files, "holds no rankings table", rankings=files("none"))
-    refused(files, "no steps of a training in it; give the folder that distill wrote", distill=files("none"))
+    refused(files, "holds no steps table", distill=files("none"))
+
+
+@pytest.mark.parametrize("name", ["bm25.txt", "bm25.txt.gz"])
+@pytest.mark.parametrize("system", ["", "file://"])
+def test_runs_may_be_gzipped_and_on_other_file_systems(files, name, system):
+    plain = run(files, runs=["bm25"])
+    Path(files("bm25.txt.gz")).write_bytes(gzip.compress(Path(files("bm25.txt")).read_bytes()))
+    given = ["--qrels", files("qrels.txt"), "--run", f"bm25={system}{files(name)}", "--out", files("other")]
+    assert cli.main(["evaluate", *given, "--measures", "nDCG@10"]) == 0
+    assert json.loads(Path(files("other"), "metrics.json").read_text()) == plain
+
+
+def test_missing_file_on_another_file_system(files):
+    run(files, runs=["bm25"])
+    missing = f"file://{files('no.txt.gz')}"
+    with pytest.raises(BadInput) as error:
+        evaluate(files("qrels.txt"), {"bm25": missing}, files("out"), NDCG)
+    assert str(error.value).startswith(f"{missing}: no such file or directory; run bm25 needs a TREC run file")
+    assert Path(files("out"), "manifest.json").exists()
+
+
+def test_missing_candidates_file(files):
+    refused(files, "none.json: no such file", runs={"bm25": "rankgpt:none.json"})
+    refused(files, "none.json: no such file", candidates="rankgpt:none.json")
 
 
 def test_run_names_on_the_command_line():

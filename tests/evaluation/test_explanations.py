@@ -2,7 +2,7 @@
 
 import pytest
 
-from r2r.evaluation.explanations import check, names_neighbours, reasons
+from r2r.evaluation.explanations import count, names_neighbours, reasons
 from r2r.reasons import is_verbatim
 
 
@@ -28,14 +28,14 @@ def test_shares():
         row(["e"], direct=[], evidence=[], comparison=[]),
     ]
     texts = {"q": {"a": "zero one  two", "b": "one two", "c": "", "d": "elsewhere"}}
-    assert check(rows, texts) == {
+    assert count(rows, texts) == {
         "explained": 5,
         "evidence_empty": 1 / 5,
         "evidence_verbatim": 1 / 3,
         "compared": 0,
         "neighbours": None,
     }
-    assert check(rows, texts, false_evidence=1)["evidence_verbatim"] == 1 / 4
+    assert count(rows, texts, false_evidence=1)["evidence_verbatim"] == 1 / 4
 
 
 def test_comparisons_that_were_left_out_count_as_wrong():
@@ -44,11 +44,11 @@ def test_comparisons_that_were_left_out_count_as_wrong():
         row(["a", "b", "c"], comparison=["Above [c].", " "]),
         row(["a", "b"], direct=["yes"]),
     ]
-    found = check(rows, {})
+    found = count(rows, {})
     assert (found["compared"], found["neighbours"]) == (3, 2 / 3)
-    found = check(rows, {}, false_comparisons=1)
+    found = count(rows, {}, false_comparisons=1)
     assert (found["compared"], found["neighbours"]) == (4, 1 / 2)
-    found = check([], {}, false_comparisons=1)
+    found = count([], {}, false_comparisons=1)
     assert (found["compared"], found["neighbours"]) == (1, 0)
 
 
@@ -83,4 +83,4 @@ def test_ids_with_white_space_or_brackets_are_names():
 
 def test_nothing_to_count_is_none_and_not_0():
     shares = dict.fromkeys(("evidence_empty", "evidence_verbatim", "neighbours"))
-    assert check([row(["a"])], {}) == {"explained": 0, "compared": 0} | shares
+    assert count([row(["a"])], {}) == {"explained": 0, "compared": 0} | shares

@@ -1,8 +1,12 @@
 """The page: which queries it picks, what it marks, and that all foreign text is escaped."""
 
 import re
+from typing import Any
+
+import pyarrow as pa
 
 from r2r.evaluation import report
+from r2r.tables import SCHEMAS
 
 
 def test_pick_shows_a_loss_beside_the_gains():
@@ -64,7 +68,7 @@ def page(**changed):
         "queries": {"q": "a question"},
         "texts": {"q": {"a": "Passage a.", "b": "Before. The evidence. After.", "new": "Passage new."}},
         "reasons": {"q": {"b": {"direct": "It answers.", "evidence": "The evidence.", "comparison": "Above all."}}},
-        "checks": {
+        "counted": {
             "explained": 1,
             "evidence_empty": 0.0,
             "evidence_verbatim": 1.0,
@@ -98,14 +102,17 @@ def test_bars_start_at_0_and_share_one_axis():
     assert re.findall(r'y="\d+" text-anchor="\w+">([0-9.]+)</text>', html)[::5] == ["0", "1"]
 
 
-def steps(count: int) -> list[dict]:
-    """Lines of a steps.jsonl whose losses fall, with every tenth step measured, best at the second to last of these."""
-    made = []
+def steps(count: int) -> list[dict[str, Any]]:
+    """Rows of the table steps whose losses fall; every tenth step is measured, and the second to last of these is best.
+
+    They are as the table returns them, with null for what a step does not have.
+    """
+    made: list[dict[str, Any]] = []
     for step in range(1, count + 1):
-        line = {"step": step, "tokens": 1000, "seconds": 0.5, "learning_rate": 1e-4, "grad_norm": 1 / step}
-        line |= {"pairwise": 1 - step / count, "listwise": 2.0, "generation": 7 - step / count}
-        made.append(line | ({"ndcg": 0.9 - abs(count - 10 - step) / count} if step % 10 == 0 else {}))
-    return made
+        row = {"step": step, "tokens": 1000, "seconds": 0.5, "learning_rate": 1e-4, "grad_norm": 1 / step}
+        loss = {"pairwise": 1 - step / count, "listwise": 2.0, "generation": 7 - step / count}
+        made.append({**row, "loss": loss} | ({"ndcg": 0.9 - abs(count - 10 - step) / count} if step % 10 == 0 else {}))
+    return pa.Table.from_pylist(made, schema=SCHEMAS["steps"]).to_pylist()
 
 
 def test_a_training_is_drawn():
@@ -155,7 +162,7 @@ def test_evidence_that_is_not_verbatim_is_said_to_be_so():
     reasons = {"q": {"b": {"direct": "Yes.", "evidence": "Made up.", "comparison": ""}}}
     html = page(reasons=reasons)
     assert "Evidence, not word for word in the passage" in html and "Made up." in html and "<mark>" not in html
-    assert "not word for word" not in page(reasons=reasons, texts={}, checks=None)
+    assert "not word for word" not in page(reasons=reasons, texts={}, counted=None)
 
 
 def test_loss_is_shown_as_a_loss():
@@ -164,7 +171,7 @@ def test_loss_is_shown_as_a_loss():
 
 
 def test_one_run_alone_has_no_before_and_after():
-    html = page(runs={"bm25": {"q": ["a", "b"]}}, checks=None)
+    html = page(runs={"bm25": {"q": ["a", "b"]}}, counted=None)
     assert "Before and after" not in html and "Query by query" not in html
 
 
@@ -178,12 +185,12 @@ def test_student_is_the_after_wherever_it_stands():
 
 
 def test_say():
-    checks = {"explained": 1200, "evidence_empty": 0.1, "evidence_verbatim": 0.825, "compared": 50, "neighbours": 0.98}
-    assert report.say(checks) == (
+    counted = {"explained": 1200, "evidence_empty": 0.1, "evidence_verbatim": 0.825, "compared": 50, "neighbours": 0.98}
+    assert report.say(counted) == (
         "explanations: 1,200 written, evidence empty in 10.0%, of all evidence 82.5% word for word in its passage, "
         "of all comparisons 98.0% name the neighbours"
     )
-    assert report.say(checks | {"evidence_verbatim": None, "compared": 0, "neighbours": None}) == (
+    assert report.say(counted | {"evidence_verbatim": None, "compared": 0, "neighbours": None}) == (
         "explanations: 1,200 written, evidence empty in 10.0%"
     )
-    assert report.say(checks | {"explained": 0}) == "explanations: none written"
+    assert report.say(counted | {"explained": 0}) == "explanations: none written"

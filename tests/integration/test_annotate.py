@@ -1,7 +1,8 @@
 """One annotation job of 300 queries, twice: with an engine of its own and killed again and again, and through a server
 and undisturbed. Both come to the same.
 
-Owns the kills: of the driver, of Ray's actor, of the engine's process, of the Ray node, at moments drawn from a seed.
+Owns the kills: of the driver, of Ray's actor, of the engine's process, of the Ray node, and SIGTERM to the driver, at
+moments drawn from a seed.
 """
 
 import os
@@ -22,13 +23,16 @@ import pytest
 from demo_models.world import world
 from r2r import tables
 from r2r.rows.journal import Journal
+from tests.ending import terminate
 from tests.tiny import tiny_model
+
+pytestmark = pytest.mark.slow
 
 R2R = str(Path(sys.executable).parent / "r2r")
 ROWS, IN_FLIGHT = 300, 8
 # What is killed while rows are being answered, and at any time, most of which is the start of an engine.
 WORKING = ["driver", "actor", "engine"]
-ANY_TIME = ["driver"] * 10 + ["actor"] * 2 + ["engine"] + ["node"] * 4
+ANY_TIME = ["driver"] * 5 + ["SIGTERM"] * 5 + ["actor"] * 2 + ["engine"] + ["node"] * 4
 
 
 @pytest.fixture
@@ -77,7 +81,7 @@ class Annotation:
         if self.process.poll() is not None:
             return None
         driver = psutil.Process(self.process.pid)
-        if kind == "driver":
+        if kind in ("driver", "SIGTERM"):
             return driver
         names = {"actor": "ray::MapWorker", "engine": "VLLM::EngineCore", "node": "raylet"}
         for process in driver.children(recursive=True):
@@ -144,9 +148,12 @@ def test_twenty_kills_and_a_server_change_nothing(candidates, server, tmp_path):
                 served = Annotation(candidates, tmp_path / "served", f"{server.address}/v1")
             time.sleep(0.05)
         print(f"{time.monotonic() - begun:.0f} s: {job.answered()} rows, {kind} is killed", flush=True)
-        victim.kill()
+        if kind == "SIGTERM":
+            terminate(job.process, job.log)
+        else:
+            victim.kill()
         killed[kind] += 1
-        if kind == "driver":
+        if kind in ("driver", "SIGTERM"):
             job.process.wait()
             job.start()
     assert sum(killed.values()) == 20
@@ -155,8 +162,8 @@ def test_twenty_kills_and_a_server_change_nothing(candidates, server, tmp_path):
     print(f"{time.monotonic() - begun:.0f} s: done", flush=True)
     assert served is not None
     while served.process.wait() != 0:
-        # Ray gives itself 30 seconds to start, in which two cores may not get round to it.
-        assert served.told().endswith("GCS has become overloaded."), served.told()[-3000:]
+        # Ray may not start in time while the other job has both cores.
+        assert "r2r: ray: did not start" in served.told().splitlines()[-1], served.told()[-3000:]
         served.start()
 
     rows, undisturbed = results(job.out), results(served.out)

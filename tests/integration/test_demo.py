@@ -39,6 +39,8 @@ from r2r import builtin
 from r2r.llm.prompt import chat_ids, load_tokenizer
 from r2r.student.prompt import label_ids, prompt
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parent.parent.parent
 BIN = Path(sys.executable).parent
 R2R, RAY = str(BIN / "r2r"), str(BIN / "ray")

@@ -1,7 +1,7 @@
-"""One training by the command, killed three times and gone on with, in the end on one CPU with one worker of two; and
-the same undisturbed. Both come to the same adapter.
+"""One training by the command, killed three times, terminated once and resumed, in the end on one CPU with one worker
+of two; and the same undisturbed. Both end with the same adapter.
 
-Owns the kills: of one of Ray Train's workers, of the driver, of the Ray node.
+Owns the kills: of one of Ray Train's workers, of the driver, of the Ray node, and SIGTERM.
 """
 
 import json
@@ -19,7 +19,10 @@ from safetensors.torch import load_file
 
 from demo_models.world import world
 from r2r import tables
+from tests.ending import terminate
 from tests.tiny import tiny_model
+
+pytestmark = pytest.mark.slow
 
 R2R = str(Path(sys.executable).parent / "r2r")
 TRAINING = Path(__file__).parents[1] / "student" / "training.py"
@@ -74,6 +77,9 @@ class Distillation:
         if name == "driver":
             driver.kill()
             return
+        if name == "SIGTERM":
+            terminate(self.process, self.log)
+            return
         below = ((one, Path((one.cmdline() or [""])[0]).name) for one in driver.children(recursive=True))
         victim = next(one for one, title in below if title.startswith(name))
         victim.kill()
@@ -105,12 +111,14 @@ def test_kills_of_worker_driver_and_node_change_nothing(job, rows, tmp_path):
     # Its workers notice it sooner or later.
     if job.process.wait():
         job.start(**one_cpu)
+    job.kill("SIGTERM", 72)
+    job.start(**one_cpu)
     env = os.environ | {"OMP_NUM_THREADS": "1"}
     subprocess.run([sys.executable, str(TRAINING), str(tmp_path), port], check=True, capture_output=True, env=env)
     assert job.process.wait() == 0, job.log.read_text()[-3000:]
 
     said = job.log.read_text()
-    assert said.count("goes on after step") in (2, 3) and said.count("a worker has died") == 1
+    assert said.count("goes on after step") in (3, 4) and said.count("a worker has died") == 1
     assert job.steps() == list(range(1, STEPS + 1))
     (best,) = (tmp_path / "undisturbed" / "checkpoints").glob("best-*")
     undisturbed = load_file(best / "adapter" / "adapter_model.safetensors")
@@ -121,5 +129,5 @@ def test_kills_of_worker_driver_and_node_change_nothing(job, rows, tmp_path):
     manifest = json.loads((job.out / "manifest.json").read_text())
     assert manifest["best_step"] == int(best.name[5:]) and manifest["held_out"] == 4
     assert sorted(file.name for file in job.out.iterdir()) == [
-        *("adapter", "check.json", "manifest.json", "steps.jsonl", "tensorboard")
+        *("adapter", "check.json", "manifest.json", "steps", "steps.jsonl", "tensorboard")
     ]

@@ -7,6 +7,7 @@ import json
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pyarrow.parquet as pq
@@ -16,7 +17,12 @@ from r2r.config import RerankSettings
 from r2r.datasets import read_candidates
 from r2r.reasons import is_verbatim
 from r2r.student.rank import Ranker
+from tests.ending import terminate
 from tests.tiny import tiny_model
+
+pytestmark = pytest.mark.slow
+
+R2R = str(Path(sys.executable).parent / "r2r")
 
 RUN_FILE = """
 out: {out}
@@ -31,6 +37,8 @@ distill:
   batch: 4
   learning_rate: 0.01
 rerank:
+  window: 20
+  stride: 10
   passage_tokens: 64
   engine: {{dtype: float32}}
 evaluate:
@@ -45,14 +53,22 @@ def run(data, tmp_path_factory):
     folder = tmp_path_factory.mktemp("dl19")
     file = folder / "run.yaml"
     file.write_text(RUN_FILE.format(out=folder / "run", data=data, student=tiny_model()))
-    done = subprocess.run(
-        [Path(sys.executable).parent / "r2r", "run", file],
-        env=os.environ | {"RAY_ADDRESS": "local"},
-        capture_output=True,
-        text=True,
-        timeout=1200,
-    )
-    assert done.returncode == 0, done.stderr[-3000:]
+    log, answers = folder / "log", folder / "run" / "rerank" / "rows"
+
+    def start():
+        env = os.environ | {"RAY_ADDRESS": "local"}
+        with log.open("ab") as both:
+            return subprocess.Popen([R2R, "run", file], env=env, stdout=both, stderr=both, start_new_session=True)
+
+    # Terminated while it reranks, and resumed.
+    process = start()
+    while not any(answers.glob("*/*.jsonl")):
+        assert process.poll() is None, log.read_text()[-3000:]
+        time.sleep(0.05)
+    terminate(process, log)
+    process = start()
+    assert process.wait(timeout=1200) == 0, log.read_text()[-3000:]
+    assert "rerank: resumes from the finished rows" in log.read_text()
     return folder / "run"
 
 

@@ -1,4 +1,4 @@
-"""Adapters on disk: found, checked after saving, and refused where they were made for another model."""
+"""Adapters on disk: how they are found and checked, and refused if they were made for another model."""
 
 import pytest
 import torch
@@ -11,7 +11,7 @@ from tests.tiny import tiny_model
 
 @pytest.fixture
 def saved(tmp_path):
-    """A distill folder with an adapter for the demo's student, whose lora_B is not zero."""
+    """A distill folder with an adapter for the demo's student. Its lora_B is not zero."""
     from peft import LoraConfig, get_peft_model
     from transformers import AutoModelForCausalLM
 

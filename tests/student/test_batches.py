@@ -1,4 +1,4 @@
-"""What is drawn for a step: the same for any number of workers, each example once a pass, and of about one length."""
+"""The rows of each step: the same for any number of workers, each once per pass, with batches of similar length."""
 
 from collections import Counter
 from itertools import chain
@@ -17,22 +17,22 @@ def drawn(lengths, one, steps):
     return list(chain(*(batch.drawn for step in range(steps) for batch in step_batches(lengths, one, step))))
 
 
-def test_a_step_is_the_same_for_two_workers_and_for_one_that_does_twice_as_much():
+def test_a_step_is_the_same_for_two_workers_and_for_one_with_twice_the_accumulation():
     lengths = [(number * 37) % 100 + 1 for number in range(50)]
     two, one = settings(workers=2, batches=6), settings(workers=1, batches=6)
     for step in range(20):
         assert step_batches(lengths, two, step) == step_batches(lengths, one, step)
 
 
-def test_each_row_comes_once_a_pass_in_an_order_of_its_own():
+def test_each_row_comes_once_per_pass_and_each_pass_has_its_own_order():
     lengths = [1] * 48
-    found = drawn(lengths, settings(workers=2, batch=2), 36)
-    assert Counter(row for row, _ in found) == dict.fromkeys(range(48), 3)
-    assert len({seed for _, seed in found}) == len(found)
-    passes = [[row for row, seed in found if seed // 48 == number] for number in range(3)]
+    examples = drawn(lengths, settings(workers=2, batch=2), 36)
+    assert Counter(row for row, _ in examples) == dict.fromkeys(range(48), 3)
+    assert len({seed for _, seed in examples}) == len(examples)
+    passes = [[row for row, seed in examples if seed // 48 == number] for number in range(3)]
     assert passes[0] != passes[1] != passes[2]
-    assert drawn(lengths, settings(workers=2, batch=2), 36) == found
-    assert drawn(lengths, settings(workers=2, batch=2, seed=1), 36) != found
+    assert drawn(lengths, settings(workers=2, batch=2), 36) == examples
+    assert drawn(lengths, settings(workers=2, batch=2, seed=1), 36) != examples
 
 
 def padding(lengths, batches):
@@ -46,7 +46,7 @@ def test_little_is_padding():
     batches = [[row for row, _ in batch.drawn] for step in range(100) for batch in step_batches(lengths, one, step)]
     blind = [list(range(start, start + 8)) for start in range(0, 1600, 8)]
     assert padding(lengths, batches) < 0.03 < 0.3 < padding(lengths, blind)
-    # Workers that calculate at the same time wait for the longest.
+    # Sorted, so that workers that wait for each other have batches of similar length.
     for step in range(100):
         longest = [max(lengths[row] for row, _ in batch.drawn) for batch in step_batches(lengths, one, step)]
         assert longest == sorted(longest, reverse=True)
@@ -54,8 +54,8 @@ def test_little_is_padding():
 
 @pytest.mark.parametrize("rows", [1, 2, 3, 7])
 def test_few_rows_are_enough(rows):
-    found = drawn([5] * rows, settings(workers=2, batch=4), 7)
-    assert len(found) == 56 and {row for row, _ in found} == set(range(rows))
+    examples = drawn([5] * rows, settings(workers=2, batch=4), 7)
+    assert len(examples) == 56 and {row for row, _ in examples} == set(range(rows))
 
 
 @pytest.mark.parametrize("world", [1, 2, 3, 4, 5])

@@ -1,4 +1,4 @@
-"""Annotations as training examples: the shuffling, the ranks by label, and batches whose replies end together."""
+"""Annotations as training examples: shuffling, the rank of each label, and batches padded on the left."""
 
 import json
 
@@ -50,7 +50,7 @@ def test_the_order_may_come_last(tokenizer, reasoning):
     labels = label_ids(tokenizer, "demo")
     reasons, _, order = tokenizer.decode(one.reply[:-1]).rpartition("\n")
     assert order == tokenizer.decode(first.reply[:-1]).partition("\n")[0]
-    # The label of the best is a token of its own there, too.
+    # The label of the best is a single token there, too.
     assert one.reply[one.place] == labels[one.ranks.index(0)] and first.place == 0
     assert one.reply[one.place :] == [*tokenizer.encode(order, add_special_tokens=False), tokenizer.eos_token_id]
     if reasoning != "none":
@@ -116,7 +116,7 @@ def test_a_batch_ends_together_and_predicts_the_replies(tokenizer):
         ids = batch["input_ids"][place]
         assert batch["targets"][place][longest - len(one.reply) :].tolist() == one.reply
         assert (batch["targets"][place][: longest - len(one.reply)] == -100).all()
-        # Position t of the last `longest` ones predicts target t, so it holds the token before it.
+        # Position t of the last `longest` positions predicts target t, so it holds the token before it.
         predicts = length - longest + int(batch["first"][place])
         assert ids[predicts].item() == one.prompt[-1]
         assert ids[predicts + 1 :].tolist() == one.reply[:-1]

@@ -1,4 +1,4 @@
-"""What the student reads and writes: labels, replies, and the names in comparisons."""
+"""The student's prompt and reply: labels, reasons and their grammar, and the names in comparisons."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""What a row comes to: a ranking whose reasons name docids, or a reject; and settings that do not fit the adapter."""
+"""A row becomes a ranking, whose reasons name docids, or a reject. Settings that do not fit the adapter are refused."""
 
 import asyncio
 import json
