@@ -78,7 +78,7 @@ def _table(rows: list[tuple[str, ...]]) -> str:
 
 
 def _settings(section: type[Section]) -> list[tuple[str, ...]]:
-    rows = [("setting", "type", "default", "kind", "description")]
+    rows: list[tuple[str, ...]] = [("setting", "type", "default", "kind", "description")]
     for name, field in section.model_fields.items():
         if not _is_section(field.annotation):
             rows.append((f"`{name}`", _type(field), _default(field), section.kind(name), _words(field)))
