@@ -1,17 +1,17 @@
-"""The paper's questions, answered for one run file: what of the teacher's annotations makes the student rank?
+"""Ablations of one run file: which parts of the method make the student rank?
 
     python benchmarks/ablations.py jobs/configs/demo.yaml --work DIR --train-queries demo#train2000 --seeds 3
 
-Each condition changes one thing of the run file, `standard`: the reasons in the replies, a loss, where the order
-stands, the teacher's samples, the number of annotated queries. It is distilled and reranked once for each seed, which
-decides on the order of the data and LoRA's start, with as many steps as the run file has, and measured by nDCG@10 on
-the run file's queries. Index, candidates and annotations are shared. N annotated queries are the first N of the pool
-that `--train-queries` names, less those whose replies were rejected; so a pool should begin with the run file's own
-train_queries.
+The condition `standard` is the run file. Each other condition changes one thing: the reasons in the replies, a loss,
+the position of the order, the teacher's samples, or the number of annotated queries. Each condition is distilled and
+reranked once per seed, with the run file's number of steps, and measured by nDCG@10 on the run file's queries. The seed
+decides the order of the data and LoRA's initial weights. All conditions share the index, the candidates and the
+annotations. N annotated queries are the first N of the pool `--train-queries`, without the rejected ones. So the pool
+should begin with the run file's own train_queries.
 
-Owns the conditions, the order of the runs, and what is said of them: `ablations.json`, `ablations.md` and
-`ablations.svg` in the folder, written anew after every run. The stages do the work, each in a process of its own, whose
-words go to `log.txt`. The same command goes on where it was stopped.
+Owns the conditions, the order of the runs, and the results: `ablations.json`, `ablations.md` and `ablations.svg` in the
+folder, written again after every run. The stages do the work, each in its own process; their output goes to `log.txt`.
+The same command resumes after a stop.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ import textwrap
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 from xml.sax.saxutils import escape, quoteattr
 
 from r2r.config import DistillSettings, EvaluateSettings, RerankSettings, RunFile, Section
@@ -38,6 +38,8 @@ NUMBERS = (100, 200, 500, 1000, 2000)
 
 
 class Condition(NamedTuple):
+    """queries: how many annotated queries. samples: the teacher's samples. distill, rerank: settings of the stages."""
+
     name: str
     queries: int
     samples: int
@@ -46,25 +48,28 @@ class Condition(NamedTuple):
 
 
 def conditions(settings: RunFile, standard: int, numbers: list[int]) -> list[Condition]:
-    """Return the conditions, `standard` first, with so many queries; each is another setting, and one that can be run.
+    """Return the conditions, `standard` first.
 
-    No condition is in it twice, nor one that asks for reasons which the teacher does not give.
+    standard: number of annotated queries, in all conditions but those for `numbers`. Leaves out conditions that equal
+    an earlier one, and impossible ones, such as reasons that the teacher does not give.
     """
 
-    def changed(name: str, queries: int = standard, samples: int = settings.annotate.samples, **update) -> Condition:
+    def changed(
+        name: str, update: dict[str, Any], queries: int = standard, samples: int = settings.annotate.samples
+    ) -> Condition:
         distill = settings.distill.model_copy(update=update)
-        # A student is asked as it was taught.
-        as_taught = {"reasoning": distill.reasoning, "order": distill.order, "explain": 0}
+        # The student ranks in the format that it was trained on.
+        as_taught = {"reasoning": distill.reasoning, "order_position": distill.order_position, "explain": 0}
         return Condition(name, queries, samples, distill, settings.rerank.model_copy(update=as_taught))
 
     asked = [
-        changed("standard"),
-        *(changed(f"reasoning {which}", reasoning=which) for which in ("none", "direct", "comparison", "both")),
-        *(changed(f"{loss} off", **{loss: 0.0}) for loss in ("pairwise", "listwise", "generation")),
-        changed("only generation", pairwise=0.0, listwise=0.0),
-        *(changed(f"order {place}", order=place) for place in ("first", "last")),
-        changed("3 samples", samples=3),
-        *(changed(f"{number} queries", queries=number) for number in sorted(numbers)),
+        changed("standard", {}),
+        *(changed(f"reasoning {which}", {"reasoning": which}) for which in ("none", "direct", "comparison", "both")),
+        *(changed(f"{loss} off", {loss: 0.0}) for loss in ("pairwise", "listwise", "generation")),
+        changed("only generation", {"pairwise": 0.0, "listwise": 0.0}),
+        *(changed(f"order {place}", {"order_position": place}) for place in ("first", "last")),
+        changed("3 samples", {}, samples=3),
+        *(changed(f"{number} queries", {}, queries=number) for number in sorted(numbers)),
     ]
     found: list[Condition] = []
     for one in asked:
@@ -74,20 +79,21 @@ def conditions(settings: RunFile, standard: int, numbers: list[int]) -> list[Con
 
 
 def _possible(one: Condition, settings: RunFile) -> bool:
+    """Return whether the teacher gives the condition's reasons, a loss is left, and its student can rank."""
     given = settings.annotate.reasoning in ("both", one.distill.reasoning) or one.distill.reasoning == "none"
     losses = one.distill.pairwise or one.distill.listwise or one.distill.generation
-    return bool(given and losses) and not (one.rerank.order == "last" and one.rerank.mode == "generate")
+    return bool(given and losses) and not (one.rerank.order_position == "last" and one.rerank.mode == "generate")
 
 
-def summary(values: dict[str, float]) -> dict:
-    """Return the mean and the sample standard deviation of one condition's seeds; of one seed there is no spread."""
+def summary(values: dict[str, float]) -> dict[str, Any]:
+    """Return the mean and the sample standard deviation over one condition's seeds. One seed has the spread None."""
     found = list(values.values())
     spread = round(statistics.stdev(found), 6) if len(found) > 1 else None
     return {"seeds": values, "mean": round(statistics.mean(found), 6), "spread": spread}
 
 
-def kept(file: Path, key: str) -> dict:
-    """Return the conditions in a result file that was made with these settings and inputs; else none."""
+def kept(file: Path, key: str) -> dict[str, Any]:
+    """Return the conditions in a result file of an earlier run; none if its settings or inputs were others."""
     try:
         found = json.loads(file.read_text(encoding="utf-8"))
         return found["conditions"] if found["key"] == key else {}
@@ -95,9 +101,8 @@ def kept(file: Path, key: str) -> dict:
         return {}
 
 
-def table(results: dict) -> str:
-    """Return the results in Markdown, a row for each condition, in which the standard one is what others are held
-    against."""
+def table(results: dict[str, Any]) -> str:
+    """Return the results in Markdown: a row per condition, compared with `standard`."""
     found = results["conditions"]
     lines = [
         f"| condition | queries | annotations | {results['measure']} | ± | against standard | seeds |",
@@ -121,12 +126,14 @@ LINES = {"bm25": "#b3371f", "teacher": "#16713f"}
 WIDTH, TOP, ROW = 900, 96, 30
 
 
-def plot(results: dict) -> str:
-    """Return a picture of the results, as SVG: on the left what more annotated queries bring, on the right each other
-    condition. Every dot has its condition's name and figures as its tooltip."""
+def plot(results: dict[str, Any]) -> str:
+    """Return a plot of the results as SVG: the learning curve on the left, the other conditions on the right.
+
+    The tooltip of each dot has the condition's name and figures.
+    """
     found = results["conditions"]
     standard = found["standard"]
-    # All but the learning curve's conditions have the standard number of queries.
+    # Only the conditions of the learning curve have other numbers of queries.
     right = {name: one for name, one in found.items() if one["queries"] == standard["queries"]}
     left = {name: one for name, one in found.items() if name == "standard" or name not in right}
     bottom = TOP + max(240, ROW * len(right))
@@ -149,7 +156,8 @@ def plot(results: dict) -> str:
     return "\n".join([*parts, "</svg>", ""])
 
 
-def _curve(found: dict, results: dict, bottom: int) -> Iterator[str]:
+def _curve(found: dict[str, Any], results: dict[str, Any], bottom: int) -> Iterator[str]:
+    """Yield the elements of the learning curve. found: the conditions in it."""
     start, end = 74, 346
     levels = {name: results[name] for name in LINES if results[name] is not None}
     ticks, label = _ticks([*(edge for one in found.values() for edge in _edges(one)), *levels.values()])
@@ -181,7 +189,8 @@ def _curve(found: dict, results: dict, bottom: int) -> Iterator[str]:
             yield _text(at, bottom + 32, "standard", ACCENT, "middle")
 
 
-def _rows(found: dict, measure: str, bottom: int) -> Iterator[str]:
+def _rows(found: dict[str, Any], measure: str, bottom: int) -> Iterator[str]:
+    """Yield the elements of the rows on the right. found: the conditions in them."""
     start, end = 608, 778
     ticks, label = _ticks([edge for one in found.values() for edge in _edges(one)])
     x = _scale(ticks[0], ticks[-1], start, end)
@@ -201,13 +210,13 @@ def _rows(found: dict, measure: str, bottom: int) -> Iterator[str]:
         yield _text(end + 12, y + 4, f"{one['mean']:.3f}{spread}", MUTED)
 
 
-def _edges(one: dict) -> tuple[float, float]:
+def _edges(one: dict[str, Any]) -> tuple[float, float]:
     spread = one["spread"] or 0.0
     return one["mean"] - spread, one["mean"] + spread
 
 
 def _ticks(values: list[float]) -> tuple[list[float], Callable[[float], str]]:
-    """Return three to six round numbers around all values, and how to write them."""
+    """Return three to six round numbers around all values, and a function that formats them."""
     low, high = min(values), max(values)
     span = max(high - low, 0.02)
     power = 10.0 ** math.floor(math.log10(span / 4))
@@ -224,7 +233,7 @@ def _scale(low: float, high: float, start: float, end: float) -> Callable[[float
 
 
 def _apart(places: list[float], gap: float) -> list[float]:
-    """Return the places of at most two labels, moved away from each other where they would touch."""
+    """Return the places of at most two labels, moved apart if they would touch."""
     if len(places) < 2 or abs(places[0] - places[1]) >= gap:
         return places
     middle, sign = sum(places) / 2, 1 if places[0] >= places[1] else -1
@@ -253,7 +262,7 @@ def _line(x1: float, y1: float, x2: float, y2: float, color: str, width: float =
     return f'<line {ends} stroke="{color}" stroke-width="{width}"{dashes}/>'
 
 
-def _dot(x: float, y: float, name: str, one: dict) -> str:
+def _dot(x: float, y: float, name: str, one: dict[str, Any]) -> str:
     spread = "" if one["spread"] is None else f" ± {one['spread']:.4f}"
     told = f"{name}: {one['mean']:.4f}{spread}, {len(one['seeds'])} seeds, {one['annotations']:,} annotations"
     return (
@@ -263,8 +272,8 @@ def _dot(x: float, y: float, name: str, one: dict) -> str:
 
 
 def flags(settings: Section) -> list[str]:
-    """Return settings as a stage's command line takes them; what is the default is left out."""
-    found = []
+    """Return settings as the flags of a stage's command line, without those at their defaults."""
+    found: list[str] = []
     for name, value in settings.model_dump(mode="json", exclude_defaults=True).items():
         flag = name.replace("_", "-")
         if isinstance(value, bool):
@@ -276,7 +285,10 @@ def flags(settings: Section) -> list[str]:
 
 
 def stage(work: Path, name: str, settings: Section, *inputs: tuple[str, str | Path]) -> None:
-    """Run one stage to its end. Raises BadInput or Stopped, with its line, where it ended so."""
+    """Run one stage in its own process.
+
+    Raises BadInput or Stopped with the stage's own message, and SystemExit if it failed otherwise.
+    """
     given = [f"--{flag}={value}" for flag, value in inputs]
     command = [sys.executable, str(ROOT / "jobs" / f"{name}.py"), *given, *flags(settings)]
     log = work / "log.txt"
@@ -293,18 +305,20 @@ def stage(work: Path, name: str, settings: Section, *inputs: tuple[str, str | Pa
 
 
 def measure(work: Path, out: Path, qrels: str, runs: dict[str, Path]) -> tuple[dict[str, float], int]:
-    """Return each run's figure, and how many queries it is the mean over."""
+    """Return each run's nDCG@10, and the number of queries that it is the mean of. runs: name -> file or folder."""
     given = [("run", f"{name}={file}") for name, file in runs.items()]
     stage(work, "evaluate", EvaluateSettings(measures=[MEASURE]), ("qrels", qrels), *given, ("out", out))
     metrics = json.loads((out / "metrics.json").read_text(encoding="utf-8"))
     return {name: metrics["systems"][name][MEASURE] for name in runs}, metrics["queries"]
 
 
-def annotations(work: Path, settings: RunFile, pool: list[str], needed: set[tuple[int, int]]) -> dict:
-    """Annotate each query of the pool (its qids) once for each number of samples.
+def annotate_pool(
+    work: Path, settings: RunFile, pool: list[str], needed: set[tuple[int, int]]
+) -> dict[tuple[int, int], tuple[Path, int]]:
+    """Annotate the pool's queries, once for each number of samples.
 
-    Return, for each (queries, samples) that is needed, the folder with the annotations of the first so many queries
-    and how many those are.
+    pool: qids. needed: pairs (queries, samples). Returns for each pair the folder with the annotations of the first so
+    many queries, and the number of these annotations.
     """
     from r2r import datasets, tables
 
@@ -314,7 +328,7 @@ def annotations(work: Path, settings: RunFile, pool: list[str], needed: set[tupl
         asked, answered = work / f"candidates-{samples}", work / f"annotate-{samples}"
         wanted = set(pool[: numbers[-1]])
         tables.clear(asked, "candidates")
-        # In parts: a pool may be all of MS MARCO's training queries.
+        # In parts, since a pool may have all training queries of MS MARCO.
         for number, part in enumerate(datasets.open_candidates(str(work / "retrieve-train")).parts(256)):
             if rows := [row for _, row in part.read() if row["qid"] in wanted]:
                 tables.write_part(rows, asked, "candidates", f"part-{number:05}")
@@ -325,21 +339,24 @@ def annotations(work: Path, settings: RunFile, pool: list[str], needed: set[tupl
         for queries in numbers:
             rows = [by_qid[qid] for qid in pool[:queries] if qid in by_qid]
             folder = work / "annotations" / f"{queries}-queries-{samples}-samples"
-            # The same rows make the same file, so a student that learned from them stays done.
+            # The same rows have the same fingerprint, so a student that learned from them is not trained again.
             tables.write(rows, folder, "annotations")
             found[queries, samples] = folder, len(rows)
     return found
 
 
 def prepare(work: Path, settings: RunFile, pool: str) -> None:
+    """Build the index; retrieve candidates of the run file's queries and of the pool."""
+    # A run file with train_queries has a corpus and queries.
+    assert settings.corpus is not None and settings.queries is not None
     stage(work, "index", settings.index, ("corpus", settings.corpus), ("out", work / "index"))
     for name, queries in (("retrieve", settings.queries), ("retrieve-train", pool)):
         inputs = ("index", work / "index"), ("queries", queries), ("out", work / name)
         stage(work, "retrieve", settings.retrieve, *inputs)
 
 
-def references(work: Path, settings: RunFile) -> dict:
-    """Return the figures of BM25 and of the teacher, None where the run file does not ask for it."""
+def references(work: Path, settings: RunFile) -> dict[str, Any]:
+    """Return the figures of BM25 and of the teacher; None for the teacher if the run file has no teacher_row."""
     runs = {"bm25": work / "retrieve" / "run.txt"}
     if settings.teacher_row:
         runs["teacher"] = work / "annotate-evaluated"
@@ -350,7 +367,7 @@ def references(work: Path, settings: RunFile) -> dict:
 
 
 def student(work: Path, settings: RunFile, one: Condition, seed: int, learned: Path) -> float:
-    """Train and measure one student."""
+    """Train one student on the annotations in `learned`; return its nDCG@10."""
     folder = work / "runs" / one.name.replace(" ", "-") / f"seed-{seed}"
     distill = one.distill.model_copy(update={"seed": seed})
     stage(work, "distill", distill, ("annotations", learned), ("out", folder / "distill"))
@@ -360,7 +377,7 @@ def student(work: Path, settings: RunFile, one: Condition, seed: int, learned: P
     return found["student"]
 
 
-def write(work: Path, results: dict) -> None:
+def write(work: Path, results: dict[str, Any]) -> None:
     from r2r import tables
 
     tables.write_text(json.dumps(results, indent=2, ensure_ascii=False) + "\n", work / "ablations.json")
@@ -369,14 +386,16 @@ def write(work: Path, results: dict) -> None:
 
 
 def ablate(file: str, work: Path, seeds: int, train_queries: str | None, numbers: list[int] | None) -> None:
+    """Run all conditions of a run file and write the results into `work`. Arguments as on the command line.
+
+    Raises BadInput for a wrong run file, one without train_queries, and numbers out of range.
+    """
     from r2r import builtin, datasets, identity
     from r2r.config import load_run_file
 
     settings = load_run_file(file)
     if settings.train_queries is None:
-        raise BadInput(
-            f"{file}: train_queries: missing; what is compared learns from queries that the teacher annotates"
-        )
+        raise BadInput(f"{file}: train_queries: missing; the students learn from queries that the teacher annotates")
     if seeds < 1:
         raise BadInput(f"seeds: {seeds}: at least one is needed")
     spec = train_queries or settings.train_queries
@@ -392,17 +411,17 @@ def ablate(file: str, work: Path, seeds: int, train_queries: str | None, numbers
     asked = (settings.queries, spec, settings.train_queries)
     sources = [(settings.corpus, "corpus"), (settings.qrels, "qrels"), *((one, "queries") for one in asked)]
     models = [(settings.distill.student, "student"), (settings.annotate.teacher, "teacher")]
-    known = [datasets.fingerprint(*one) for one in sources]
+    known = [datasets.fingerprint(str(source), what) for source, what in sources]
     known += [identity.fingerprint(builtin.model(*one)) for one in models]
     key = identity.digest([known, settings.model_dump(mode="json", exclude={"out"})])
     work.mkdir(parents=True, exist_ok=True)
     prepare(work, settings, spec)
-    folders = annotations(work, settings, pool, {(one.queries, one.samples) for one in planned})
-    results = {"measure": MEASURE, **references(work, settings)}
+    folders = annotate_pool(work, settings, pool, {(one.queries, one.samples) for one in planned})
+    results: dict[str, Any] = {"measure": MEASURE, **references(work, settings)}
     results |= {"caption": settings.evaluate.caption, "key": key}
     done = results["conditions"] = kept(work / "ablations.json", key)
 
-    # A seed of all conditions before the next one: whoever stops it has something to compare.
+    # All conditions with one seed before the next seed, so that a stopped run has something to compare.
     every = [(one, seed) for seed in range(seeds) for one in planned]
     left = [(one, seed) for one, seed in every if str(seed) not in done.get(one.name, {}).get("seeds", {})]
     print(f"{len(planned)} conditions, {seeds} seeds: {len(every) - len(left)} runs are done, {len(left)} are left")
@@ -432,7 +451,10 @@ def main(given: list[str]) -> int:
         "--train-queries", metavar="SPEC", help="pool of queries to annotate; default: the run file's train_queries"
     )
     parser.add_argument(
-        "--queries", type=int, nargs="+", help=f"of the learning curve; default: those of {NUMBERS} that the pool has"
+        "--queries",
+        type=int,
+        nargs="+",
+        help=f"numbers of queries in the learning curve; default: those of {NUMBERS} that the pool has",
     )
     asked = parser.parse_args(given)
     try:

@@ -1,11 +1,11 @@
-"""The annotate job side by side with vLLM's own LLM.generate, on the same prompts with the same engine settings.
+"""The annotate job, compared with vLLM's own LLM.generate on the same prompts with the same engine settings.
 
     python benchmarks/annotate.py --work DIR [--rows 96] [--max-tokens 128] [--threads 1] [--rounds 3]
 
-The teacher is made here: a Qwen3 of some 90 million random weights, so that the engine and not Python is the work.
-Its replies are forced into the reply's JSON and all run to their longest length. What is compared is reply tokens per
-second, from the engine's start to the last reply. Also measured, on one more job: the share of prompt tokens that came
-out of the prefix cache, and how long after a kill of the whole job the same command has its next row.
+The script makes the teacher: a Qwen3 of about 90 million random weights, large enough that the engine takes most of the
+time. Every reply has the JSON schema and runs to its longest length. The figure is reply tokens per second, from the
+engine's start to the last reply. The script also measures the share of prompt tokens from the prefix cache, and, with
+one more job, how long the same command takes to its next row after the whole job was killed.
 """
 
 from __future__ import annotations
@@ -18,12 +18,14 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 JOB = Path(__file__).resolve().parents[1] / "jobs" / "annotate.py"
 PASSAGES, REASONING = 3, "both"
 
 
 def make_model(folder: Path) -> None:
+    """Write a Qwen3 of random weights, with the tokenizer of the demo's teacher."""
     import torch
     from transformers import AutoTokenizer, Qwen3Config, Qwen3ForCausalLM
 
@@ -51,6 +53,7 @@ def make_model(folder: Path) -> None:
 
 
 def make_candidates(folder: Path, rows: int) -> None:
+    """Write candidates of random passages of the built-in collection."""
     import random
 
     from r2r import tables
@@ -59,34 +62,32 @@ def make_candidates(folder: Path, rows: int) -> None:
     (part,) = corpus_parts("demo", 1)
     texts = [document.text for _, document in part.read()]
     draw = random.Random(0)
-    found = []
+    found: list[dict[str, Any]] = []
     for number in range(rows):
         passages = draw.sample(texts, PASSAGES)
         query = " ".join(draw.sample(passages[0].split(), 6))
-        docids = [str(place) for place in range(PASSAGES)]
-        row = {"qid": str(number), "query": query, "docids": docids, "texts": passages}
-        found.append(row | {"scores": [1.0] * PASSAGES})
+        docids, scores = [str(place) for place in range(PASSAGES)], [1.0] * PASSAGES
+        found.append({"qid": str(number), "query": query, "docids": docids, "texts": passages, "scores": scores})
     tables.write(found, folder, "candidates")
 
 
 def flags(work: Path, settings: argparse.Namespace) -> list[str]:
-    given = {
-        **{"candidates": work, "teacher": work / "model", "passages": PASSAGES, "reasoning": REASONING},
-        **{"attempts": 1, "max-tokens": settings.max_tokens, "max-reject-rate": 1, "cpus": settings.threads},
-        **{"in-flight": settings.rows},
-    }
+    """Return the flags of the annotate job."""
+    given: dict[str, Any] = {"candidates": work, "teacher": work / "model", "passages": PASSAGES}
+    given |= {"reasoning": REASONING, "attempts": 1, "max-tokens": settings.max_tokens, "max-reject-rate": 1}
+    given |= {"cpus": settings.threads, "in-flight": settings.rows}
     return [word for name, value in given.items() for word in (f"--{name}", str(value))]
 
 
-def run_ours(work: Path, out: Path, settings: argparse.Namespace) -> dict:
-    """Run one job, and return its stats.json."""
+def run_ours(work: Path, out: Path, settings: argparse.Namespace) -> dict[str, Any]:
+    """Run one job; return its stats.json."""
     command = [sys.executable, str(JOB), *flags(work, settings), "--out", str(out)]
     subprocess.run(command, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     return json.loads((out / "stats.json").read_text())
 
 
 def run_theirs(work: str, max_tokens: int) -> None:
-    """Print reply tokens and seconds of LLM.generate; runs in a process of its own."""
+    """Print the reply tokens and the seconds of LLM.generate. Runs in its own process."""
     from r2r.config import AnnotateSettings
     from r2r.datasets import read_candidates
     from r2r.llm.engine import engine_arguments
@@ -97,27 +98,29 @@ def run_theirs(work: str, max_tokens: int) -> None:
         teacher=f"{work}/model", passages=PASSAGES, reasoning=REASONING, attempts=1, max_tokens=max_tokens
     )
     given = engine_arguments(settings.teacher, {})
-    from vllm import LLM, SamplingParams
+    from vllm import LLM, SamplingParams, TokensPrompt
     from vllm.sampling_params import StructuredOutputsParams
 
-    form = ask.Form(settings)
-    prompts = [form.ids(form.message(row["query"], row["texts"])[0]) for row in read_candidates(work).to_pylist()]
+    prompter, rows = ask.Prompter(settings), read_candidates(work).to_pylist()
+    prompts = [prompter.ids(prompter.message(row["query"], row["texts"])[0]) for row in rows]
     schema = asking.schema(PASSAGES, REASONING, settings.reason_chars)
     sampling = SamplingParams(
         max_tokens=max_tokens, temperature=0.0, seed=1, structured_outputs=StructuredOutputsParams(json=schema)
     )
     llm = LLM(**given)
     start = time.perf_counter()
-    outputs = llm.generate([{"prompt_token_ids": ids} for ids in prompts], sampling, use_tqdm=False)
+    outputs = llm.generate([TokensPrompt(prompt_token_ids=ids) for ids in prompts], sampling, use_tqdm=False)
     seconds = time.perf_counter() - start
     print(json.dumps([sum(len(output.outputs[0].token_ids) for output in outputs), seconds]), flush=True)
     llm.llm_engine.engine_core.shutdown()
 
 
 def restart(work: Path, out: Path, settings: argparse.Namespace) -> tuple[int, float]:
-    """Kill a job, driver and workers, once it has some rows; return how many, and the seconds that the same command
-    takes until it has its next."""
-    # Fewer rows at a time, or all would be finished at the same moment.
+    """Kill a job, driver and workers, after some rows, and run the same command again.
+
+    Returns the number of finished rows, and the seconds until the second job's first row.
+    """
+    # Fewer rows at a time, or all would finish at once.
     more = ["--in-flight", str(max(1, settings.rows // 8))]
     command = [sys.executable, str(JOB), *flags(work, settings), *more, "--out", str(out)]
 
@@ -133,7 +136,7 @@ def restart(work: Path, out: Path, settings: argparse.Namespace) -> tuple[int, f
     wait(settings.rows // 4)
     job.kill()
     job.wait()
-    # Ray ends its workers when it sees that their driver is gone.
+    # Ray ends the workers after it notices that their driver is gone.
     time.sleep(10)
     before = wait(0)
     started = time.perf_counter()
@@ -141,27 +144,31 @@ def restart(work: Path, out: Path, settings: argparse.Namespace) -> tuple[int, f
     wait(before + 1)
     seconds = time.perf_counter() - started
     if job.wait():
-        raise RuntimeError("the job that went on failed")
+        raise RuntimeError("the resumed job failed")
     return before, seconds
 
 
 def main(given: list[str]) -> None:
+    """Run the benchmark and print the table."""
     if given[:1] == ["theirs"]:
         return run_theirs(given[1], int(given[2]))
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--work", required=True, type=lambda name: Path(name).resolve(), help="folder to write to")
     parser.add_argument("--rows", type=int, default=96)
     parser.add_argument("--max-tokens", type=int, default=128)
-    parser.add_argument("--threads", type=int, default=1, help="of the engine; Ray's own processes take some of a core")
-    parser.add_argument("--rounds", type=int, default=3, help="the median of which counts")
+    parser.add_argument(
+        "--threads", type=int, default=1, help="threads of the engine; Ray's processes need some CPU too"
+    )
+    parser.add_argument("--rounds", type=int, default=3, help="rounds; the median counts")
     settings = parser.parse_args(given)
     work = settings.work
     make_model(work / "model")
     make_candidates(work, settings.rows)
 
-    # A Ray worker has as many threads for its arithmetic as CPUs are reserved for it.
+    # Ray gives a worker as many threads as it reserves CPUs for it.
     env = os.environ | {"OMP_NUM_THREADS": str(settings.threads)}
-    ours, theirs, stats = [], [], {}
+    ours: list[float] = []
+    theirs: list[float] = []
     for number in range(settings.rounds):
         stats = run_ours(work, work / f"out-{number}-{time.time():.0f}", settings)
         ours.append(stats["tokens"]["completion_per_second"])
@@ -179,8 +186,8 @@ def main(given: list[str]) -> None:
     print(f"\n{settings.rows} rows of {prompt} prompt tokens; load {os.getloadavg()[0]:.1f}")
     print("\n| reply tokens per second | LLM.generate | the job | ratio |\n| --- | --- | --- | --- |")
     print(f"| {settings.threads} threads | {others:.0f} | {mine:.0f} | {mine / others:.2f} |")
-    print(f"\nPrompt tokens out of the prefix cache: {stats['tokens']['cached_share']:.0%}.")
-    print(f"Killed after {before} rows: the next one {seconds:.0f} s after the command was given again.")
+    print(f"\nPrompt tokens from the prefix cache: {stats['tokens']['cached_share']:.0%}.")
+    print(f"Killed after {before} rows: the same command had its next row after {seconds:.0f} s.")
 
 
 if __name__ == "__main__":

@@ -1,15 +1,15 @@
-"""BM25 side by side with what a user would pick instead: Pyserini, and bm25s.
+"""BM25, compared with the usual alternatives: Pyserini and bm25s.
 
     R2R_DATA_DIR=DIR python benchmarks/bm25.py --work DIR [--passages 10000 100000 1000000] [--threads 2]
 
-Measures, in one run and over the same files, the index build, the search of one index and of four shards, and the
-growth with the collection; with `--load N`, also one retrieve job of N queries and the memory of its driver. Prints
-the tables of `README.md` beside this file, which says what the figures mean, and writes them to WORK/results.json.
+One run measures, over the same files, the index build, the search of one index and of four shards, and the growth with
+the collection; with `--load N`, also one retrieve job of N queries and the memory of its driver. The script prints the
+tables of `README.md`, which explains the figures, and writes WORK/results.json.
 
-The collections are msmarco-pool, where R2R_DATA_DIR names it, and generated ones of each size in `--passages`: some
-60 words each, of 500,000 words whose frequencies follow Zipf's law, always the same ones. bm25s is no dependency of
-this project: give it an environment of its own (uv venv ENV; uv pip install --python ENV bm25s) and name that one's
-interpreter, --bm25s ENV/bin/python.
+The collections are msmarco-pool, if R2R_DATA_DIR is set, and generated ones of each size in `--passages`: about 60
+words per passage, from 500,000 words with frequencies by Zipf's law, the same in every run. bm25s is no dependency of
+this project: install it into its own environment (uv venv ENV; uv pip install --python ENV bm25s), and give that
+environment's interpreter, --bm25s ENV/bin/python.
 """
 
 from __future__ import annotations
@@ -28,9 +28,10 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
+from typing import Any
 
 K, K1, B, SHARDS = 100, 0.9, 0.4, 4
-HEAP = 1024  # MiB, for each worker of ours; Pyserini's one process gets as much for each of its threads
+HEAP = 1024  # MiB for each of our workers; Pyserini's single process gets this for each of its threads
 WARM_UP = 3  # rounds
 MS_MARCO = 8_841_823  # passages
 JOBS = Path(__file__).resolve().parents[1] / "jobs"
@@ -44,7 +45,7 @@ def generate(file: Path, passages: int) -> None:
     import numpy as np
 
     words = np.array([f"w{number}" for number in range(500_000)], dtype=object)
-    # Shifted, since the most frequent words of a text are stop words, which no index holds.
+    # Shifted, since the most frequent words of real text are stop words, which the index leaves out.
     sums = np.cumsum(1 / (np.arange(len(words)) + 50))
     draw = np.random.default_rng(0)
     with file.open("w") as out:
@@ -56,7 +57,7 @@ def generate(file: Path, passages: int) -> None:
 
 
 def cut(file: Path, folder: Path, parts: int) -> None:
-    """Write the lines of a file to as many files: a thread of Pyserini's indexer works on a file of its own."""
+    """Split a file's lines into `parts` files: each thread of Pyserini's indexer reads its own file."""
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
     lines = file.read_bytes().splitlines(keepends=True)
@@ -66,11 +67,11 @@ def cut(file: Path, folder: Path, parts: int) -> None:
 
 
 def sample_queries(file: Path, count: int) -> list[str]:
-    """Return queries of 2 to 6 words, each query's from one passage."""
+    """Return queries of 2 to 6 words, each from one passage."""
     draw = random.Random(0)
     with file.open("rb") as stream:
         size = stream.seek(0, os.SEEK_END)
-        found = []
+        found: list[str] = []
         while len(found) < count:
             stream.seek(draw.randrange(size))
             stream.readline()
@@ -80,13 +81,13 @@ def sample_queries(file: Path, count: int) -> list[str]:
     return found
 
 
-# What runs in the processes that are measured. Each keeps what it opened, so that start-up is apart.
+# These functions run in the measured processes. Each process keeps what it opened, so that start-up is not counted.
 
-_opened: dict = {}
+_opened: dict[str, Any] = {}
 
 
 def start_ours(file: Path, threads: int) -> None:
-    """What a worker of the index job does at its start."""
+    """Start up as a worker of the index job does."""
     from r2r import datasets
     from r2r.bm25 import java
     from r2r.bm25.index import is_brief
@@ -96,14 +97,14 @@ def start_ours(file: Path, threads: int) -> None:
 
 
 def read_ours(shards: list[int]) -> None:
-    """The reading alone: Pyserini's is Java's, of a format of its own."""
+    """Read the shards' passages and do nothing else. (Pyserini reads in Java, in its own format.)"""
     for number in shards:
         for _ in _opened["parts"][number].read():
             pass
 
 
 def build_ours(shards: list[int], folder: Path) -> None:
-    """What a worker of the index job does with the shards that it gets."""
+    """Build shards as a worker of the index job does."""
     from r2r.bm25 import shard
 
     for number in shards:
@@ -111,18 +112,19 @@ def build_ours(shards: list[int], folder: Path) -> None:
 
 
 def open_ours(index: Path) -> None:
+    """Open the index as a worker of the retrieve job does."""
     from r2r.bm25.search import Searcher
 
     _opened["ours"] = Searcher(index, K1, B, HEAP)
 
 
 def search_ours(queries: list[str]) -> int:
-    """Return how many hits there are; each has docid, score and text in Python."""
+    """Search, with docid, score and text of each hit in Python; return the number of hits."""
     return sum(len(_opened["ours"].search(query, K).docids) for query in queries)
 
 
-def start_pyserini(threads: int) -> Callable:
-    """Start a JVM with Java's own choice of options but the heap, as Pyserini does."""
+def start_pyserini(threads: int) -> Callable[[str], Any]:
+    """Start a JVM with Java's default options except the heap, as Pyserini does; return jnius' autoclass."""
     import jnius_config
 
     from r2r.bm25 import java
@@ -137,7 +139,7 @@ def start_pyserini(threads: int) -> Callable:
 
 
 def build_pyserini(folder: str, index: str, threads: int) -> None:
-    """What `python -m pyserini.index.lucene` calls, storing the texts as ours does, with ours' buffers."""
+    """Call what `python -m pyserini.index.lucene` calls, with stored texts and buffers as ours."""
     options = f"-collection JsonCollection -threads {threads} -memoryBuffer {HEAP // 4 * threads} -storeContents"
     start_pyserini(threads)("io.anserini.index.IndexCollection").main(
         [*options.split(), "-input", folder, "-index", index]
@@ -145,14 +147,17 @@ def build_pyserini(folder: str, index: str, threads: int) -> None:
 
 
 def open_pyserini(index: str, threads: int) -> None:
-    """What Pyserini's LuceneSearcher wraps; importing that one takes a key of OpenAI's, and loads torch."""
+    """Open what Pyserini's LuceneSearcher wraps. Importing LuceneSearcher needs an OpenAI key and loads torch."""
     searcher = start_pyserini(threads)("io.anserini.search.SimpleSearcher")(index)
     searcher.set_bm25(K1, B)
     _opened["pyserini"] = searcher, threads
 
 
 def search_pyserini(queries: list[str], texts: bool) -> int:
-    """What LuceneSearcher.batch_search does, to the dict that it returns; then, with `texts`, what ours returns."""
+    """Do what LuceneSearcher.batch_search does, up to the dict that it returns; return the number of hits.
+
+    texts: also read docid, score and text of each hit into Python, as ours does.
+    """
     import jnius
 
     searcher, threads = _opened["pyserini"]
@@ -169,7 +174,7 @@ def search_pyserini(queries: list[str], texts: bool) -> int:
 
 
 def run_bm25s(file: str, queries: str, threads: int) -> None:
-    """Print the seconds of index and search; runs in the environment of bm25s."""
+    """Print the seconds of build and search. Runs in the environment of bm25s."""
     import bm25s
 
     with open(file) as lines:
@@ -189,17 +194,17 @@ def run_bm25s(file: str, queries: str, threads: int) -> None:
 
 
 class Processes:
-    """So many processes; `run` calls a function in each, with its own arguments.
+    """`count` processes; `run` calls a function in each, with its own arguments.
 
-    It returns the seconds until the last is done, and those that all of them had a CPU. The second figure shows what
-    the work costs also where something else runs on the machine.
+    It returns the seconds until the last one ends, and the CPU seconds of all of them. Other work on the machine hardly
+    changes the CPU seconds.
     """
 
-    def __init__(self, count: int):
+    def __init__(self, count: int) -> None:
         spawn = multiprocessing.get_context("spawn")
         self.pools = [ProcessPoolExecutor(1, mp_context=spawn, initializer=_quiet) for _ in range(count)]
 
-    def run(self, call: Callable, *arguments: tuple) -> tuple[float, float]:
+    def run(self, call: Callable[..., Any], *arguments: tuple[Any, ...]) -> tuple[float, float]:
         start = time.perf_counter()
         waiting = [pool.submit(_cpu_of, call, own) for pool, own in zip(self.pools, arguments, strict=True)]
         cpu = sum(one.result() for one in waiting)
@@ -211,22 +216,23 @@ class Processes:
 
 
 def _quiet() -> None:
-    # Anserini's log goes where the tables go.
+    # Anserini logs to stdout, where the tables go.
     os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
 
 
-def _cpu_of(call: Callable, arguments: tuple) -> float:
+def _cpu_of(call: Callable[..., Any], arguments: tuple[Any, ...]) -> float:
     before = time.process_time()
     call(*arguments)
     return time.process_time() - before
 
 
-def measure(name: str, file: Path, work: Path, settings: argparse.Namespace) -> dict:
+def measure(name: str, file: Path, work: Path, settings: argparse.Namespace) -> dict[str, Any]:
     """Return the figures of one collection: seconds of builds, queries per second of searches."""
     threads = settings.threads
     queries = sample_queries(file, settings.queries)
     with file.open("rb") as lines:
-        found = {"collection": name, "passages": sum(1 for _ in lines), "load_before": os.getloadavg()[0]}
+        found: dict[str, Any] = {"collection": name, "passages": sum(1 for _ in lines)}
+    found["load_before"] = os.getloadavg()[0]
     shutil.rmtree(work, ignore_errors=True)
     work.mkdir(parents=True)
     found |= _builds(file, work, threads)
@@ -240,7 +246,8 @@ def measure(name: str, file: Path, work: Path, settings: argparse.Namespace) -> 
     return found
 
 
-def _builds(file: Path, work: Path, threads: int) -> dict:
+def _builds(file: Path, work: Path, threads: int) -> dict[str, float]:
+    """Return the seconds of the builds, and leave the indexes in `work`."""
     cut(file, work / "cut", threads)
     theirs = Processes(1)
     started_theirs = theirs.run(start_pyserini, (threads,))
@@ -255,7 +262,7 @@ def _builds(file: Path, work: Path, threads: int) -> dict:
     built_ours = ours.run(build_ours, *[(share, work / "shards" / "shards") for share in shares])
     ours.close()
 
-    # As one index, both search the one that Pyserini built.
+    # For the search of one index, both sides use the index that Pyserini built.
     (work / "one" / "shards" / "00000").mkdir(parents=True)
     (work / "one" / "shards" / "00000" / "lucene").symlink_to(work / "pyserini")
     return {
@@ -269,7 +276,8 @@ def _builds(file: Path, work: Path, threads: int) -> dict:
     }
 
 
-def _searches(work: Path, queries: list[str], threads: int, rounds: int) -> dict:
+def _searches(work: Path, queries: list[str], threads: int, rounds: int) -> dict[str, float]:
+    """Return queries per second, and CPU seconds per query, the medians over the rounds."""
     shares = [(queries[number::threads],) for number in range(threads)]
     one, four, theirs = Processes(threads), Processes(threads), Processes(1)
     one.run(open_ours, *[(work / "one",)] * threads)
@@ -282,7 +290,7 @@ def _searches(work: Path, queries: list[str], threads: int, rounds: int) -> dict
         "search_pyserini_texts": lambda: theirs.run(search_pyserini, (queries, True)),
     }
     measured: dict[str, list[tuple[float, float]]] = {name: [] for name in runs}
-    # The first rounds are for Java's compiler. Taken in turns, so that a disturbance meets all of them.
+    # The first rounds are for Java's compiler. All sides take turns, so that other work slows all of them.
     for number in range(-WARM_UP, rounds):
         for name, call in runs.items():
             taken = call()
@@ -290,15 +298,15 @@ def _searches(work: Path, queries: list[str], threads: int, rounds: int) -> dict
                 measured[name].append(taken)
     for processes in (one, four, theirs):
         processes.close()
-    found = {}
-    for name, taken in measured.items():
-        seconds, cpu = (statistics.median(column) for column in zip(*taken, strict=True))
+    found: dict[str, float] = {}
+    for name, rounds_of in measured.items():
+        seconds, cpu = (statistics.median(column) for column in zip(*rounds_of, strict=True))
         found |= {name: len(queries) / seconds, f"cpu_{name}": cpu / len(queries)}
     return found
 
 
-def measure_load(file: Path, work: Path, count: int, threads: int) -> dict:
-    """Run one retrieve job of `count` queries, and watch the memory of its driver, the process that a user starts."""
+def measure_load(file: Path, work: Path, count: int, threads: int) -> dict[str, Any]:
+    """Run one retrieve job of `count` queries; return its seconds and the memory of its driver over time."""
     shutil.rmtree(work, ignore_errors=True)
     work.mkdir(parents=True)
     with (work / "queries.jsonl").open("w") as out:
@@ -321,7 +329,7 @@ def measure_load(file: Path, work: Path, count: int, threads: int) -> dict:
 
 
 def _resident(process: int) -> int:
-    """Return the MiB of memory that a process holds; 0 once it has ended."""
+    """Return the resident memory of a process in MiB; 0 after its end."""
     try:
         status = Path(f"/proc/{process}/status").read_text()
     except OSError:
@@ -341,7 +349,7 @@ def _command(stage: str, out: Path, threads: int, *more: str) -> list[str]:
 # The tables.
 
 
-def report(results: list[dict], load: dict | None, threads: int) -> Iterator[str]:
+def report(results: list[dict[str, Any]], load: dict[str, Any] | None, threads: int) -> Iterator[str]:
     """Yield the lines of the tables, in Markdown."""
     columns = {
         "passages": "passages",
@@ -381,7 +389,7 @@ def report(results: list[dict], load: dict | None, threads: int) -> Iterator[str
     yield f"Load average before and after each collection: {', '.join(loads)}."
     generated = [one for one in results if one["collection"].startswith("generated")]
     if len(generated) > 1:
-        yield from ["", *_extrapolation(*generated[-2:], threads)]
+        yield from ["", *_extrapolation(generated[-2], generated[-1], threads)]
     if load:
         seen = load["memory"][:: max(1, len(load["memory"]) // 12)]
         yield ""
@@ -389,17 +397,17 @@ def report(results: list[dict], load: dict | None, threads: int) -> Iterator[str
         yield ", ".join(f"{megabytes} MiB at {second} s" for second, megabytes in seen) + "."
 
 
-def _extrapolation(smaller: dict, larger: dict, threads: int) -> Iterator[str]:
-    """Yield what the growth between two collections means for MS MARCO: an extrapolation, nothing that was measured.
+def _extrapolation(smaller: dict[str, Any], larger: dict[str, Any], threads: int) -> Iterator[str]:
+    """Yield an extrapolation from two collections to MS MARCO.
 
-    From the seconds of CPU, and as if cores were all that limits.
+    It uses CPU seconds and assumes that only the number of cores limits the speed.
     """
     growth = math.log(larger["cpu_search_ours_shards"] / smaller["cpu_search_ours_shards"])
     power = growth / math.log(larger["passages"] / smaller["passages"])
     search = larger["cpu_search_ours_shards"] * (MS_MARCO / larger["passages"]) ** power
     build = larger["cpu_build_ours"] * MS_MARCO / larger["passages"]
-    yield f"Extrapolated, not measured: from {smaller['passages']:,} to {larger['passages']:,} passages the CPU's time"
-    yield f"for a query grows as their number to the power of {power:.2f}. At best, {MS_MARCO:,} passages make"
+    yield f"Extrapolated, not measured: from {smaller['passages']:,} to {larger['passages']:,} passages, CPU seconds"
+    yield f"per query grow as the number of passages to the power of {power:.2f}. At best, {MS_MARCO:,} passages mean"
     for cores in (threads, 64):
         yield (
             f"- on {cores} cores: {cores / search:,.0f} queries per second (k={K}, with texts), "
@@ -407,7 +415,7 @@ def _extrapolation(smaller: dict, larger: dict, threads: int) -> Iterator[str]:
         )
 
 
-def _table(results: list[dict], columns: dict[str, str], ratios: dict[str, tuple[str, str]]) -> Iterator[str]:
+def _table(results: list[dict[str, Any]], columns: dict[str, str], ratios: dict[str, tuple[str, str]]) -> Iterator[str]:
     titles = ["collection", *columns, *ratios]
     yield f"| {' | '.join(titles)} |"
     yield f"|{' --- |' * len(titles)}"
@@ -425,16 +433,17 @@ def _figure(value: float | None) -> str:
 
 
 def main(arguments: list[str]) -> None:
+    """Run the benchmark, print the tables, and write WORK/results.json."""
     if arguments[:1] == ["bm25s"]:
         return run_bm25s(arguments[1], arguments[2], int(arguments[3]))
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--work", required=True, type=lambda name: Path(name).resolve(), help="folder to write to")
     parser.add_argument("--passages", type=int, nargs="*", default=[10_000, 100_000, 1_000_000])
-    parser.add_argument("--queries", type=int, default=2_000, help="of each search that is timed")
-    parser.add_argument("--rounds", type=int, default=3, help="the median of which counts")
-    parser.add_argument("--threads", type=int, default=2, help="of Pyserini and bm25s; workers of ours")
-    parser.add_argument("--load", type=int, default=0, help="queries of one retrieve job whose memory is watched")
-    parser.add_argument("--bm25s", metavar="PYTHON", help="interpreter of an environment that has bm25s")
+    parser.add_argument("--queries", type=int, default=2_000, help="queries per timed search")
+    parser.add_argument("--rounds", type=int, default=3, help="rounds; the median counts")
+    parser.add_argument("--threads", type=int, default=2, help="threads of Pyserini and bm25s; our workers")
+    parser.add_argument("--load", type=int, default=0, help="queries of the retrieve job for the driver's memory")
+    parser.add_argument("--bm25s", metavar="PYTHON", help="interpreter of an environment with bm25s")
     settings = parser.parse_args(arguments)
     settings.work.mkdir(parents=True, exist_ok=True)
 

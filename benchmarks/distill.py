@@ -1,12 +1,12 @@
-"""A training step with all three losses, beside one with the generation loss alone, and beside a plain PEFT loop.
+"""A training step with all three losses, compared with the generation loss alone and with a plain PEFT loop.
 
     python benchmarks/distill.py --work DIR [--steps 12] [--batch 2] [--threads 2] [--layers 12] [--width 768]
 
-The student is made here: a Qwen3 of some 77 million random weights, unless layers or width ask for others.
-The examples are annotations made of the built-in collection, 5 passages each with three reasons. Every batch goes
-through the three in turn, in one process, so that whatever else the machine does befalls all of them; what is compared
-is the median over the steps. The plain loop is what one writes with transformers, peft and torch alone: the model's own
-loss on the reply's tokens, AdamW, clipped gradients.
+The script makes the student: a Qwen3 of random weights, about 77 million with the default layers and width. It makes
+the annotations from passages of the built-in collection, 5 passages each with three reasons. All three ways take every
+batch in turn, in one process, so that other work on the machine slows all of them. The median over the steps counts.
+The plain loop is the usual one with transformers, peft and torch: the model's own loss on the reply's tokens, AdamW,
+clipped gradients.
 """
 
 from __future__ import annotations
@@ -18,12 +18,16 @@ import random
 import statistics
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
+# Passages per example; steps before the median is taken.
 PASSAGES, WARM = 5, 2
 
 
 def make_student(folder: Path, layers: int, width: int) -> None:
+    """Write a Qwen3 of random weights, with the tokenizer of the demo's student."""
     import torch
     from transformers import AutoTokenizer, Qwen3Config, Qwen3ForCausalLM
 
@@ -50,39 +54,41 @@ def make_student(folder: Path, layers: int, width: int) -> None:
     tokenizer.save_pretrained(folder)
 
 
-def make_rows(count: int) -> list[dict]:
+def make_rows(count: int) -> list[dict[str, Any]]:
+    """Return rows of annotations whose order and reasons are random."""
     from r2r.datasets import corpus_parts
 
     (part,) = corpus_parts("demo", 1)
     texts = [document.text for _, document in part.read()]
     draw = random.Random(0)
-    rows = []
+    rows: list[dict[str, Any]] = []
     for number in range(count):
         passages = [text[: draw.randrange(200, 500)] for text in draw.sample(texts, PASSAGES)]
         ranking = draw.sample(range(1, PASSAGES + 1), PASSAGES)
-        row = {"qid": str(number), "query": " ".join(passages[0].split()[:6]), "texts": passages, "ranking": ranking}
+        row: dict[str, Any] = {"qid": str(number), "query": " ".join(passages[0].split()[:6])}
+        row |= {"texts": passages, "ranking": ranking}
         row |= {"docids": [str(place) for place in range(PASSAGES)], "evidence": [text[:60] for text in passages]}
         row |= {name: [draw.choice(texts)[:120] for _ in passages] for name in ("direct", "comparison")}
         rows.append(row)
     return rows
 
 
-def plain_loop(settings):
-    """Return a function that takes a step as a user's own loop does."""
+def plain_loop(settings: Any) -> Callable[[dict[str, Any]], float]:
+    """Return a function that takes a step of the plain PEFT loop and returns its loss. settings: DistillSettings."""
     import torch
     from peft import LoraConfig, get_peft_model
     from transformers import AutoModelForCausalLM
 
     torch.manual_seed(settings.seed)
-    model = AutoModelForCausalLM.from_pretrained(settings.student, dtype="float32")
+    base = AutoModelForCausalLM.from_pretrained(settings.student, dtype="float32")
     lora = LoraConfig(r=settings.lora_rank, lora_alpha=settings.lora_alpha, target_modules=settings.lora_targets)
-    model = get_peft_model(model, lora).train()
+    model: Any = get_peft_model(base, lora).train()
     trained = [weight for weight in model.parameters() if weight.requires_grad]
     optimizer = torch.optim.AdamW(trained, lr=settings.learning_rate)
 
-    def step(batch: dict) -> float:
+    def step(batch: dict[str, Any]) -> float:
         targets = batch["targets"]
-        # The model shifts labels by one itself, and wants the reply's last token among its input.
+        # The model shifts labels by one itself, and needs the reply's last token in its input.
         ids = torch.cat([batch["input_ids"], targets[:, -1:]], 1)
         labels = torch.full_like(ids, -100)
         labels[:, -targets.shape[1] :] = targets
@@ -98,6 +104,7 @@ def plain_loop(settings):
 
 
 def main(given: list[str]) -> None:
+    """Run the benchmark, print the table, and write WORK/results.json."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--work", required=True, type=lambda name: Path(name).resolve(), help="folder to write to")
     parser.add_argument("--steps", type=int, default=12)
@@ -126,7 +133,7 @@ def main(given: list[str]) -> None:
     make_student(asked.work / "student", asked.layers, asked.width)
     steps = WARM + asked.steps
     settings = DistillSettings(
-        **{"student": str(asked.work / "student"), "steps": steps, "workers": 1, "batch": asked.batch, "held_out": 0}
+        student=str(asked.work / "student"), steps=steps, workers=1, batch=asked.batch, batches=1, held_out=0
     )
     rows = make_rows(2 * steps * asked.batch)
     plan = choose(rows, settings)
@@ -135,7 +142,9 @@ def main(given: list[str]) -> None:
     engine = start_engine(load_model(settings, "cpu"), settings, 1)
     plain = plain_loop(settings)
 
-    def generation_alone(model, batch, labels, tau, ordered, replies):
+    def generation_alone(
+        model: Any, batch: dict[str, torch.Tensor], labels: torch.Tensor, tau: float, ordered: int = 0, replies: int = 0
+    ) -> tuple[torch.Tensor, ...]:
         nothing, ranks, targets = torch.zeros(()), batch["ranks"], batch["targets"]
         outputs = Outputs(nothing, ranks, predict(model, batch), targets, tau, ordered, replies)
         return tuple(loss.function(outputs) if loss.name == "generation" else nothing for loss in LOSSES)
@@ -151,7 +160,7 @@ def main(given: list[str]) -> None:
         work = [training.Work(tensors, batch.number, True)]
         seconds["tokenising"].append(time.perf_counter() - begun)
         ways = ["all", "generation", "plain"]
-        # None is always the one after which the caches are warm.
+        # Each way is first in turn, since the caches are cold for the first.
         for way in ways[step % 3 :] + ways[: step % 3]:
             begun = time.perf_counter()
             if way == "plain":
@@ -163,7 +172,7 @@ def main(given: list[str]) -> None:
                     mine = entry["generation"]
             seconds[way].append(time.perf_counter() - begun)
         if step == 0:
-            # Before anything is learned, the same loss on the same tokens.
+            # Untrained, both have the same loss on the same tokens.
             first_losses = [[mine, theirs]]
         tokens.append(entry["tokens"])
         padding.append(entry["padding"])
@@ -185,7 +194,7 @@ def main(given: list[str]) -> None:
         print(f"| {name} | {median(seconds[way]):.3f} | {rate[way]:.0f} |")
     print(f"\nA step with all three losses takes {ratio:.2f} of one with the generation loss alone.")
     print(f"Tokens per second with all three losses: {speed:.2f} of the plain loop's.")
-    print(f"Making a batch of tokens takes {median(seconds['tokenising']):.3f} s, beside the step before it.")
+    print(f"Tokenizing a batch takes {median(seconds['tokenising']):.3f} s, during the step before it.")
     found = {
         "ratio": ratio,
         "speed": speed,

@@ -1,12 +1,12 @@
-"""Reranking TREC DL 2019 with r2r, with its orders scored and written, side by side with castorini/rank_llm.
+"""Reranking TREC DL 2019: r2r in its modes score and generate, compared with castorini/rank_llm.
 
     python benchmarks/rerank.py --work DIR --data DIR --rank-llm PYTHON [--queries 43] [--threads 2] [--rounds 3]
 
 `--data` is a folder with RankGPT's candidates, `msmarco-dl19/bm25-top100.json`, and a tokenizer of Qwen 2.5,
 `tokenizers/qwen2.5/tokenizer.json`. `--rank-llm` is the Python of an environment with rank_llm 0.25.7 and the same
-vLLM as this one. The model is made here, of random weights: what is compared is time, from the engine's start to the
-last query's ranking. All sides have the same model in bfloat16, the same windows (20 by 10 over 100 passages), the same
-vLLM, which compiles the model, and as many threads. rank_llm is used as its README shows it,
+vLLM as this one. The script makes the model, of random weights. The figure is seconds, from the engine's start to the
+last query's ranking. All sides have the same model in bfloat16, the same windows (20 passages, stride 10, over 100
+passages), the same vLLM with compilation, and the same number of threads. rank_llm is called as in its README:
 `RankListwiseOSLLM(...).rerank_batch(...)`.
 """
 
@@ -20,6 +20,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 JOB = Path(__file__).resolve().parents[1] / "jobs" / "rerank.py"
 CHAT = (
@@ -29,6 +30,7 @@ CHAT = (
 
 
 def make_model(folder: Path, tokenizer_file: Path, width: int, layers: int) -> None:
+    """Write a Qwen3 of random weights with this tokenizer."""
     import torch
     from transformers import PreTrainedTokenizerFast, Qwen3Config, Qwen3ForCausalLM
 
@@ -52,7 +54,7 @@ def make_model(folder: Path, tokenizer_file: Path, width: int, layers: int) -> N
     torch.manual_seed(0)
     model = Qwen3ForCausalLM(config).bfloat16()
     inner = sum(weight.numel() for name, weight in model.named_parameters() if "embed" not in name)
-    print(f"{inner / 1e6:.0f} million weights inside, {len(tokenizer):,} words of {width}", flush=True)
+    print(f"{inner / 1e6:.0f} million weights without embeddings, {len(tokenizer):,} tokens, width {width}", flush=True)
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
 
@@ -61,24 +63,23 @@ def run_ours(work: Path, mode: str, number: int, settings: argparse.Namespace) -
     """Run one job; return the seconds from its engine's start to its last answer."""
     out = work / f"{mode}-{number}-{time.time():.0f}"
     command = [sys.executable, str(JOB), "--candidates", str(work), "--student", str(work / "model"), "--out", str(out)]
-    # As rank_llm has it; our own default on a CPU starts sooner, and then takes longer.
+    # Compiled, as in rank_llm. Our default on a CPU starts faster and runs slower.
     command += ["--mode", mode, "--cpus", str(settings.threads), "--engine", '{"enforce_eager": false}']
     subprocess.run(command, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     stats = json.loads((out / "stats.json").read_text())
     assert stats["rows"] == {"rankings": settings.queries, "rejects": 0}
     tokens = stats["tokens"]
-    print(
-        f"  {mode}: {stats['windows']} windows, {tokens['prompt']:,} prompt tokens, {tokens['completion']:,} of replies"
-    )
-    return tokens["completion"] / tokens["completion_per_second"]
+    prompt, reply = tokens["prompt"], tokens["completion"]
+    print(f"  {mode}: {stats['windows']} windows, {prompt:,} prompt tokens, {reply:,} reply tokens")
+    return reply / tokens["completion_per_second"]
 
 
 def run_theirs(work: str) -> None:
-    """Write rank_llm's seconds into theirs.json; runs in its own environment, where there is no r2r."""
+    """Write rank_llm's seconds into theirs.json. Runs in rank_llm's environment, which has no r2r."""
     import types
 
-    # What it imports of its T5 models does not import beside transformers 5.
-    stub = types.ModuleType("rank_llm.rerank.listwise.lit5.model")
+    # The import of its T5 models fails with transformers 5.
+    stub: Any = types.ModuleType("rank_llm.rerank.listwise.lit5.model")
     stub.FiD = stub.FiDCrossAttentionScore = object
     sys.modules["rank_llm.rerank.listwise.lit5.model"] = stub
     from rank_llm.data import Candidate, Query, Request
@@ -96,7 +97,7 @@ def run_theirs(work: str) -> None:
         for row in rows
     ]
     ranker = RankListwiseOSLLM(model=f"{work}/model", variable_passages=True)
-    # vLLM as rank_llm starts it compiles at its first requests: they are others, whose prompts do not come again.
+    # rank_llm's vLLM compiles at its first requests. These have other prompts, so that none is in the cache later.
     ranker.rerank_batch([Request(one.query, one.candidates[::-1]) for one in requests[:2]], rank_end=100)
     start = time.perf_counter()
     ranked = ranker.rerank_batch(requests, rank_end=100, populate_invocations_history=True)
@@ -108,6 +109,7 @@ def run_theirs(work: str) -> None:
 
 
 def main(given: list[str]) -> None:
+    """Run the benchmark and print the table."""
     if given[:1] == ["theirs"]:
         return run_theirs(given[1])
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -116,8 +118,8 @@ def main(given: list[str]) -> None:
     parser.add_argument("--rank-llm", required=True, help="Python of an environment with rank_llm")
     parser.add_argument("--queries", type=int, default=43)
     parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--rounds", type=int, default=3, help="the median of which counts")
-    parser.add_argument("--width", type=int, default=256, help="of the model")
+    parser.add_argument("--rounds", type=int, default=3, help="rounds; the median counts")
+    parser.add_argument("--width", type=int, default=256, help="width of the model")
     parser.add_argument("--layers", type=int, default=4)
     settings = parser.parse_args(given)
     work, data = settings.work, settings.data
@@ -127,7 +129,7 @@ def main(given: list[str]) -> None:
 
     make_model(work / "model", data / "tokenizers/qwen2.5/tokenizer.json", settings.width, settings.layers)
     rows = read_candidates(f"rankgpt:{data}/msmarco-dl19/bm25-top100.json").to_pylist()
-    # rank_llm takes lists of one length only.
+    # rank_llm needs lists of one length.
     rows = [row for row in rows if len(row["docids"]) == 100][: settings.queries]
     settings.queries = len(rows)
     tables.write(rows, work, "candidates")
@@ -142,7 +144,7 @@ def main(given: list[str]) -> None:
         command = [settings.rank_llm, __file__, "theirs", str(work)]
         subprocess.run(command, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=env)
         seconds, windows, prompt, reply = json.loads((work / "theirs.json").read_text())
-        print(f"  rank_llm: {windows} windows, {prompt:,} prompt tokens, {reply:,} of replies")
+        print(f"  rank_llm: {windows} windows, {prompt:,} prompt tokens, {reply:,} reply tokens")
         took["rank_llm"].append(seconds)
         print(f"round {number}: {', '.join(f'{name} {times[-1]:.1f} s' for name, times in took.items())}", flush=True)
 

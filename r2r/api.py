@@ -63,13 +63,17 @@ class Reranker:
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="r2r", daemon=True)
         self._thread.start()
+        self._ranker: Ranker | None = None
 
-        async def start() -> Ranker:
-            ranker = Ranker(model, adapter, given)
-            await ranker.check_adapter()
-            return ranker
+        async def start() -> None:
+            self._ranker = Ranker(model, adapter, given)
+            await self._ranker.check_adapter()
 
-        self._ranker = self._wait(start())
+        try:
+            self._wait(start())
+        except BaseException:
+            self.close()
+            raise
 
     def rank(
         self,
@@ -84,23 +88,29 @@ class Reranker:
         documents; True for all that are returned, up to a window. Raises BadInput for a document without text, and
         `r2r.llm.Refused` for a query and documents that the engine will not take.
         """
+        ranker = self._ranker
+        if ranker is None:
+            raise BadInput("Reranker: is closed; make another")
         texts = [_text(document, place) for place, document in enumerate(documents)]
         if not texts:
             return []
-        first = min(len(texts) if top_n is None else max(top_n, 0), len(texts))
-        wanted = first if explain is True else min(int(explain), first)
-        found = self._wait(self._ranker.rank(query, texts, min(wanted, self._ranker.taught.window)))
+        first = len(texts) if top_n is None else min(max(top_n, 0), len(texts))
+        wanted = first if explain is True else min(max(explain, 0), first)
+        found = self._wait(ranker.rank(query, texts, min(wanted, ranker.taught.window)))
         return [
             RankedDocument(rank, 1 / rank, index, texts[index], _reasons(found.reasons.get(index)))
             for rank, index in enumerate(found.order[:first], start=1)
         ]
 
     def close(self) -> None:
-        """End the engine and its processes."""
-        if self._thread.is_alive():
-            self._ranker.model.close()
+        """End the engine, its processes and this object's thread. A second call does nothing."""
+        if not self._loop.is_closed():
+            if self._ranker:
+                self._ranker.model.close()
+            self._ranker = None
             self._loop.call_soon_threadsafe(self._loop.stop)
             self._thread.join()
+            self._loop.close()
 
     def __enter__(self) -> Reranker:
         return self

@@ -30,7 +30,7 @@ from pydantic_settings import (
 
 from r2r import __version__, config
 from r2r.errors import BadInput, Stopped, Terminated
-from r2r.workers import end_on_sigterm
+from r2r.workers import end_on_sigterm, was_terminated
 
 _OUT = Field(description="the stage's folder")
 _ADAPTER = Field(None, description="PEFT folder, or distill's; without it the student ranks as it is")
@@ -198,16 +198,15 @@ def main(arguments: list[str] | None = None) -> int:
         _dispatch(sys.argv[1:] if arguments is None else arguments)
     except Stopped as stopped:
         return _told(str(stopped), 3)
-    except Terminated:
-        return _told("terminated; finished work is kept, and the same command goes on", 143)
-    except KeyboardInterrupt:
-        return _told("interrupted; finished work is kept, and the same command goes on", 130)
-    except Exception as error:
+    except (KeyboardInterrupt, Exception) as error:
         behind = list(_causes(error))
+        # Libraries may turn Terminated into an error of their own.
+        if was_terminated() or any(isinstance(one, Terminated) for one in behind):
+            return _told("terminated; finished work is kept, and the same command goes on", 143)
+        if isinstance(error, KeyboardInterrupt):
+            return _told("interrupted; finished work is kept, and the same command goes on", 130)
         if mistake := next((one for one in behind if isinstance(one, BadInput)), None):
             return _told(mistake.args[0], 2)
-        if any(isinstance(one, Terminated) for one in behind):
-            return _told("terminated; finished work is kept, and the same command goes on", 143)
         _told("failed; the workers' own logs are in /tmp/ray/session_latest/logs", 1)
         raise
     return 0

@@ -40,6 +40,11 @@ def end_on_sigterm() -> None:
         signal.signal(signal.SIGTERM, _terminate)
 
 
+def was_terminated() -> bool:
+    """Return whether SIGTERM has reached this process since `end_on_sigterm`."""
+    return signal.getsignal(signal.SIGTERM) is signal.SIG_IGN
+
+
 def _terminate(number: int, frame: object) -> None:
     # A second one must not interrupt the clean-up.
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
@@ -64,10 +69,15 @@ def start_ray() -> None:
     patience.start()
     try:
         _connect()
+    except SystemExit:
+        # Ray's own handler of SIGTERM, which it puts in place of ours.
+        if handler is _terminate:
+            _terminate(signal.SIGTERM, None)
+        raise
     finally:
         patience.cancel()
-        # Ray's own handler ends the process with signal 6 and a C++ stack.
-        if handler is _terminate:
+        # Under Ray's own handler the process would end with signal 6 and a C++ stack.
+        if handler is _terminate and not was_terminated():
             signal.signal(signal.SIGTERM, handler)
 
 

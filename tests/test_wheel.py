@@ -61,6 +61,7 @@ def test_it_runs_where_nothing_else_is(python, tmp_path):
     assert python("-m", "r2r", "--version") == f"r2r {__version__}\n"
 
 
+@pytest.mark.slow
 def test_the_demo_is_planned_where_nothing_else_is(python, tmp_path):
     assert "stages would run; nothing was done" in python("-m", "r2r", "run", "demo", "--dry-run")
     assert not any((tmp_path / "empty").iterdir())

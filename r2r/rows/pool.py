@@ -42,11 +42,11 @@ class RowWorker(Protocol):
     """What an actor makes to answer rows: a model, and how to ask it. Many calls run at once."""
 
     async def __call__(self, row: dict[str, Any]) -> tuple[str, dict[str, Any], Mapping[str, Any]] | None:
-        """Answer one row. A row that was rejected before and is asked again has `round`, from 1.
+        """Answer one row. A row that was rejected and is asked again has `attempts`, the number of those made before.
 
-        Returns the table that the answer belongs to, its row there, and counts such as tokens, which the job sums up;
-        None to leave the row unasked. Raises Died if the engine died: the pool then closes this worker and makes
-        another. BadInput ends the job.
+        Returns the table that the answer belongs to, its row there (with `attempts`, if it may be asked again), and
+        counts such as tokens, which the job sums up; None to leave the row unasked. Raises Died if the engine died: the
+        pool then closes this worker and makes another. BadInput ends the job.
         """
         ...
 
@@ -101,7 +101,6 @@ def run_rows(
     returns False, rows in flight are finished and no other is asked. Raises BadInput if a worker does.
     """
     folder = out / "rows" / job.version
-    _refuse_old_answers(folder.parent)
     round = 1 + Journal(folder).last_round("rejects") if retry_rejects else 0
     _tell_where_answers_are(job.name, folder)
     total = len(rows.qids)
@@ -142,8 +141,9 @@ def share(part: float, whole: int) -> float | None:
     return round(part / whole, 4) if whole else None
 
 
-def _refuse_old_answers(folder: Path) -> None:
-    for found in folder.glob("*"):
+def refuse_old_answers(out: Path) -> None:
+    """Raise BadInput if a stage's folder holds rows of a release before 0.2: they would all be asked again."""
+    for found in (out / "rows").glob("*"):
         if re.fullmatch("[0-9a-f]{16}", found.name):
             raise BadInput(
                 f"{found}: answers of a release before 0.2, whose keys counted limits such as attempts and max_tokens; "
@@ -218,7 +218,7 @@ class _RowActor:
         earlier = self._earlier_reject(key)
         if (table := self.journal.table(key)) and not earlier:
             counts = Counter({table: 1, "done": 1})
-        elif (answer := await self._answer(row | ({"round": self.round} if earlier else {}), key)) is None:
+        elif (answer := await self._answer(row, key, earlier)) is None:
             counts = Counter()
         else:
             table, answer_row, answer_counts = answer
@@ -239,14 +239,18 @@ class _RowActor:
         entry = self.journal.get(key)
         return entry if entry and entry.get("round", 0) < self.round else None
 
-    async def _answer(self, row: dict[str, Any], key: str) -> tuple[str, dict[str, Any], Mapping[str, Any]] | None:
-        while (deaths := self.journal.deaths(key)) < _MAX_DEATHS * (1 + self.round):
+    async def _answer(
+        self, row: dict[str, Any], key: str, earlier: dict[str, Any] | None
+    ) -> tuple[str, dict[str, Any], Mapping[str, Any]] | None:
+        asked = row | {"attempts": earlier["row"]["attempts"]} if earlier else row
+        most = _MAX_DEATHS * (1 + self.round) if earlier else _MAX_DEATHS
+        while (deaths := self.journal.deaths(key)) < most:
             async with self._slot(alone=deaths > 0):
                 if not self.go_on:
                     return None
                 worker = await self._worker()
                 try:
-                    return await worker(row)
+                    return await worker(asked)
                 except Died:
                     await asyncio.to_thread(self.journal.died, key)
                     if self.worker is worker:

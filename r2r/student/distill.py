@@ -1,7 +1,6 @@
-"""The distill stage: the student learns order and reasons from annotations, as a LoRA adapter.
+"""The distill stage: the student learns orders and reasons from annotations, as a LoRA adapter.
 
-Owns the stage's folder, what of the annotations is learned from, Ray Train's workers and their deaths. What a worker
-does lies in `train`.
+Owns the stage's folder, the choice of annotations, Ray Train's workers and their restarts. `train.py` trains.
 
     distill("runs/demo/annotate", "runs/demo/distill", DistillSettings(student="demo", steps=20))
 """
@@ -15,6 +14,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from r2r import builtin, datasets, tables
 from r2r.config import DistillSettings
@@ -37,7 +37,7 @@ _MAX_RESTARTS = 10
 
 
 def stage(annotations: str, out: str | Path, settings: DistillSettings) -> Stage:
-    """Return the stage that trains a LoRA adapter on `annotations`, a stage's folder or `teacher:FILE`."""
+    """Return the stage that trains a LoRA adapter. annotations: a stage's folder or `teacher:FILE`."""
 
     def check(there: There) -> None:
         if there(annotations):
@@ -50,7 +50,7 @@ def stage(annotations: str, out: str | Path, settings: DistillSettings) -> Stage
         return _work(annotations, Path(out).resolve(), settings, identity)
 
     def tidy() -> None:
-        # Not before the manifest is written: a kill in between would lose the training.
+        # After the manifest is written: a kill before it would lose the training.
         shutil.rmtree(Path(out) / "checkpoints", ignore_errors=True)
 
     inputs = {
@@ -62,12 +62,12 @@ def stage(annotations: str, out: str | Path, settings: DistillSettings) -> Stage
 
 
 def distill(annotations: str, out: str | Path, settings: DistillSettings) -> None:
-    """Write the adapter into `out/adapter`, its answers to a few prompts into `out/check.json`, and the figures of
-    every step into the table `steps`, `out/steps.jsonl` and `out/tensorboard`.
+    """Write the adapter and its record into `out/adapter`, its answers to a few prompts into `out/check.json`, and the
+    figures of each step into the table `steps`, `out/steps.jsonl` and `out/tensorboard`.
 
     Arguments as for `stage`. A training that was stopped goes on from its last checkpoint. Raises BadInput if the
-    annotations lack the texts that `reasoning` asks for, if none of them fits, and if the student's tokenizer has no
-    single-token labels.
+    annotations lack the texts that `reasoning` names, if no annotation fits `max_length`, or if the student's tokenizer
+    splits a label.
     """
     run(stage(annotations, out, settings))
 
@@ -85,12 +85,13 @@ def _work(annotations: str, out: Path, settings: DistillSettings, identity: Iden
         f"passage, without an order to learn",
         flush=True,
     )
-    # In a file, since it is large, and Ray Train shows its configuration on the dashboard.
+    # In a file, since it is large and Ray Train shows its configuration on the dashboard.
     tables.write_text(json.dumps(plan) + "\n", checkpoints / "plan.json")
     config = {"settings": settings.model_dump(), "rows": partial(read_rows, annotations, settings)}
     _train(config | {"out": str(out), "checkpoints": str(checkpoints)}, settings, out)
 
     state = checkpoint.load_state(checkpoint.step_folder(checkpoints, settings.steps))
+    assert state["best"] is not None
     best, value = state["best"]
     found = checkpoint.best_folder(checkpoints, best)
     checked = _checked(found, settings)
@@ -102,13 +103,13 @@ def _work(annotations: str, out: Path, settings: DistillSettings, identity: Iden
     tables.write([_step_row(step) for step in steps], out, "steps")
     tokens = sum(step["tokens"] for step in steps)
     positions = sum(step["tokens"] / (1 - step["padding"]) for step in steps)
-    measured = {} if value is None else {"ndcg_before": round(state["before"], 4), "ndcg": round(value, 4)}
+    measured = {"ndcg_before": state["before"], "ndcg": value}
     counts = {
         "left_out": plan["left_out"],
         "unranked": plan["unranked"],
         "held_out": held,
         "best_step": best,
-        **measured,
+        **{name: round(figure, 4) for name, figure in measured.items() if figure is not None},
         "tokens": tokens,
         "padding": round(1 - tokens / positions, 4),
     }
@@ -121,12 +122,12 @@ def _work(annotations: str, out: Path, settings: DistillSettings, identity: Iden
     )
 
 
-def _step_row(step: dict) -> dict:
+def _step_row(step: dict[str, Any]) -> dict[str, Any]:
     """Return a row of the table `steps` from a line of steps.jsonl."""
     return step | {"loss": {loss.name: step[loss.name] for loss in LOSSES}}
 
 
-def _tell(steps: list[dict], best: int, value: float | None, before: float | None, held: int) -> None:
+def _tell(steps: list[dict[str, Any]], best: int, value: float | None, before: float | None, held: int) -> None:
     for loss in LOSSES:
         print(f"distill: {loss.name} loss {steps[0][loss.name]:.4f} -> {steps[-1][loss.name]:.4f}", flush=True)
     if value is None:
@@ -139,12 +140,12 @@ def _tell(steps: list[dict], best: int, value: float | None, before: float | Non
         )
 
 
-def read_rows(annotations: str, settings: DistillSettings) -> list[dict]:
-    """Return the annotations, in an order that does not depend on which worker finished first."""
+def read_rows(annotations: str, settings: DistillSettings) -> list[dict[str, Any]]:
+    """Return the annotations, sorted. Raises BadInput if there are none, or they lack texts that `reasoning` names."""
     rows, _ = datasets.read_annotations(annotations)
     if not rows:
         raise BadInput(f"{annotations}: holds no annotations; see its rejects table for the reasons")
-    # Evidence may be missing everywhere: a passage need not answer, and what is false of it has been left out.
+    # Evidence may be missing everywhere: passages may hold no answer, and false evidence was left out.
     for column in (name for name in fields(settings.reasoning) if name != "evidence"):
         if not any(any(row[column]) for row in rows):
             raise BadInput(
@@ -154,9 +155,13 @@ def read_rows(annotations: str, settings: DistillSettings) -> list[dict]:
     return sorted(rows, key=lambda row: (row["qid"], row["key"]))
 
 
-def choose(rows: list[dict], settings: DistillSettings) -> dict:
-    """Return which rows are learned from, `learn`, with their `lengths`, which are held out, `held`, and how many are
-    `left_out` or have no order, `unranked`."""
+def choose(rows: list[dict[str, Any]], settings: DistillSettings) -> dict[str, Any]:
+    """Return which rows are used, as indices into `rows`.
+
+    fitting: rows that fit `max_length`. learn: those to learn from, with their lengths in tokens in `lengths`. held:
+    those held out. left_out: how many rows do not fit. unranked: how many fitting rows have a single passage. Raises
+    BadInput if no row fits.
+    """
     from r2r.student.examples import length
 
     tokenizer = load_tokenizer(builtin.model(settings.student, "student"))
@@ -171,7 +176,7 @@ def choose(rows: list[dict], settings: DistillSettings) -> dict:
     return plan | {"left_out": len(rows) - len(fitting), "unranked": unranked}
 
 
-def _train(config: dict, settings: DistillSettings, folder: Path) -> None:
+def _train(config: dict[str, Any], settings: DistillSettings, folder: Path) -> None:
     """Train to the end, on new workers from the last checkpoint whenever one has died."""
     start_ray()
     import ray
@@ -187,7 +192,7 @@ def _train(config: dict, settings: DistillSettings, folder: Path) -> None:
         num_workers=most if settings.min_workers == most else (settings.min_workers, most),
         use_gpu=settings.gpus > 0,
         resources_per_worker={"CPU": 1} | ({"GPU": settings.gpus} if settings.gpus else {}),
-        # More workers, where there is room again, begin at the last checkpoint: not worth it every minute.
+        # Adding workers restarts training at the last checkpoint, which is not worth it every minute.
         elastic_resize_monitor_interval_s=1800,
     )
     run = RunConfig(name="train", storage_path=str(folder), failure_config=FailureConfig(max_failures=0))
@@ -212,20 +217,20 @@ def _train(config: dict, settings: DistillSettings, folder: Path) -> None:
 
 
 def _died(failure: Exception) -> bool:
-    """Return whether a worker's failure is its own death, and not an error in what it did."""
+    """Return whether a worker died, rather than raised an error."""
     from ray.exceptions import RayActorError
 
     return isinstance(getattr(failure, "health_check_failure", failure), RayActorError)
 
 
-def _worker(config: dict) -> None:
+def _worker(config: dict[str, Any]) -> None:
     use_driver_folder(config["here"])
     train(config)
 
 
-def _checked(best: Path, settings: DistillSettings) -> dict:
-    """Load an adapter back and compare it with what was trained. Return what is known of it (see `adapter.recorded`).
-    Raises RuntimeError."""
+def _checked(best: Path, settings: DistillSettings) -> dict[str, Any]:
+    """Load an adapter back and compare it with the trained one. Return the content of check.json (see
+    `adapter.recorded`). Raises RuntimeError if they differ."""
     adapter.check_saved(best / "adapter")
     print(f"distill: loads the adapter back, in {dtype(settings)}, and compares it with what was trained", flush=True)
 
@@ -234,7 +239,7 @@ def _checked(best: Path, settings: DistillSettings) -> dict:
         return adapter.check_scores(best / "adapter", best / "check.json", builtin.model(settings.student, "student"))
 
     if settings.gpus:
-        # The driver may be where no GPU is.
+        # The driver's machine may have no GPU.
         import ray
 
         plain = ray.get(ray.remote(num_cpus=1, num_gpus=settings.gpus)(compare).remote(os.getcwd()))
@@ -247,7 +252,7 @@ def _checked(best: Path, settings: DistillSettings) -> dict:
 
 @contextmanager
 def _progress(log: Path, steps: int) -> Iterator[None]:
-    """Show the steps of a training that runs elsewhere, with its losses and tokens per second."""
+    """Show a bar for a training that runs elsewhere, with its losses and tokens per second. log: its steps.jsonl."""
     with bar("distill", steps, "step") as shown:
 
         def look() -> None:

@@ -2,7 +2,7 @@
 
 Owns the format, the same for training and ranking. The reply gives the order first, `C > A > B`, and then a JSON list
 with the evidence and reasons of each passage, in that order. Ranking reads the first label only; the list is written if
-explanations are asked for. (With `--order last`, the list comes first, sorted by label.)
+explanations are asked for. (With `--order-position last`, the list comes first, sorted by label.)
 
     message = prompt("how long do fleas live", ["Dogs bark.", "A flea lives 100 days."])
 """

@@ -16,7 +16,7 @@ from typing import NamedTuple
 from r2r import builtin
 from r2r.config import RerankSettings, ServeSettings
 from r2r.errors import BadInput
-from r2r.llm import Reply, open_label_model
+from r2r.llm import Refused, Reply, open_label_model
 from r2r.llm.prompt import chat_ids, fit, load_tokenizer
 from r2r.reasons import check_reasons
 from r2r.replies import Unsound
@@ -72,8 +72,8 @@ def check_student(student: str, adapter: str | None) -> None:
 class Ranker:
     """A student in a vLLM engine, with or without an adapter.
 
-    student: folder, hub name or demo. adapter: a PEFT folder or a distill stage's folder. settings: a None among them
-    is taken from the adapter's record. `model` is the engine, which the caller closes. Raises BadInput for an adapter
+    student: folder, hub name or demo. adapter: a PEFT folder or a distill stage's folder. settings: those that are None
+    are taken from the adapter's record. `model` is the engine, which the caller closes. Raises BadInput for an adapter
     that does not exist, or a student without single-token labels.
     """
 
@@ -106,8 +106,11 @@ class Ranker:
     async def rank(self, query: str, passages: list[str], explain: int = 0) -> Ranked:
         """Rank the passages and explain the first `explain` of them, at most a window.
 
-        Raises BadInput as `check_adapter` does, and Refused if the engine does not take a prompt.
+        Raises BadInput as `check_adapter` does, and Refused if the engine does not take a prompt or the student writes
+        no reasons to explain with.
         """
+        if explain and not form.fields(self.taught.reasoning):
+            raise Refused("explain: the student gives no reasons (reasoning none); leave it out")
         counts: Counter[str] = Counter()
         off = await self.check_adapter()
         windows: list[Window] = []

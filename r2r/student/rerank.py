@@ -1,6 +1,6 @@
-"""The rerank stage: the student orders each query's candidates, and explains the first documents on request.
+"""The rerank stage: the student ranks each query's candidates, and explains the top documents on request.
 
-Owns the tables `rankings` and `rejects`, the TREC run and the statistics. How one query is ranked is in `rank.py`.
+Owns the tables `rankings` and `rejects`, the TREC run and the statistics. `rank.py` ranks one query.
 
     rerank("runs/demo/retrieve", "demo", "runs/demo/distill", "runs/demo/rerank", RerankSettings(explain=3))
 """
@@ -8,9 +8,10 @@ Owns the tables `rankings` and `rejects`, the TREC run and the statistics. How o
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from r2r import builtin, datasets, tables
 from r2r.config import RerankSettings
@@ -26,13 +27,15 @@ from r2r.student.rank import Ranker, check_student, scores
 
 
 def stage(candidates: str, student: str, adapter: str | None, out: str | Path, settings: RerankSettings) -> Stage:
-    """Return the stage in which `student`, with a LoRA `adapter` or as it is (zero-shot), ranks `candidates`.
+    """Return the stage in which a student ranks candidates.
 
-    `candidates` is a stage's folder or a dataset string; `student` any instruction-tuned model; `adapter` a PEFT folder
-    or one that distill wrote. A setting that is None is taken from the adapter's record.
+    candidates: a stage's folder or a dataset string. student: any instruction-tuned model. adapter: a PEFT folder or a
+    distill stage's folder; None ranks with the student as it is (zero-shot). settings: those that are None are taken
+    from the adapter's record.
     """
 
     def check(there: There) -> None:
+        pool.refuse_old_answers(Path(out))
         check_arguments(settings.engine)
         if adapter is None or there(adapter):
             record.completed(settings, adapter)
@@ -56,11 +59,11 @@ def stage(candidates: str, student: str, adapter: str | None, out: str | Path, s
 
 
 def rerank(candidates: str, student: str, adapter: str | None, out: str | Path, settings: RerankSettings) -> None:
-    """Write the table `rankings`, `run.txt` and `stats.json` into `out`, and `rejects`: queries that the engine refused
-    or that ended it.
+    """Write the tables `rankings` and `rejects`, `run.txt` and `stats.json` into `out`.
 
-    Arguments as for `stage`. Queries that an earlier run has finished are not ranked again. Raises BadInput if the
-    adapter was made for another model or distilled otherwise, or if windows leave passages out.
+    Rejects are queries that the engine refused, or that ended it. Arguments as for `stage`. Finished queries are not
+    ranked again. Raises BadInput if the adapter is for another model, if it was not distilled for these settings, or if
+    windows skip passages.
     """
     run(stage(candidates, student, adapter, out, settings))
 
@@ -78,7 +81,7 @@ def _work(
     tables.write_text(json.dumps(found, indent=2) + "\n", out / "stats.json")
     _tell(found)
     counts = {f"{name}_tokens": found["tokens"][name] for name in ("prompt", "completion")}
-    # For the report: what rerank found to be false is not in the table any more.
+    # For the report, since false texts are not in the table any more.
     false = {
         "evidence": found["evidence"]["given"] - found["evidence"]["verbatim"],
         "comparisons": found["comparisons"]["name_others"],
@@ -86,8 +89,8 @@ def _work(
     return Result(found["rows"], done.contents["rankings"], ["run.txt", "stats.json"], {**counts, "dropped": false})
 
 
-def _stats(done: pool.Done) -> dict:
-    """Return what stands in stats.json. Shares are None where there is nothing to count."""
+def _stats(done: pool.Done) -> dict[str, Any]:
+    """Return the content of stats.json. A share of nothing is None."""
     counts = done.counts
     failed = {name.removeprefix("failed: "): count for name, count in counts.items() if name.startswith("failed: ")}
     written = {name.removeprefix("order "): count for name, count in counts.items() if name.startswith("order ")}
@@ -113,12 +116,13 @@ def _stats(done: pool.Done) -> dict:
             "share": pool.share(counts["verbatim"], counts["evidence"]),
         },
         "comparisons": {"given": counts["comparisons"], "name_others": counts["comparisons_false"]},
-        # The largest difference to training's log-probabilities, the mean over engines.
+        # Each engine's largest difference from the log-probabilities recorded in training, as a mean over engines.
         "adapter_off": counts["adapter_off"] / counts["engines"] if counts["engines"] else None,
     }
 
 
-def _tell(stats: dict) -> None:
+def _tell(stats: dict[str, Any]) -> None:
+    """Print what was written and explained."""
     written, explained, evidence = stats["written_orders"], stats["explanations"], stats["evidence"]
     if written:
         print(f"rerank: orders written: {', '.join(f'{count:,} {status}' for status, count in written.items())}")
@@ -132,22 +136,27 @@ def _tell(stats: dict) -> None:
         )
 
 
-def key(row: dict, version: str) -> str:
-    """Return a row's resume key: a sha256 over all that its ranking depends on."""
+def key(row: dict[str, Any], version: str) -> str:
+    """Return a row's resume key: a sha256 over all that its ranking depends on.
+
+    version: of the student, the adapter, the prompt and the settings.
+    """
     return digest([row["query"], row["docids"], row["texts"], version])
 
 
 class Reranker:
-    """Ranks one candidates row at a time."""
+    """Ranks one candidates row at a time (see `pool.RowWorker`)."""
 
-    def __init__(self, student: str, adapter: str | None, settings: RerankSettings, row_key: Callable[[dict], str]):
+    def __init__(
+        self, student: str, adapter: str | None, settings: RerankSettings, row_key: Callable[[dict[str, Any]], str]
+    ) -> None:
         self.ranker = Ranker(student, adapter, settings)
         self.key, self.explain = row_key, settings.explain
 
     def close(self) -> None:
         self.ranker.model.close()
 
-    async def __call__(self, row: dict) -> tuple[str, dict, dict]:
+    async def __call__(self, row: dict[str, Any]) -> tuple[str, dict[str, Any], Mapping[str, Any]]:
         docids = row["docids"]
         try:
             ranked = await self.ranker.rank(row["query"], row["texts"], self.explain)

@@ -68,7 +68,7 @@ def train(config: dict[str, Any]) -> None:
 
     config: `settings`, as a dict; `rows`, a function that returns the annotations; `out`, the stage's folder;
     `checkpoints`, the run's folder, with the plan of `distill.choose` in `plan.json`. Leaves a checkpoint of the last
-    step, the best adapter, and the log. Raises BadInput for `lora_targets` that the student does not have.
+    step, the best adapter, and the log.
     """
     run = set_up(config)
     settings, last = run.settings, run.settings.steps

@@ -1,7 +1,7 @@
-"""The annotate stage: a teacher orders each query's passages and says why.
+"""The annotate stage: a teacher ranks each query's passages and gives its reasons.
 
-Owns the tables `annotations` and `rejects`, the limits that end the job, and the dry run. How one row is asked is in
-`ask.py`; the pool of engines and the journal of finished rows are in `r2r.rows`.
+Owns the tables `annotations` and `rejects`, the limits that end the job, and the dry run. `ask.py` asks about one row;
+`r2r.rows` owns the engines and the finished rows.
 
     annotate("runs/demo/retrieve-train", "runs/demo/annotate", AnnotateSettings(teacher="demo"))
 """
@@ -10,12 +10,14 @@ from __future__ import annotations
 
 import json
 from collections import Counter
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from r2r import builtin, datasets, tables
 from r2r.config import AnnotateSettings
+from r2r.datasets.documents import Part
 from r2r.errors import BadInput, Stopped
 from r2r.identity import fingerprint
 from r2r.llm import is_remote
@@ -34,13 +36,14 @@ _REASONS = ("ranking", "direct", "evidence", "comparison")
 
 
 def stage(candidates: str | None, out: str | Path, settings: AnnotateSettings, retry_rejects: bool = False) -> Stage:
-    """Return the stage in which a teacher annotates `candidates`, a stage's folder or a dataset string.
+    """Return the stage in which a teacher annotates candidates.
 
-    `candidates` must be None for `teacher:FILE`, whose annotations bring their own passages. With `retry_rejects`, the
-    stage runs even if it is done, and asks the rejected rows again and no others.
+    candidates: a stage's folder or a dataset string; None for `teacher:FILE`, which holds its own passages.
+    retry_rejects: run even if the stage is done, and ask the rejected rows again, and no other finished rows.
     """
 
     def check(there: There) -> None:
+        pool.refuse_old_answers(Path(out))
         _check(candidates, settings, retry_rejects, there)
 
     def work(identity: Identity) -> Result:
@@ -58,14 +61,14 @@ def stage(candidates: str | None, out: str | Path, settings: AnnotateSettings, r
 def annotate(candidates: str | None, out: str | Path, settings: AnnotateSettings, retry_rejects: bool = False) -> None:
     """Write the tables `annotations` and `rejects`, and `stats.json`, into `out`.
 
-    Arguments as for `stage`. Rows that an earlier run has finished are not asked again. Raises Stopped if more rows
-    than `max_reject_rate` are rejected, or if the next call might pass `max_cost`.
+    Arguments as for `stage`. Finished rows are not asked again. Raises BadInput for a wrong setting or input, and
+    Stopped if more rows than `max_reject_rate` are rejected, or if the next call might exceed `max_cost`.
     """
     run(stage(candidates, out, settings, retry_rejects))
 
 
 def _teacher(teacher: str) -> str:
-    """Return a teacher's fingerprint. The model's name, if it is given, identifies a server; not its address."""
+    """Return a teacher's fingerprint. A server is known by its model's name, or by its address if no name is given."""
     address, _, model = teacher.partition("#")
     if is_remote(teacher):
         return f"model {model}" if model else f"server {address}"
@@ -73,10 +76,12 @@ def _teacher(teacher: str) -> str:
 
 
 def _recorded(teacher: str) -> bool:
+    """Return whether a teacher is a file of recorded replies, which cannot be asked."""
     return teacher.startswith(("teacher:", "replies:"))
 
 
 def _check(candidates: str | None, settings: AnnotateSettings, retry_rejects: bool, there: There) -> None:
+    """Raise BadInput for candidates and a teacher that cannot be read, or that do not go together."""
     teacher = settings.teacher
     if teacher.startswith("teacher:"):
         if candidates is not None:
@@ -86,6 +91,8 @@ def _check(candidates: str | None, settings: AnnotateSettings, retry_rejects: bo
         raise BadInput("candidates: missing; only a teacher of recorded annotations, teacher:FILE, needs none")
     elif there(candidates):
         datasets.open_candidates(candidates)
+    if teacher.startswith("replies:"):
+        datasets.open_file(teacher.removeprefix("replies:")).close()
     if _recorded(teacher):
         if retry_rejects:
             raise BadInput(f"retry_rejects: {teacher} cannot be asked again; leave --retry-rejects out")
@@ -122,13 +129,14 @@ def _ask(candidates: str, out: Path, settings: AnnotateSettings, identity: Ident
     budget = _budget(out / "rows" / version, settings) if settings.max_cost else None
     row_key = partial(ask.key, version=version, passages=settings.passages)
     job = pool.Job("annotate", ask.Annotator, (settings, row_key, budget), row_key, version, ("annotations", "rejects"))
-    # Beyond this many rejects the remaining rows cannot bring the share down again.
+    # Above this number, even rows without a reject cannot bring the share down again.
     most = settings.max_reject_rate * len(rows.qids)
     return pool.run_rows(rows, job, settings, out, lambda counts: counts["rejects"] <= most, retry_rejects)
 
 
 def _budget(folder: Path, settings: AnnotateSettings) -> Any:
-    """Return the Ray actor of ask.Budget: max_cost less what earlier runs have spent."""
+    """Return a Ray actor of ask.Budget with `max_cost`, less the cost of the finished rows."""
+    assert settings.max_cost is not None
     start_ray()
     import ray
 
@@ -138,12 +146,12 @@ def _budget(folder: Path, settings: AnnotateSettings) -> Any:
 
 
 def _take_over(candidates: str | None, out: Path, settings: AnnotateSettings) -> pool.Done:
-    """Take recorded annotations over. They cannot be asked again, so evidence that is false is dropped."""
+    """Write the tables from recorded annotations. False evidence is dropped, since they cannot be asked again."""
     if candidates is None:
         annotations, rejects = datasets.read_annotations(settings.teacher)
     else:
         annotations, rejects = datasets.read_replies(settings.teacher, candidates, settings.passages)
-    counts: Counter = Counter()
+    counts = Counter[str]()
     sound = []
     for row in annotations:
         checked = check_reasons(row["evidence"], row["comparison"], row["texts"], len(row["texts"]))
@@ -156,7 +164,7 @@ def _take_over(candidates: str | None, out: Path, settings: AnnotateSettings) ->
             continue
         sound.append(row | {"evidence": checked.evidence})
         counts.update(replies=1, attempts_1=1, same_as_shown=order == sorted(order))
-        counts.update(tau=kendall_tau(order, sorted(order)))
+        counts.update(tau=kendall_tau(order, sorted(order)))  # type: ignore[call-overload] # a float is added like an int
     counts.update(annotations=len(sound), rejects=len(rejects))
     contents = {
         "annotations": tables.write(sound, out, "annotations"),
@@ -166,8 +174,8 @@ def _take_over(candidates: str | None, out: Path, settings: AnnotateSettings) ->
 
 
 def show_prompt(candidates: str | None, settings: AnnotateSettings) -> None:
-    """Print the prompt of the first row, with the tokens that the chat format puts around it."""
-    version = _plannable(candidates, settings)
+    """Print the prompt of the first row, with the tokens of the chat format. Raises BadInput."""
+    version = _plannable(candidates, None, settings)
     row = next(pool.rows_of(datasets.open_candidates(str(candidates)).parts(1)))
     prompter = ask.Prompter(settings)
     shown = ask.passage_orders(row, ask.key(row, version, settings.passages), settings)[0]
@@ -179,11 +187,11 @@ def show_prompt(candidates: str | None, settings: AnnotateSettings) -> None:
 def dry_run(candidates: str | None, out: str | Path | None, settings: AnnotateSettings) -> None:
     """Print how many rows would be asked, the tokens of their prompts, the cost and the time; ask nothing.
 
-    Rows that are finished in `out`, if given, are not counted.
+    out: the stage's folder; its finished rows are not counted. Raises BadInput.
     """
     import pyarrow as pa
 
-    version = _plannable(candidates, settings)
+    version = _plannable(candidates, out, settings)
     folder = Path(out or ".", "rows", version)
     rows = datasets.open_candidates(str(candidates))
     parts = rows.parts(256)
@@ -191,7 +199,7 @@ def dry_run(candidates: str | None, out: str | Path | None, settings: AnnotateSe
     import ray
 
     blocks = [pa.table({"part": [number]}) for number in range(len(parts))]
-    counts: Counter = Counter()
+    counts = Counter[str]()
     row_key = partial(ask.key, version=version, passages=settings.passages)
     cores = int(ray.available_resources().get("CPU", 1))
     with progress("annotate: counting", len(rows.qids), "row") as tell:
@@ -200,11 +208,11 @@ def dry_run(candidates: str | None, out: str | Path | None, settings: AnnotateSe
     stats.tell_plan(counts, Journal(folder), settings)
 
 
-def _plannable(candidates: str | None, settings: AnnotateSettings) -> str:
-    """Check what a dry run needs and return the version of the row keys. Raises BadInput."""
+def _plannable(candidates: str | None, out: str | Path | None, settings: AnnotateSettings) -> str:
+    """Check the settings and inputs of a dry run. Return the version of the row keys. Raises BadInput."""
     if _recorded(settings.teacher):
         raise BadInput(f"teacher: {settings.teacher}: recorded; there is nothing to ask, and no prompt")
-    planned = stage(candidates, ".", settings)
+    planned = stage(candidates, out or ".", settings)
     planned.check(lambda _: True)
     return ask.version(identify(planned))
 
@@ -212,13 +220,21 @@ def _plannable(candidates: str | None, settings: AnnotateSettings) -> str:
 class _Counting:
     """Counts the prompts of one part of the rows."""
 
-    def __init__(self, parts: list, settings: AnnotateSettings, row_key: Any, folder: Path, tell: Any):
+    def __init__(
+        self,
+        parts: list[Part],
+        settings: AnnotateSettings,
+        row_key: Callable[[dict[str, Any]], str],
+        folder: Path,
+        tell: Any,
+    ) -> None:
         self.parts, self.settings, self.key, self.tell = parts, settings, row_key, tell
         self.prompter, self.journal = ask.Prompter(settings), Journal(folder)
 
-    def __call__(self, block: Any) -> dict:
+    def __call__(self, block: Any) -> Counter[str]:
+        """Return the sums that `stats.tell_plan` prints, of the part that the block names."""
         number = block["part"][0].as_py()
-        counts: Counter = Counter()
+        counts = Counter[str]()
         for row in pool.rows_of([self.parts[number]]):
             counts["done"] += 1
             key = self.key(row)

@@ -1,8 +1,7 @@
-"""One teacher, one row: what it is asked, how often, and what becomes of its replies.
+"""A teacher is asked about one row: its prompts, its attempts and its cost, and the annotation or reject.
 
-Owns the row's key, the prompt that fits, the orders shown, asking again, and the price of a call. Does not own the
-stage's tables (`annotate.py`), the wording (`prompt.py`) or the reading and checking of a reply (`parse.py`,
-`check.py`).
+Owns the row's key, the passage orders, the budget and asking again. Does not own the stage's tables (`annotate.py`),
+the wording (`prompt.py`), how a reply is read (`parse.py`) or checked (`r2r.reasons`).
 
     table, row, counts = await Annotator(settings, row_key, None)(candidates_row)
 """
@@ -12,15 +11,16 @@ from __future__ import annotations
 import asyncio
 import random
 from collections import Counter
+from collections.abc import Callable, Mapping
 from functools import partial
 from itertools import combinations
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from r2r import builtin
 from r2r.config import AnnotateSettings
 from r2r.datasets.documents import clean
 from r2r.identity import digest
-from r2r.llm import Refused, Reply, is_remote, open_model
+from r2r.llm import Model, Refused, Reply, is_remote, open_model
 from r2r.llm.prompt import ByteTokenizer, break_controls, chat_ids, fit, load_tokenizer
 from r2r.reasons import check_reasons
 from r2r.rows.journal import KEYS
@@ -31,22 +31,26 @@ from r2r.teacher.borda import borda, kendall_tau
 
 # What each further attempt adds to the temperature.
 _HOTTER = 0.3
-# Attempts that a retry counts as made before, for seeds and temperature.
-_RETRIED = 3
 
 
-def key(row: dict, version: str, passages: int) -> str:
-    """Return a row's resume key: a sha256 over all that decides its answer."""
+def key(row: dict[str, Any], version: str, passages: int) -> str:
+    """Return a row's resume key: a sha256 over all that its answer depends on.
+
+    version: of the teacher, the prompt and the settings, see `version`. passages: how many are shown.
+    """
     return digest([row["query"], row["docids"][:passages], row["texts"][:passages], version])
 
 
 def version(identity: Identity) -> str:
-    """Return the part of a resume key that is the same for all rows: teacher, prompt and `what` settings."""
+    """Return what all keys have in common: a hash of the teacher, the prompt and the `what` settings."""
     return f"{KEYS}-{identity.key('teacher')}"
 
 
-def passage_orders(row: dict, key: str, settings: AnnotateSettings) -> list[list[int]]:
-    """Return the order in which the passages are shown for each sample, as indices into the row's first passages."""
+def passage_orders(row: dict[str, Any], key: str, settings: AnnotateSettings) -> list[list[int]]:
+    """Return the passage order of each sample, as indices into the row's first passages.
+
+    The first order is the retrieved one, unless `passage_order` is shuffled. All others are shuffled, by the seed.
+    """
     first = list(range(min(settings.passages, len(row["docids"]))))
     shuffled = [random.Random(f"{settings.seed} {key} {number}") for number in range(settings.samples)]
     orders = [one.sample(first, len(first)) for one in shuffled]
@@ -54,12 +58,17 @@ def passage_orders(row: dict, key: str, settings: AnnotateSettings) -> list[list
 
 
 class Prompter:
-    """Writes prompts that fit, by the tokenizer at hand: the teacher's, the one named for a server, or one of bytes.
+    """Writes prompts that fit the teacher.
 
-    `longest` is the most tokens of prompt and reply together; None if a server does not tell.
+    model: the open teacher; None reads its configuration only, or asks a server. `tokenizer` is the teacher's own; for
+    a server it is the one in the settings, else one token per byte. `longest` is the most tokens of prompt and reply
+    together, None if a server does not say. Raises BadInput if there is no such teacher.
     """
 
-    def __init__(self, settings: AnnotateSettings, model=None):
+    tokenizer: Any
+    longest: int | None
+
+    def __init__(self, settings: AnnotateSettings, model: Any = None):
         self.settings, self.server = settings, is_remote(settings.teacher)
         if model is not None and not self.server:
             self.tokenizer, self.longest = model.tokenizer, model.max_length
@@ -71,7 +80,7 @@ class Prompter:
             self.tokenizer, self.longest = load_tokenizer(name), _longest(name, settings)
 
     def message(self, query: str, passages: list[str]) -> tuple[str, int]:
-        """Return the message about passages in the order shown, and how many texts, query and passages, were cut."""
+        """Return the message and how many texts were cut, the query included. `passages` are in the order shown."""
         render = partial(asking.prompt, reasoning=self.settings.reasoning)
         if self.server:
             query, *passages = map(break_controls, [query, *passages])
@@ -80,6 +89,7 @@ class Prompter:
         return fit(self.tokenizer, render, query, passages, self.longest - self.settings.max_tokens)
 
     def ids(self, message: str) -> list[int]:
+        """Return the prompt's token ids, chat format included."""
         return chat_ids(self.tokenizer, message)
 
 
@@ -91,8 +101,12 @@ def _longest(model: str, settings: AnnotateSettings) -> int:
 
 
 class Sample(NamedTuple):
-    """What came of one order shown, `shown`: in `order`, as indices into the row's passages, best first, and `parsed`;
-    or, where `reason` is not empty, why it was rejected, with the last reply's `text`."""
+    """The teacher's answer to one passage order.
+
+    shown: the passage order. order: the teacher's order, best first. Both are indices into the row's passages. parsed:
+    the reply. attempts: calls made. reason: why all replies were rejected, "" for a sound answer. text: the last reply.
+    counts: tokens and other counts of all attempts.
+    """
 
     shown: list[int]
     order: list[int]
@@ -100,7 +114,7 @@ class Sample(NamedTuple):
     attempts: int
     reason: str
     text: str
-    counts: Counter
+    counts: Counter[str]
 
 
 class _OverBudget(Exception):
@@ -108,15 +122,16 @@ class _OverBudget(Exception):
 
 
 class Budget:
-    """What may still be spent; one Ray actor for all workers.
+    """The money that is left; one Ray actor for all workers.
 
-    A call reserves the most that it may cost, and gives back the rest. A call whose worker died keeps its reservation.
+    A call reserves the most that it may cost, and gives the rest back. If its worker dies, the reservation stays.
     """
 
     def __init__(self, left: float):
         self.left = left
 
     def reserve(self, most: float) -> bool:
+        """Take `most` from the money left. Return whether there was enough."""
         if most > self.left:
             return False
         self.left -= most
@@ -127,32 +142,33 @@ class Budget:
 
 
 def cost(prompt_tokens: int, completion_tokens: int, settings: AnnotateSettings) -> float:
-    """Return the money for so many tokens, at the prices of the settings."""
+    """Return the price of these tokens, in the currency of `price_in` and `price_out` (per million tokens)."""
     return (prompt_tokens * settings.price_in + completion_tokens * settings.price_out) / 1e6
 
 
 class Annotator:
-    """Asks one teacher about one candidates row at a time: as many samples as set, each up to `attempts` times.
+    """Asks a teacher about one row at a time (see `pool.RowWorker`): `samples` answers, each in up to `attempts` calls.
 
-    `budget` is a Ray actor of Budget, None if nothing limits the cost.
+    row_key: returns a row's resume key. budget: a Ray actor of Budget; None sets no limit.
     """
 
-    def __init__(self, settings: AnnotateSettings, row_key, budget):
+    def __init__(self, settings: AnnotateSettings, row_key: Callable[[dict[str, Any]], str], budget: Any):
         self.settings, self.key, self.budget = settings, row_key, budget
-        self.model = open_model(builtin.model(settings.teacher, "teacher"), settings.engine)
+        self.model: Model = open_model(builtin.model(settings.teacher, "teacher"), settings.engine)
         self.prompter = Prompter(settings, self.model)
 
     def close(self) -> None:
         self.model.close()
 
-    async def __call__(self, row: dict) -> tuple[str, dict, dict] | None:
-        key, before = self.key(row), _RETRIED * row.get("round", 0)
+    async def __call__(self, row: dict[str, Any]) -> tuple[str, dict[str, Any], Mapping[str, Any]] | None:
+        # A row that is asked again gets other seeds and a higher temperature than before.
+        key, before = self.key(row), row.get("attempts", 0)
         shown = passage_orders(row, key, self.settings)
         try:
             samples = await asyncio.gather(*(self._sample(row, order, at, before) for at, order in enumerate(shown)))
         except _OverBudget:
             return None
-        counts = sum((sample.counts for sample in samples), Counter())
+        counts = sum((sample.counts for sample in samples), Counter[str]())
         head = {"qid": row["qid"], "key": key, "attempts": sum(sample.attempts for sample in samples)}
         failed = next((sample for sample in samples if sample.reason), None)
         if failed:
@@ -161,7 +177,6 @@ class Annotator:
         kept = max(samples, key=lambda sample: kendall_tau(sample.order, merged))
         pairs = [kendall_tau(one.order, other.order) for one, other in combinations(samples, 2)]
         agreement = sum(pairs) / len(pairs) if pairs else None
-        counts = {**counts, "tau": kendall_tau(merged, sorted(merged)), "agree": agreement or 0}
         annotation = head | {
             "query": row["query"],
             "docids": [row["docids"][index] for index in kept.shown],
@@ -175,10 +190,12 @@ class Annotator:
             "completion_tokens": counts["completion_tokens"],
             "agreement": agreement,
         }
-        return "annotations", annotation, counts
+        agreed = {"tau": kendall_tau(merged, sorted(merged)), "agree": agreement or 0}
+        return "annotations", annotation, {**counts, **agreed}
 
-    async def _sample(self, row: dict, shown: list[int], number: int, before: int) -> Sample:
-        settings, counts = self.settings, Counter()
+    async def _sample(self, row: dict[str, Any], shown: list[int], number: int, before: int) -> Sample:
+        """Ask about one passage order. number: of the sample, from 0. before: attempts of earlier rounds."""
+        settings, counts = self.settings, Counter[str]()
         texts = [row["texts"][index] for index in shown]
         message, counts["cut_texts"] = self.prompter.message(row["query"], texts)
         text, reason, attempt = "", "", 0
@@ -200,6 +217,7 @@ class Annotator:
         return Sample(shown, [], parse.Parsed("failed"), attempt, reason, text, counts)
 
     async def _ask(self, message: str, passages: int, attempt: int, sample: int) -> Reply:
+        """Make one call. Raises Refused as the model does, and _OverBudget."""
         settings, most = self.settings, 0.0
         if self.budget:
             most = cost(len(self.prompter.ids(message)), settings.max_tokens, settings)
@@ -212,7 +230,7 @@ class Annotator:
                 schema=asking.schema(passages, settings.reasoning, settings.reason_chars),
                 max_tokens=settings.max_tokens,
                 temperature=min(1.0, settings.temperature + _HOTTER * (attempt - 1)),
-                # Seeds of one sample stay apart from those of another.
+                # Two samples never share a seed.
                 seed=settings.seed + attempt + 1000 * sample,
             )
             return reply
@@ -221,8 +239,8 @@ class Annotator:
                 spent = cost(reply.prompt_tokens, reply.completion_tokens, settings) if reply else 0
                 self.budget.give_back.remote(most - spent)
 
-    def _read(self, reply: Reply, texts: list[str], counts: Counter) -> tuple[parse.Parsed, str]:
-        """Return the reply, read, and what is wrong with it, "" if nothing."""
+    def _read(self, reply: Reply, texts: list[str], counts: Counter[str]) -> tuple[parse.Parsed, str]:
+        """Read and check a reply. Return it, and what is wrong with it, "" if nothing."""
         parsed = parse.parse_reply(reply.text, len(texts), self.settings.reasoning)
         if parsed.status == "failed":
             return parsed, parsed.reason if reply.complete else f"reply longer than {self.settings.max_tokens} tokens"

@@ -1,7 +1,7 @@
-"""How the teacher's JSON reply is read, as strictly as every reply (`r2r.replies`).
+"""Reading the teacher's JSON reply, as strictly as all replies (`r2r.replies`).
 
-Owns the reply's format: passages in rank order, each with its identifier and the texts asked for. Does not ask again,
-and does not check what the reasons say.
+Owns the reply's format: passages in rank order, each with its identifier and the texts asked for. Does not check what
+the reasons say (`r2r.reasons`), and does not ask again.
 
     parse_reply('{"ranked_passages": [{"identifier": 2}, {"identifier": 1}]}', 2, "none").order == [2, 1]
 """
@@ -18,7 +18,7 @@ _EVIDENCE = "direct_answer_sentence"
 
 
 def parse_reply(text: str, n: int, reasoning: str) -> Parsed:
-    """Read a JSON reply about `n` passages. `reasoning`: none, direct, comparison or both, the reasons it must hold."""
+    """Read a JSON reply about `n` passages. reasoning: its reasons: none, direct, comparison or both."""
     mended: set[str] = set()
     try:
         ranked = _ranked_passages(text, mended)
@@ -26,12 +26,12 @@ def parse_reply(text: str, n: int, reasoning: str) -> Parsed:
         by_position: dict[int, dict[str, Any]] = {}
         for number, passage in zip(numbers, ranked, strict=True):
             by_position.setdefault(number, passage)
-        # A missing passage cannot be appended: it would have no reasons.
+        # A missing passage has no reasons, so it cannot be appended.
         if fields(reasoning) and len(by_position) < n:
             raise Unsound(f"identifiers are no permutation of 1 to {n}")
         order = complete_order(numbers, n, mended)
         found = {
-            # Only evidence may be empty: a passage may hold no answer.
+            # Only evidence may be empty, since a passage may hold no answer.
             name: text_field(name, [by_position[at].get(name) for at in range(1, n + 1)], mended, name == _EVIDENCE)
             for name in fields(reasoning)
         }
@@ -50,7 +50,7 @@ def _ranked_passages(text: str, mended: set[str]) -> list[dict[str, Any]]:
     ranked = reply.get("ranked_passages") if isinstance(reply, dict) else None
     if not isinstance(ranked, list) or not all(isinstance(passage, dict) for passage in ranked):
         raise Unsound("no list of objects under ranked_passages")
-    # If the ranks or scores give another order, the list only repeats the order shown.
+    # If ranks or scores contradict the order of the list, the list may just repeat the order shown.
     for name in ranked[0] if ranked else ():
         values = [passage.get(name) for passage in ranked]
         numeric = all(isinstance(value, int | float) for value in values)
@@ -64,6 +64,7 @@ _IDENTIFIER = re.compile(r"(?:passage )?(?:\[([0-9]{1,9})\]|([0-9]{1,9}))", re.I
 
 
 def _identifier(passage: dict[str, Any], n: int, mended: set[str]) -> int:
+    """Return a passage's number, from 1 to `n`. Raises Unsound."""
     number = passage.get("identifier")
     if isinstance(number, str) and (match := _IDENTIFIER.fullmatch(number.strip())):
         mended.add("identifier was text")

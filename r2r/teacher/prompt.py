@@ -1,6 +1,6 @@
-"""What the teacher is asked: the prompt, and the JSON schema of its reply.
+"""The teacher's prompt, and the JSON schema of its reply.
 
-Owns the wording, in `prompt.j2` beside this file; its hash is the prompt's version and part of every row's key.
+Owns the wording, in `prompt.j2` beside this file. Its hash is the prompt's version, which is part of every row's key.
 
     print(prompt("how long do fleas live", ["A flea lives ...", "Dogs ..."], "both"))
 """
@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 from pathlib import Path
+from typing import Any
 
 from jinja2 import Environment, StrictUndefined
 
@@ -19,28 +20,28 @@ VERSION = hashlib.sha256(_SOURCE.encode()).hexdigest()[:12]
 
 
 def prompt(query: str, passages: list[str], reasoning: str) -> str:
-    """Return the message for one query and its passages, numbered from 1 in the order given."""
+    """Return the message about one query. The passages are numbered from 1, in the order given."""
     direct, comparison = asked(reasoning)
     return _TEMPLATE.render(query=query, passages=passages, direct=direct, comparison=comparison)
 
 
 def asked(reasoning: str) -> tuple[bool, bool]:
-    """Return whether direct reasons (with their evidence), and whether comparison reasons, are asked for."""
+    """Return whether direct reasons with evidence are asked for, and whether comparison reasons are."""
     return reasoning in ("direct", "both"), reasoning in ("comparison", "both")
 
 
 def fields(reasoning: str) -> list[str]:
-    """Return the names of the texts that each passage has in the reply, in the order in which they are written."""
+    """Return the names of each passage's texts in the reply, in the order of the reply."""
     direct, comparison = asked(reasoning)
     return ["direct_answer_sentence", "direct_reason"] * direct + ["listwise_reason"] * comparison
 
 
-def schema(n: int, reasoning: str, longest: int) -> dict:
-    """Return the JSON schema of a reply about `n` passages; no text in it is longer than `longest` characters.
+def schema(n: int, reasoning: str, longest: int) -> dict[str, Any]:
+    """Return the JSON schema of a reply about `n` passages, with texts of at most `longest` characters.
 
-    It cannot say that no passage is named twice: that is for `parse.parse_reply` to check.
+    A schema cannot forbid that a passage comes twice; `parse.parse_reply` checks it.
     """
-    properties: dict = {"identifier": {"type": "integer", "enum": list(range(1, n + 1))}}
+    properties: dict[str, Any] = {"identifier": {"type": "integer", "enum": list(range(1, n + 1))}}
     for name in fields(reasoning):
         properties[name] = {"type": "string", "maxLength": longest}
         if name != "direct_answer_sentence":

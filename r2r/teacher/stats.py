@@ -1,6 +1,6 @@
-"""What an annotation came to, and what one would: `stats.json`, its summary, and the plan of a dry run.
+"""The figures of an annotation: `stats.json`, its printed summary, and the estimate of a dry run.
 
-Owns the figures and their wording. Does not own the counting, which is `ask.py`'s.
+Owns the figures and their wording. `ask.py` counts.
 
     tell(of(counts, ["evidence is not in its passage"], 0.0, settings), settings)
 """
@@ -8,6 +8,7 @@ Owns the figures and their wording. Does not own the counting, which is `ask.py`
 from __future__ import annotations
 
 from collections import Counter
+from typing import Any
 
 from r2r.config import AnnotateSettings
 from r2r.rows.journal import Journal
@@ -15,16 +16,16 @@ from r2r.rows.pool import share
 from r2r.teacher.ask import cost
 from r2r.teacher.prompt import fields
 
-# Tokens of a reply, where none was measured: for a passage, and for each text about it, as in the published replies of
-# a large teacher about MS MARCO, counted with Qwen's tokenizer.
+# Estimated reply tokens for a passage, and for each text about it. They were counted with Qwen's tokenizer in the
+# published replies of a large teacher about MS MARCO.
 _PASSAGE, _TEXT = 6, 30
 
 
-def of(counts: Counter, reasons: list[str], speed: float, settings: AnnotateSettings) -> dict:
-    """Return what stands in stats.json. Shares and means are None where there is nothing to count.
+def of(counts: Counter[str], reasons: list[str], speed: float, settings: AnnotateSettings) -> dict[str, Any]:
+    """Return the content of stats.json. A share or mean of nothing is None.
 
-    `counts` are sums over all finished rows; `reasons` are those of the rejects, of which what follows a colon is left
-    out; `speed` is in reply tokens per second of this run.
+    counts: sums over all finished rows. reasons: of the rejects; they are counted by their text before a colon. speed:
+    reply tokens per second of this run.
     """
     rows, replies = counts["annotations"], counts["replies"]
     attempts = {name.removeprefix("attempts_"): count for name, count in counts.items() if name.startswith("attempts_")}
@@ -54,13 +55,13 @@ def of(counts: Counter, reasons: list[str], speed: float, settings: AnnotateSett
     }
 
 
-def reasons(stats: dict) -> str:
-    """Return the reasons of the rejects with their counts, in words."""
+def reasons(stats: dict[str, Any]) -> str:
+    """Return the reasons of the rejects with their counts, as one line."""
     return ", ".join(f"{count:,} {reason}" for reason, count in stats["rejects"].items())
 
 
-def tell(stats: dict, settings: AnnotateSettings) -> None:
-    """Print the summary, and a warning where the teacher may not be ranking at all."""
+def tell(stats: dict[str, Any], settings: AnnotateSettings) -> None:
+    """Print the summary, and a warning if most orders are the order shown."""
     tokens, evidence, order = stats["tokens"], stats["evidence"], stats["order"]
     said = [f"{tokens['completion']:,} tokens written ({tokens['completion_per_second']:,.0f} a second in this run)"]
     if evidence["given"]:
@@ -79,9 +80,12 @@ def tell(stats: dict, settings: AnnotateSettings) -> None:
         print(f"annotate: WARNING: {share}: this teacher may not be ranking at all", flush=True)
 
 
-def tell_plan(counts: Counter, journal: Journal, settings: AnnotateSettings) -> None:
-    """Print what would be asked. `counts` holds rows, calls, prompt_tokens, passages and cut_texts of those that are
-    not in the journal yet."""
+def tell_plan(counts: Counter[str], journal: Journal, settings: AnnotateSettings) -> None:
+    """Print how much would be asked, and the estimated cost and time.
+
+    counts: `done`, all rows; and of the rows that are not in the journal: rows, calls, prompt_tokens, passages,
+    cut_texts. journal: the finished rows; the length of their replies is the estimate for the others.
+    """
     known = [entry["counts"] for entry in journal]
     replies = sum(one.get("replies", 0) for one in known)
     if replies:

@@ -56,7 +56,8 @@ def test_each_condition_changes_one_thing():
     assert changed["reasoning none"] == {"reasoning": "none"} and by_name["reasoning none"].rerank.reasoning == "none"
     assert changed["listwise off"] == {"listwise": 0}
     assert changed["only generation"] == {"pairwise": 0, "listwise": 0}
-    assert changed["order last"] == {"order": "last"} and by_name["order last"].rerank.order == "last"
+    assert changed["order last"] == {"order_position": "last"}
+    assert by_name["order last"].rerank.order_position == "last"
     for name, queries, samples in (("3 samples", 500, 3), ("100 queries", 100, 1), ("2000 queries", 2000, 1)):
         assert not changed[name] and (by_name[name].queries, by_name[name].samples) == (queries, samples)
 

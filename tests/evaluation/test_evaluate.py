@@ -242,7 +242,7 @@ def test_unknown_measure(files, capsys):
     given = ["--qrels", files("qrels.txt"), "--run", f"bm25={files('bm25.txt')}", "--out", files("out")]
     assert cli.main(["evaluate", *given, "--measures", "nDCX@10"]) == 2
     (line,) = capsys.readouterr().err.splitlines()
-    assert line.startswith("r2r: r2r evaluate: measures: 'nDCX@10': unknown measure; ")
+    assert line.startswith("r2r: evaluate: measures: 'nDCX@10': unknown measure; ")
     assert not Path(files("out")).exists()
 
 

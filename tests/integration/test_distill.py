@@ -107,12 +107,12 @@ def test_kills_of_worker_driver_and_node_change_nothing(job, rows, tmp_path):
     job.process.wait()
     one_cpu = {"RAY_OVERRIDE_RESOURCES": '{"CPU": 1}'}
     job.start(**one_cpu)
-    job.kill("raylet", 52)
+    job.kill("SIGTERM", 42)
+    job.start(**one_cpu)
+    job.kill("raylet", 62)
     # Its workers notice it sooner or later.
     if job.process.wait():
         job.start(**one_cpu)
-    job.kill("SIGTERM", 72)
-    job.start(**one_cpu)
     env = os.environ | {"OMP_NUM_THREADS": "1"}
     subprocess.run([sys.executable, str(TRAINING), str(tmp_path), port], check=True, capture_output=True, env=env)
     assert job.process.wait() == 0, job.log.read_text()[-3000:]

@@ -141,10 +141,11 @@ def candidates_of(data):
 async def rank_in_every_way(adapter, query, texts):
     ranker = Ranker(tiny_model(), adapter, RerankSettings(passage_tokens=64, reason_chars=20, window=6, stride=3))
     try:
-        for more in ({}, {"mode": "generate"}, {"mode": "score", "order": "last"}):
-            ranker.settings = ranker.settings.model_copy(update=more)
+        for mode, order_position in (("score", "first"), ("generate", "first"), ("score", "last")):
+            ranker.settings = ranker.settings.model_copy(update={"mode": mode})
+            ranker.taught = ranker.taught._replace(order_position=order_position)
             ranked = await ranker.rank(query, texts, explain=2)
-            assert sorted(ranked.order) == list(range(12)), more
+            assert sorted(ranked.order) == list(range(12)), (mode, order_position)
             assert ranked.counts["windows"] == 3
             assert ranked.counts["explanations"] + sum(ranked.counts[name] for name in failed(ranked)) == 2
             assert ranked.counts["order failed"] + ranked.counts["order repaired"] + ranked.counts["order ok"] == (

@@ -69,3 +69,21 @@ def test_a_full_disk_loses_no_finished_row(tmp_path):
     again = Journal(tmp_path)
     assert [again.table(key) for key in KEYS[:3]] == ["annotations", "", "annotations"]
     assert [json.loads(json.dumps(entry))["row"]["qid"] for entry in again] in (["first", "third"], ["third", "first"])
+
+
+@pytest.mark.parametrize("names", [("a", "b", "c"), ("c", "b", "a"), ("b", "c", "a")])
+def test_the_answer_of_the_latest_round_wins_whatever_its_file_is_called(tmp_path, names):
+    for round, name in enumerate(names):
+        one = tmp_path / name
+        table = "annotations" if round == 2 else "rejects"
+        Journal(one).add(KEYS[0], table, {"qid": f"round {round}"}, {"tokens": round}, round)
+        Journal(one).add(KEYS[1], "rejects", {"qid": "other"}, {}, min(round, 1))
+        for number, file in enumerate(one.glob("*.jsonl")):
+            file.rename(tmp_path / f"{name}{number}.jsonl")
+    journal = Journal(tmp_path)
+    assert row(journal, KEYS[0]) == {"qid": "round 2"} and journal.table(KEYS[0]) == "annotations"
+    assert journal.last_round("rejects") == 1 and journal.last_round("annotations") == 2
+    assert sorted(entry["row"]["qid"] for entry in journal) == ["other", "round 2"]
+    # An answer of this object wins at once, too.
+    journal.add(KEYS[1], "annotations", {"qid": "answered"}, {}, 2)
+    assert row(journal, KEYS[1]) == row(Journal(tmp_path), KEYS[1]) == {"qid": "answered"}

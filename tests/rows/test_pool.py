@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from r2r import tables
-from r2r.config import Workers
+from r2r.config import ModelWorkers
 from r2r.datasets.candidates import Candidates, Listed
 from r2r.errors import BadInput
 from r2r.llm import Died
@@ -26,7 +26,8 @@ def key(row):
 
 class Worker:
     """Answers with a ranking. Queries that begin otherwise: "poison" kills it, "reject" is rejected, "wrong" raises
-    BadInput, "unasked" is left, "together" waits for a second worker. Logs each row and the rows in flight."""
+    BadInput, "unasked" is left, "together" waits for a second worker, "stubborn N" is rejected until N attempts were
+    made before. Logs each row and the rows in flight."""
 
     def __init__(self, log: Path):
         self.log, self.dead, self.in_flight, self.patience = log, False, 0, 600
@@ -55,10 +56,11 @@ class Worker:
             raise BadInput("wrong: is wrong; do it right")
         if row["query"].startswith("unasked"):
             return None
-        if row["query"].startswith("reject"):
+        stubborn = row["query"].startswith("stubborn") and row.get("attempts", 0) < int(row["query"].split()[1])
+        if row["query"].startswith("reject") or stubborn:
             reject = {"qid": row["qid"], "key": key(row), "reason": "no", "reply": "", "attempts": 1}
             return "rejects", reject, {"completion_tokens": 1}
-        ranking = {"qid": row["qid"], "query": row["query"], "docids": row["docids"], "scores": [1.0]}
+        ranking = {"qid": row["qid"], "query": row["query"], "docids": row["docids"], "scores": [1.0], "attempts": 1}
         return "rankings", ranking, {"completion_tokens": 2}
 
     def _note(self, line):
@@ -72,14 +74,15 @@ def run(ray_local, tmp_path):
 
     cloudpickle.register_pickle_by_value(sys.modules[__name__])
 
-    def run(queries, version="v1", go_on=lambda counts: True, **settings):
+    def run(queries, version="v1", go_on=lambda counts: True, retry_rejects=False, **settings):
         rows = [{"qid": f"q{at}", "query": query, "docids": ["d"], "texts": ["t"]} for at, query in enumerate(queries)]
         candidates = Candidates(
             [row["qid"] for row in rows],
             lambda size: [Listed(tuple(rows[at : at + size])) for at in range(0, len(rows), size)],
         )
         job = pool.Job("rank", Worker, (tmp_path / "log",), key, version, ("rankings", "rejects"))
-        return pool.run_rows(candidates, job, Workers(in_flight=4, **settings), tmp_path, go_on)
+        workers = ModelWorkers(**{"in_flight": 4, **settings})
+        return pool.run_rows(candidates, job, workers, tmp_path, go_on, retry_rejects)
 
     return run
 
@@ -115,6 +118,59 @@ def test_rows_are_answered_once_and_come_out_in_order(run, tmp_path, capsys):
     # Finished rows of the first settings are not asked again.
     assert run(queries, version="v1")[:2] == (done.counts, 0)
     assert len(log(tmp_path)) == len(asked) + 1 + len(queries)
+
+
+def test_rejected_rows_are_asked_again_and_no_others(run, tmp_path):
+    first = run(["query 0", "stubborn 1", "stubborn 2", "query 1"])
+    assert first.counts == {"rankings": 2, "rejects": 2, "completion_tokens": 2 * 2 + 2 * 1}
+
+    def rejects():
+        return [(row["qid"], row["attempts"]) for row in tables.read(tmp_path, "rejects").to_pylist()]
+
+    assert rejects() == [("q1", 1), ("q2", 1)]
+
+    def asked(*arguments, **options):
+        before = len(log(tmp_path))
+        done = run(*arguments, **options)
+        return sorted(line.split()[0] for line in log(tmp_path)[before:]), done
+
+    # In another order, with a new row, on other workers: the rejects and the new row are asked.
+    again = ["query 1", "stubborn 2", "new", "stubborn 1", "query 0"]
+    rows, done = asked(again, retry_rejects=True, actors=2, in_flight=1)
+    assert rows == ["q1", "q2", "q3"]
+    # "stubborn 1" has cost 1 + 2 tokens, "stubborn 2" 1 + 1.
+    assert done.counts == {"rankings": 4, "rejects": 1, "completion_tokens": 3 * 2 + 3 + 2} and done.unasked == 0
+    assert [row["qid"] for row in tables.read(tmp_path, "rankings").to_pylist()] == ["q0", "q2", "q3", "q4"]
+    assert rejects() == [("q1", 2)]
+    journal = Journal(tmp_path / "rows" / "v1")
+    assert journal.get(key({"query": "stubborn 1"}))["row"]["attempts"] == 2
+
+    # Without the flag, nothing is asked; with it, only what is still rejected.
+    assert asked(again)[0] == []
+    rows, done = asked(again, retry_rejects=True)
+    assert rows == ["q1"] and rejects() == []
+    assert done.counts == {"rankings": 5, "completion_tokens": 3 * 2 + 3 + (1 + 1 + 2)}
+    assert asked(again, retry_rejects=True)[0] == []
+
+
+def test_a_retry_gives_a_row_three_more_engines_and_new_rows_no_more_than_three(run, tmp_path):
+    run(["poison"])
+    assert log(tmp_path).count("closed") == 3
+    run(["poison", "query"], retry_rejects=True)
+    assert log(tmp_path).count("closed") == 6
+    (reject,) = tables.read(tmp_path, "rejects").to_pylist()
+    assert reject["attempts"] == 6
+    run(["poison new", "query"], retry_rejects=True)
+    assert log(tmp_path).count("closed") == 9
+
+
+def test_rows_of_an_earlier_release_are_told(tmp_path):
+    pool.refuse_old_answers(tmp_path)
+    (tmp_path / "rows" / "v2-0123456789abcdef").mkdir(parents=True)
+    pool.refuse_old_answers(tmp_path)
+    (tmp_path / "rows" / "0123456789abcdef").mkdir()
+    with pytest.raises(BadInput, match=r"/rows/0123456789abcdef: answers of a release before 0\.2, .*move the folder"):
+        pool.refuse_old_answers(tmp_path)
 
 
 def test_a_row_that_kills_three_engines_is_rejected_and_no_other_row_is(run, tmp_path):

@@ -60,7 +60,7 @@ def test_few_rows_are_enough(rows):
 
 @pytest.mark.parametrize("world", [1, 2, 3, 4, 5])
 def test_any_number_of_workers_shares_a_step(world):
-    batches = step_batches([1] * 40, settings(workers=4, batch=1), 0)
+    batches = step_batches([1] * 40, settings(workers=4, batches=4, batch=1), 0)
     every = [shares(batches, rank, world) for rank in range(world)]
     assert len({len(work) for work in every}) == 1
     counted = [batch.number for work in every for batch, counts in work if counts]

@@ -44,8 +44,8 @@ def test_labels_ranks_and_reply_agree_under_any_shuffle(tokenizer, seed):
 
 @pytest.mark.parametrize("reasoning", ["none", "direct", "comparison", "both"])
 def test_the_order_may_come_last(tokenizer, reasoning):
-    last = SETTINGS.model_copy(update={"order": "last", "reasoning": reasoning})
-    first = example(tokenizer, ROW, last.model_copy(update={"order": "first"}), 3)
+    last = SETTINGS.model_copy(update={"order_position": "last", "reasoning": reasoning})
+    first = example(tokenizer, ROW, last.model_copy(update={"order_position": "first"}), 3)
     one = example(tokenizer, ROW, last, 3)
     labels = label_ids(tokenizer, "demo")
     reasons, _, order = tokenizer.decode(one.reply[:-1]).rpartition("\n")
@@ -66,14 +66,14 @@ def test_the_labels_of_qwen_are_tokens_of_their_own_in_each_place(tokenizer, dat
     file = str(data / "tokenizers/qwen2.5/tokenizer.json")
     qwen = PreTrainedTokenizerFast(tokenizer_file=file, eos_token="<|im_end|>", chat_template=tokenizer.chat_template)
     for seed in range(5):
-        one = example(qwen, ROW, SETTINGS.model_copy(update={"order": order}), seed)
+        one = example(qwen, ROW, SETTINGS.model_copy(update={"order_position": order}), seed)
         assert one.reply[one.place] == label_ids(qwen, "qwen")[one.ranks.index(0)]
         assert qwen.decode(one.reply[one.place :]).startswith(f"{LABELS[one.ranks.index(0)]} > ")
 
 
 def test_ranking_reads_as_far_as_the_first_label(tokenizer):
     for order in ("first", "last"):
-        one = example(tokenizer, ROW, SETTINGS.model_copy(update={"order": order}), 3)
+        one = example(tokenizer, ROW, SETTINGS.model_copy(update={"order_position": order}), 3)
         short = until_order(one)
         assert short.reply == one.reply[: one.place + 1] and short.prompt == one.prompt
         batch, whole = collate([short], 0), collate([one], 0)

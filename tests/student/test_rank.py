@@ -12,7 +12,7 @@ import pytest
 
 from r2r.config import RerankSettings
 from r2r.errors import BadInput
-from r2r.llm import Reply
+from r2r.llm import Refused, Reply
 from r2r.llm.prompt import load_tokenizer
 from r2r.student import rank
 from r2r.student.prompt import LABELS
@@ -84,7 +84,7 @@ def best_first(texts):
 
 
 @pytest.mark.parametrize("n", [1, 2, 20, 45])
-@pytest.mark.parametrize("settings", [{}, {"mode": "generate"}, {"order": "last", "reason_chars": 20}])
+@pytest.mark.parametrize("settings", [{}, {"mode": "generate"}, {"order_position": "last", "reason_chars": 20}])
 def test_each_way_to_rank_ranks(ranker, n, settings):
     texts = passages(n)
     ranked = asyncio.run(ranker(**settings).rank("what is it worth", texts))
@@ -105,7 +105,7 @@ def test_a_written_order_that_repeats_a_label_is_mended_and_one_that_says_too_li
     assert ranked.order == [0, 1, 2, 3] and ranked.counts["order failed"] == 1
 
 
-@pytest.mark.parametrize("settings", [{}, {"order": "last", "reason_chars": 20}])
+@pytest.mark.parametrize("settings", [{}, {"order_position": "last", "reason_chars": 20}])
 def test_reasons_are_those_of_the_first_and_name_passages_by_index(ranker, settings):
     texts = passages(25)
     asking = ranker(**settings)
@@ -150,6 +150,17 @@ def test_reasons_that_cannot_be_read_are_counted_by_what_is_wrong(ranker):
     asking.model.reasons = {"direct": " "}
     ranked = asyncio.run(asking.rank("q", passages(3), explain=2))
     assert ranked.reasons == {} and ranked.counts["failed: direct is empty"] == 2
+
+
+def test_a_student_without_reasons_ranks_and_does_not_explain(ranker):
+    texts = passages(25)
+    asking = ranker(reasoning="none", order_position="last")
+    ranked = asyncio.run(asking.rank("q", texts))
+    assert ranked.order[:10] == best_first(texts)[:10]
+    # The order is read right after the prompt: such a student was taught to write nothing before it.
+    assert all(prompt.endswith("assistant\n") for prompt in asking.model.prompts)
+    with pytest.raises(Refused, match="explain: the student gives no reasons"):
+        asyncio.run(asking.rank("q", texts, explain=1))
 
 
 ANSWERS = {"adapted": [-1.0, -2.0], "base": [-2.0, -1.0], "other": [-1.2, -1.9]}

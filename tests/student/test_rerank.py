@@ -2,12 +2,13 @@
 
 import asyncio
 import json
+import re
 from collections import Counter
 
 import pytest
 
+from r2r import cli
 from r2r.config import RerankSettings
-from r2r.errors import BadInput
 from r2r.llm import Refused
 from r2r.student import rerank as stage
 from r2r.student.rank import Ranked
@@ -55,12 +56,16 @@ def test_a_query_that_the_engine_refuses_is_rejected(answer):
 @pytest.mark.parametrize(
     ("settings", "wrong"),
     [
-        ({"order": "last"}, "order: last: .* was distilled with order first"),
-        ({"explain": 2}, "reasoning: both: .* was distilled with reasoning direct"),
-        ({"order": "last", "mode": "generate"}, "mode: generate"),
+        ({"order_position": "last"}, "order_position: last: .* was distilled with first"),
+        ({"explain": 2, "reasoning": "both"}, "reasoning: both: .* was distilled with direct"),
+        ({"order_position": "last", "mode": "generate"}, "mode: generate"),
     ],
 )
-def test_what_the_student_was_not_taught_is_not_asked_of_it(tmp_path, settings, wrong):
-    (tmp_path / "manifest.json").write_text(json.dumps({"settings": {"order": "first", "reasoning": "direct"}}))
-    with pytest.raises(BadInput, match=wrong):
-        stage.rerank("none", "demo", str(tmp_path), str(tmp_path / "out"), RerankSettings(**settings))
+def test_what_the_student_was_not_taught_is_not_asked_of_it(tmp_path, capsys, settings, wrong):
+    (tmp_path / "adapter_config.json").write_text("{}")
+    (tmp_path / "r2r.json").write_text(json.dumps({"order_position": "first", "reasoning": "direct"}))
+    flags = [word for name, value in settings.items() for word in (f"--{name.replace('_', '-')}", str(value))]
+    given = ["--candidates", "none", "--student", "demo", "--adapter", str(tmp_path), "--out", str(tmp_path / "out")]
+    assert cli.main(["rerank", *given, *flags]) == 2
+    assert re.search(wrong, capsys.readouterr().err)
+    assert not (tmp_path / "out").exists()

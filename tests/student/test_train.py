@@ -13,6 +13,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from r2r import builtin
 from r2r.config import DistillSettings
 from r2r.errors import BadInput
 from r2r.student import adapter
@@ -60,7 +61,7 @@ JOBS = {
             )
         ),
         *(
-            job(f"{reasoning}, order {order}", reasoning=reasoning, order=order, **ONE_STEP)
+            job(f"{reasoning}, order {order}", reasoning=reasoning, order_position=order, **ONE_STEP)
             for reasoning in ("none", "direct", "comparison", "both")
             for order in ("first", "last")
         ),
@@ -278,9 +279,10 @@ def test_deepspeed_compiles_nothing(trained):
 
 def test_layers_that_the_student_lacks_are_named():
     with pytest.raises(BadInput, match=r"lora_targets: wq: no such layer in demo; it has .*, q_proj"):
-        load_model(DistillSettings(student="demo", lora_targets=["q_proj", "wq"]), "cpu")
+        adapter.check_targets(["q_proj", "wq"], builtin.model("demo", "student"), "demo")
 
 
+@pytest.mark.slow
 def test_operations_are_those_that_are_counted(tmp_path):
     from torch.utils.flop_counter import FlopCounterMode
     from transformers import Qwen3Config, Qwen3ForCausalLM

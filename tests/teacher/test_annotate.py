@@ -1,10 +1,17 @@
-"""The stage with recorded annotations, whose replies need no engine, and its plan."""
+"""The stage with recorded annotations and replies, with a stubbed teacher that is asked again, and its plan."""
 
+import asyncio
 import json
+from contextlib import contextmanager
 
 import pytest
 
 from r2r import builtin, cli, tables
+from r2r.config import AnnotateSettings
+from r2r.rows import pool
+from r2r.teacher import ask
+from r2r.teacher.annotate import annotate as run_stage
+from tests.llm.dummy import DummyModel
 
 PASSAGES = ["A flea lives 100 days.", "Dogs bark.", "Cats purr."]
 
@@ -137,3 +144,174 @@ def test_a_dry_run_counts_what_would_be_asked(ray_local, candidates, tmp_path, c
 def test_mistakes(tmp_path, capsys, flags, said):
     assert cli.main(["annotate", *(str(tmp_path / "out") if flag == "OUT" else flag for flag in flags)]) == 2
     assert said in capsys.readouterr().err
+
+
+@pytest.fixture
+def reranked(tmp_path):
+    """Run the command over recorded replies about three candidates rows; return its exit status and its folder."""
+
+    def run(*replies, flags=()):
+        rows = [
+            {"qid": f"q{at}", "query": f"query {at}", "docids": ["a", "b", "c"], "texts": PASSAGES, "scores": [3, 2, 1]}
+            for at in range(3)
+        ]
+        tables.write(rows, tmp_path / "candidates", "candidates")
+        file, out = tmp_path / "replies.jsonl", tmp_path / "out"
+        file.write_text("".join(json.dumps({"qid": qid, "reply": reply}) + "\n" for qid, reply in replies))
+        given = ["--candidates", str(tmp_path / "candidates"), "--teacher", f"replies:{file}", "--out", str(out)]
+        return cli.main(["annotate", *given, *flags]), out
+
+    return run
+
+
+def test_recorded_replies_are_a_teacher(reranked, capsys):
+    given = [("q0", "[2] > [1] > [3]"), ("q1", "I cannot rank these.")]
+    status, out = reranked(*given, flags=["--max-reject-rate", "0.7"])
+    assert status == 0
+    (row,) = tables.read(out, "annotations").to_pylist()
+    assert (row["qid"], row["ranking"], row["docids"], row["texts"]) == ("q0", [2, 1, 3], ["a", "b", "c"], PASSAGES)
+    assert row["direct"] == row["evidence"] == row["comparison"] == ["", "", ""]
+    rejects = tables.read(out, "rejects").to_pylist()
+    assert [(one["qid"], one["reason"], one["reply"]) for one in rejects] == [
+        ("q1", "holds no ranking", "I cannot rank these."),
+        ("q2", "has no reply", ""),
+    ]
+    stats = json.loads((out / "stats.json").read_text())
+    assert stats["rows"] == {"annotations": 1, "rejects": 2}
+    assert stats["order"] == {"tau_with_retrieved": 0.3333, "same_as_shown": 0}
+    # Done; with another reply in the file, it is done again.
+    content = manifest(out)["content"]
+    assert reranked(*given, flags=["--max-reject-rate", "0.7"])[0] == 0
+    assert "annotate: done already" in capsys.readouterr().out
+    assert reranked(*given, ("q2", "[3] > [2] > [1]"), flags=["--max-reject-rate", "0.7"])[0] == 0
+    assert tables.read(out, "annotations").num_rows == 2 and manifest(out)["content"] != content
+
+
+def test_too_many_recorded_replies_that_cannot_be_read(reranked, capsys):
+    status, out = reranked(("q0", "[2] > [1] > [3]"), ("q1", "no"), ("q2", "[1] > [3] > [2]"))
+    assert status == 3
+    said = capsys.readouterr().err
+    assert "1 rows rejected, more than max_reject_rate 0.02 allows: 1 holds no ranking" in said
+    assert tables.read(out, "annotations").num_rows == 2 and not (out / "manifest.json").exists()
+
+
+def test_recorded_replies_are_given_as_they_are(reranked, tmp_path, capsys):
+    assert reranked(("q0", "[1] > [2] > [3]"), flags=["--retry-rejects"])[0] == 2
+    assert "cannot be asked again; leave --retry-rejects out" in capsys.readouterr().err
+    assert cli.main(["annotate", "--teacher", f"replies:{tmp_path}/replies.jsonl", "--out", str(tmp_path / "out")]) == 2
+    assert "candidates: missing" in capsys.readouterr().err
+    given = ["--candidates", str(tmp_path / "candidates"), "--teacher", f"replies:{tmp_path}/none.jsonl"]
+    assert cli.main(["annotate", *given, "--out", str(tmp_path / "out")]) == 2
+    assert "none.jsonl" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
+def manifest(out):
+    return json.loads((out / "manifest.json").read_text())
+
+
+class Teacher(DummyModel):
+    """Ranks passages as shown, but not about `silent` queries. Notes query, seed and temperature of each call."""
+
+    def __init__(self):
+        super().__init__(lambda prompt: "no" if self._query(prompt) in self.silent else RANKED, max_length=50_000)
+        self.silent, self.asked = set(), []
+
+    async def complete(self, prompt, *, seed, temperature, **options):
+        self.asked.append((self._query(prompt), seed, round(temperature, 2)))
+        return await super().complete(prompt, seed=seed, temperature=temperature, **options)
+
+    def close(self):
+        """It is asked by several runs."""
+
+    @staticmethod
+    def _query(prompt):
+        return prompt.partition("Query: ")[2].partition("\n")[0]
+
+
+TEXTS = {"direct_answer_sentence": "", "direct_reason": "It says so.", "listwise_reason": "Like no other."}
+RANKED = json.dumps({"ranked_passages": [{"identifier": number} | TEXTS for number in (1, 2, 3)]})
+
+
+@pytest.fixture
+def asked(tmp_path, monkeypatch):
+    """The stage over three queries with a stubbed teacher, in this process. It returns the calls that a run makes."""
+
+    @contextmanager
+    def progress(*arguments):
+        class Tell:
+            @staticmethod
+            async def remote(name, counts):
+                return True
+
+        yield Tell
+
+    def on_workers(blocks, worker, arguments, *others, **options):
+        async def answers():
+            actor = worker(*arguments)
+            return [await actor(block) for block in blocks]
+
+        return asyncio.run(answers())
+
+    monkeypatch.setattr(pool, "progress", progress)
+    monkeypatch.setattr(pool, "on_workers", on_workers)
+    teacher = Teacher()
+    monkeypatch.setattr(ask, "open_model", lambda *arguments: teacher)
+    rows = [
+        {"qid": f"q{at}", "query": f"query {at}", "docids": ["a", "b", "c"], "texts": PASSAGES, "scores": [3, 2, 1]}
+        for at in range(3)
+    ]
+    tables.write(rows, tmp_path / "candidates", "candidates")
+
+    def run(silent=(), retry_rejects=False, **settings):
+        before, teacher.silent = len(teacher.asked), set(silent)
+        chosen = {"teacher": "http://127.0.0.1:1/v1#model", "temperature": 0.1, "max_reject_rate": 0.5, **settings}
+        run_stage(str(tmp_path / "candidates"), tmp_path / "out", AnnotateSettings(**chosen), retry_rejects)
+        return teacher.asked[before:]
+
+    return run
+
+
+@pytest.mark.parametrize("attempts", [2, 5])
+def test_rejected_rows_are_asked_again_although_the_stage_is_done(asked, tmp_path, attempts):
+    out = tmp_path / "out"
+    calls = asked({"query 1"}, attempts=attempts)
+    assert sorted({query for query, *_ in calls}) == ["query 0", "query 1", "query 2"]
+    tries = [call for call in calls if call[0] == "query 1"]
+    content = manifest(out)["content"]
+    assert asked({"query 1"}, attempts=attempts) == []
+
+    # It fails again: asked otherwise than before, with other limits, and the annotations stay as they are.
+    again = asked({"query 1"}, retry_rejects=True, attempts=attempts, max_tokens=2000, in_flight=1)
+    tries += again
+    assert len(again) == attempts and {query for query, *_ in again} == {"query 1"}
+    assert [seed for _, seed, _ in tries] == list(range(1, 2 * attempts + 1))
+    assert [heat for *_, heat in tries] == [round(min(1, 0.1 + 0.3 * at), 2) for at in range(2 * attempts)]
+    (reject,) = tables.read(out, "rejects").to_pylist()
+    assert reject["attempts"] == 2 * attempts
+    assert manifest(out)["content"] == content
+
+    # Now it is answered: one more attempt, and all tokens of the row are in the sums.
+    tokens = manifest(out)["prompt_tokens"]
+    assert asked(retry_rejects=True, attempts=attempts) == [("query 1", 2 * attempts + 1, 1.0)]
+    assert tables.read(out, "rejects").num_rows == 0
+    found = {row["qid"]: row["attempts"] for row in tables.read(out, "annotations").to_pylist()}
+    assert found == {"q0": 1, "q1": 2 * attempts + 1, "q2": 1}
+    assert manifest(out)["content"] != content and manifest(out)["rows"] == {"annotations": 3, "rejects": 0}
+    # Each call about a row has the same prompt.
+    assert manifest(out)["prompt_tokens"] == tokens * (2 * attempts + 3) // (2 * attempts + 2)
+
+    content = manifest(out)["content"]
+    assert asked(retry_rejects=True, attempts=attempts) == []
+    assert manifest(out)["content"] == content
+
+
+def test_rows_of_an_earlier_release_end_the_job_before_it_changes_anything(candidates, tmp_path, capsys):
+    out = tmp_path / "out"
+    (out / "rows" / "0123456789abcdef").mkdir(parents=True)
+    (out / "manifest.json").write_text("{}")
+    for command in (["annotate", "--teacher", "demo"], ["rerank", "--student", "demo"]):
+        assert cli.main([*command, "--candidates", candidates, "--out", str(out)]) == 2
+        (line,) = capsys.readouterr().err.splitlines()
+        assert "/rows/0123456789abcdef: answers of a release before 0.2, whose keys counted limits" in line
+        assert (out / "manifest.json").exists()

@@ -9,8 +9,11 @@ import pytest
 from r2r.config import AnnotateSettings
 from r2r.llm import Refused, Reply
 from r2r.llm.prompt import chat_ids, load_tokenizer
+from r2r.stage import identify
 from r2r.teacher import ask, parse
 from r2r.teacher import prompt as asking
+from r2r.teacher.annotate import stage
+from tests.test_stage import changed
 from tests.tiny import tiny_model
 
 ROW = {
@@ -57,10 +60,10 @@ def settings(**more):
     return AnnotateSettings(**{"teacher": "demo", "passages": 3, **more})
 
 
-def annotate(monkeypatch, model, purse=None, row=ROW, **more):
+def annotate(monkeypatch, model, budget=None, row=ROW, **more):
     monkeypatch.setattr(ask, "open_model", lambda *arguments: model)
     chosen = settings(**more)
-    annotator = ask.Annotator(chosen, partial(ask.key, teacher="t", settings=chosen), purse)
+    annotator = ask.Annotator(chosen, partial(ask.key, version="v", passages=chosen.passages), budget)
     return asyncio.run(annotator(row))
 
 
@@ -72,7 +75,7 @@ def test_a_sound_reply_becomes_an_annotation(monkeypatch):
         **{"qid": "q1", "query": ROW["query"], "docids": ["a", "b", "c"], "texts": ROW["texts"]},
         **{"ranking": [2, 3, 1], "direct": ["reason 1", "reason 2", "reason 3"]},
         **{"evidence": ["A flea lives\n100 days.", "", ""], "comparison": ["Better than [1]."] * 3},
-        **{"teacher": "demo", "key": ask.key(ROW, "t", settings()), "attempts": 1, "agreement": None},
+        **{"teacher": "demo", "key": ask.key(ROW, "v", 3), "attempts": 1, "agreement": None},
         **{"prompt_tokens": 100, "completion_tokens": 20},
     }
     assert counts["evidence"] == counts["verbatim"] == counts["replies"] == counts["attempts_1"] == 1
@@ -158,7 +161,7 @@ def test_passages_are_shuffled_by_the_seed(monkeypatch):
     orders = []
     for seed in [*range(8), 0]:
         model = Model(by_name("Dogs", "A flea", "Cats"))
-        _, row, _ = annotate(monkeypatch, model, order="shuffled", seed=seed)
+        _, row, _ = annotate(monkeypatch, model, passage_order="shuffled", seed=seed)
         orders.append(tuple(row["docids"]))
         assert shown(model.asked[0]["message"]) == row["texts"]
         assert [row["docids"][position - 1] for position in row["ranking"]] == ["b", "a", "c"]
@@ -166,54 +169,74 @@ def test_passages_are_shuffled_by_the_seed(monkeypatch):
 
 
 class Remote:
-    """A purse whose methods are called as those of a Ray actor are."""
+    """A budget whose methods are called as those of a Ray actor are."""
 
     def __init__(self, left):
-        self.purse = ask.Purse(left)
-        self.take, self.give_back = self, self
+        self.budget = ask.Budget(left)
+        self.reserve, self.give_back = self, self
         self.calls = []
 
     def remote(self, amount):
-        async def took(answer):
+        async def reserved(answer):
             return answer
 
         self.calls.append(amount)
-        return took(self.purse.take(amount)) if len(self.calls) % 2 else self.purse.give_back(amount)
+        return reserved(self.budget.reserve(amount)) if len(self.calls) % 2 else self.budget.give_back(amount)
 
 
 def test_nothing_is_asked_that_might_cost_more_than_is_left(monkeypatch):
     prices = {"price_in": 1.0, "price_out": 1000.0, "max_tokens": 50, "max_cost": 1.0}
     model = Model("no", written([1, 2, 3]))
     # A call may cost a little more than 0.05; the two calls came to a little more than 0.02 each.
-    purse = Remote(0.12)
-    table, row, _ = annotate(monkeypatch, model, purse, **prices)
+    budget = Remote(0.12)
+    table, row, _ = annotate(monkeypatch, model, budget, **prices)
     assert table == "annotations" and row["attempts"] == 2
-    assert purse.purse.left == pytest.approx(0.12 - 2 * ask.cost(100, 20, settings(**prices)))
+    assert budget.budget.left == pytest.approx(0.12 - 2 * ask.cost(100, 20, settings(**prices)))
     assert annotate(monkeypatch, Model("no"), Remote(0.04), **prices) is None
 
 
-def test_the_key_knows_all_that_an_answer_depends_on(monkeypatch):
-    usual = ask.key(ROW, "t", settings())
-    others = {
-        "query": ask.key(ROW | {"query": "x"}, "t", settings()),
-        "docids": ask.key(ROW | {"docids": ["a", "b", "x"]}, "t", settings()),
-        "texts": ask.key(ROW | {"texts": ["x", "y", "z"]}, "t", settings()),
-        "teacher": ask.key(ROW, "u", settings()),
+FIELDS = AnnotateSettings.model_fields
+
+
+def version(chosen: AnnotateSettings) -> str:
+    return ask.version(identify(stage(None, "out", chosen)))
+
+
+@pytest.mark.parametrize("name", [name for name in FIELDS if AnnotateSettings.kind(name) == "what"])
+def test_each_setting_that_changes_answers_changes_the_key(name):
+    usual, chosen = changed("index", "shards").annotate, changed("annotate", name).annotate
+    assert ask.key(ROW, version(chosen), 3) != ask.key(ROW, version(usual), 3)
+
+
+@pytest.mark.parametrize("name", [name for name in FIELDS if AnnotateSettings.kind(name) == "how"])
+def test_no_other_setting_changes_the_key(name):
+    usual, chosen = changed("index", "shards").annotate, changed("annotate", name).annotate
+    assert version(chosen) == version(usual)
+
+
+def test_the_key_knows_the_row_the_prompt_and_the_teachers_content(monkeypatch, tmp_path):
+    (tmp_path / "one").mkdir()
+    (tmp_path / "one" / "weights.safetensors").write_text("weights")
+    chosen = settings(teacher=str(tmp_path / "one"))
+    usual = ask.key(ROW, version(chosen), 3)
+    found = {
+        ask.key(ROW | {"query": "x"}, version(chosen), 3),
+        ask.key(ROW | {"docids": ["a", "b", "x"]}, version(chosen), 3),
+        ask.key(ROW | {"texts": ["x", "y", "z"]}, version(chosen), 3),
     }
-    changed = {
-        **{"passages": 2, "order": "shuffled", "samples": 2, "reasoning": "none", "false_evidence": "drop"},
-        **{"attempts": 2, "temperature": 0.1, "max_tokens": 9, "reason_chars": 9, "seed": 1, "tokenizer": "x"},
-        **{"engine": {"quantization": "fp8"}},
-    }
-    assert set(changed) == ask._ASKED
-    others |= {name: ask.key(ROW, "t", settings(**{name: value})) for name, value in changed.items()}
-    monkeypatch.setattr(asking, "VERSION", "another")
-    others["prompt"] = ask.key(ROW, "t", settings())
-    assert len({usual, *others.values()}) == 1 + len(others)
-    monkeypatch.undo()
-    # What comes behind the passages that are shown, and how the work is spread and paid, changes nothing.
+    with monkeypatch.context() as patched:
+        patched.setattr(asking, "VERSION", "another")
+        found.add(ask.key(ROW, version(chosen), 3))
+    # Passages that are not shown change nothing.
     more = {"docids": [*ROW["docids"], "d"], "texts": [*ROW["texts"], "more"]}
-    assert ask.key(ROW | more, "t", settings(actors=8, in_flight=1, price_in=1, max_reject_rate=1)) == usual
+    assert ask.key(ROW | more, version(chosen), 3) == usual
+    # A teacher is known by its files, not by where they are.
+    (tmp_path / "one").rename(tmp_path / "two")
+    moved = settings(teacher=str(tmp_path / "two"))
+    assert ask.key(ROW, version(moved), 3) == usual
+    (tmp_path / "two" / "weights.safetensors").write_text("others")
+    found.add(ask.key(ROW, version(moved), 3))
+    assert len({usual, *found}) == 6
 
 
 @pytest.mark.parametrize("query", ["how long", "river " * 5000])

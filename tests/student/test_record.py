@@ -1,0 +1,123 @@
+"""The adapter's record: it fills in what the settings leave open, and settings that contradict it are refused."""
+
+import json
+import shutil
+
+import pytest
+
+from r2r.config import DistillSettings, RerankSettings, ServeSettings
+from r2r.errors import BadInput
+from r2r.student import record
+from r2r.student.record import Taught, completed
+
+DEFAULT = Taught(20, 10, "both", "first")
+
+
+def annotation(passages: int) -> dict:
+    return {"docids": [str(number) for number in range(passages)]}
+
+
+@pytest.fixture
+def adapter(tmp_path):
+    """Return a function that makes a distill folder; its adapter learned from windows of 8, if not told otherwise."""
+
+    def make(*rows: dict, **settings) -> str:
+        folder = tmp_path / "distill" / "adapter"
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / "adapter_config.json").write_text("{}")
+        distilled = DistillSettings(student="demo", **({"reasoning": "direct"} | settings))
+        record.write(folder, list(rows) or [annotation(5), annotation(8), annotation(2)], distilled)
+        return str(tmp_path / "distill")
+
+    return make
+
+
+def test_what_is_left_open_is_as_trained(adapter, tmp_path):
+    folder = adapter(order_position="last")
+    assert completed(RerankSettings(), folder) == Taught(8, 4, "direct", "last")
+    assert completed(ServeSettings(), folder) == Taught(8, 4, "direct", "last")
+    # The record goes with the adapter.
+    shutil.copytree(f"{folder}/adapter", tmp_path / "copy")
+    assert completed(RerankSettings(), str(tmp_path / "copy")) == Taught(8, 4, "direct", "last")
+
+
+@pytest.mark.parametrize(("passages", "window", "stride"), [(1, 2, 1), (3, 3, 1), (20, 20, 10), (40, 20, 10)])
+def test_the_longest_annotation_decides_the_window(adapter, passages, window, stride):
+    assert completed(RerankSettings(), adapter(annotation(1), annotation(passages)))[:2] == (window, stride)
+
+
+@pytest.mark.parametrize(
+    ("settings", "taught"),
+    [
+        ({"window": 12}, (12, 6, "direct", "first")),
+        ({"window": 12, "stride": 5}, (12, 5, "direct", "first")),
+        ({"window": 8}, (8, 3, "direct", "first")),
+        ({"stride": 2}, (8, 2, "direct", "first")),
+        ({"reasoning": "both"}, (8, 3, "both", "first")),
+        ({"reasoning": "direct", "explain": 8}, (8, 3, "direct", "first")),
+        ({"order_position": "first"}, (8, 3, "direct", "first")),
+    ],
+)
+def test_a_setting_that_is_given_wins(adapter, settings, taught):
+    folder = adapter()
+    file = f"{folder}/adapter/r2r.json"
+    with open(file) as recorded:
+        changed = json.load(recorded) | {"stride": 3}
+    with open(file, "w") as recorded:
+        json.dump(changed, recorded)
+    assert completed(RerankSettings(**settings), folder) == taught
+
+
+@pytest.mark.parametrize(
+    ("settings", "wrong"),
+    [
+        ({"order_position": "last"}, r"^order_position: last: .*distill was distilled with first; leave it out$"),
+        ({"reasoning": "both", "explain": 1}, r"^reasoning: both: .*distill was distilled with direct; leave it out$"),
+        ({"stride": 9}, r"^stride: 9: more than the window of 8, so passages are skipped$"),
+        ({"explain": 9}, r"^explain: 9: more than the window of 8 that is explained from$"),
+    ],
+)
+def test_a_setting_that_contradicts_the_record_is_refused(adapter, settings, wrong):
+    with pytest.raises(BadInput, match=wrong):
+        completed(RerankSettings(**settings), adapter())
+
+
+def test_reasons_before_the_order_are_those_that_were_taught(adapter):
+    folder = adapter(order_position="last")
+    with pytest.raises(BadInput, match=r"reasoning: both: .* was distilled with direct"):
+        completed(RerankSettings(reasoning="both"), folder)
+    with pytest.raises(BadInput, match="mode: generate: writes the order first"):
+        completed(RerankSettings(mode="generate"), folder)
+
+
+def test_a_server_may_be_asked_for_reasons_at_any_time(adapter):
+    with pytest.raises(BadInput, match=r"reasoning: both: .* was distilled with direct"):
+        completed(ServeSettings(reasoning="both"), adapter())
+
+
+def test_a_student_without_reasons_gives_none_and_writes_the_order_alone(adapter):
+    folder = adapter(reasoning="none", order_position="last")
+    with pytest.raises(BadInput, match=r"^explain: 3: .*distill gives no reasons"):
+        completed(RerankSettings(explain=3), folder)
+    # In training, nothing came before the order.
+    assert completed(RerankSettings(), folder).order_position == "first"
+
+
+@pytest.mark.parametrize("has_adapter", [True, False])
+def test_without_a_record_the_defaults_hold(tmp_path, has_adapter):
+    (tmp_path / "adapter_config.json").write_text("{}")
+    folder = str(tmp_path) if has_adapter else None
+    assert completed(RerankSettings(), folder) == completed(ServeSettings(), folder) == DEFAULT
+    given = RerankSettings(window=10, reasoning="direct", order_position="last", explain=10)
+    assert completed(given, folder) == Taught(10, 5, "direct", "last")
+    with pytest.raises(BadInput, match=r"explain: 3: .* gives no reasons"):
+        completed(RerankSettings(reasoning="none", explain=3), folder)
+
+
+@pytest.mark.parametrize("content", ["", "{", "5", "[]x"])
+def test_a_broken_record_is_told(adapter, content):
+    folder = adapter()
+    with open(f"{folder}/adapter/r2r.json", "w") as recorded:
+        recorded.write(content)
+    with pytest.raises(BadInput, match=r"r2r\.json: cannot be read .*; distill again, or remove the file"):
+        completed(RerankSettings(), folder)
