@@ -380,7 +380,7 @@ def report(results: list[dict[str, Any]], load: dict[str, Any] | None, threads: 
     yield from ["", "Seconds of the build:", ""]
     ratios = {
         "Pyserini / ours": ("build_pyserini", "build_ours"),
-        "but for reading": ("build_pyserini", "build_ours_but_reading"),
+        "without reading": ("build_pyserini", "build_ours_but_reading"),
         "by CPU": ("cpu_build_pyserini", "cpu_build_ours"),
     }
     yield from _table(results, columns, ratios)
