@@ -8,6 +8,7 @@ with Reranker("Qwen/Qwen2.5-7B-Instruct", adapter="runs/x/distill") as reranker:
 from __future__ import annotations
 
 import asyncio
+import atexit
 import threading
 from collections.abc import Coroutine, Mapping, Sequence
 from dataclasses import dataclass
@@ -69,6 +70,8 @@ class Reranker:
             self._ranker = Ranker(model, adapter, given)
             await self._ranker.check_adapter()
 
+        # An engine that is open when Python ends prints an error.
+        atexit.register(self.close)
         try:
             self._wait(start())
         except BaseException:
@@ -104,6 +107,7 @@ class Reranker:
 
     def close(self) -> None:
         """End the engine, its processes and this object's thread. A second call does nothing."""
+        atexit.unregister(self.close)
         if not self._loop.is_closed():
             if self._ranker:
                 self._ranker.model.close()

@@ -313,6 +313,14 @@ class RunFile(Section):
             raise ValueError(f"rerank.explain: {rerank.explain}: distill teaches no reasons; explain 0, or teach some")
 
 
+# Settings of 0.1, and what to write now.
+RENAMED = {
+    "annotate.order": "write passage_order",
+    "distill.order": "write order_position",
+    "distill.accumulate": "write batches, which counts those of all workers",
+    "rerank.order": "write order_position",
+}
+
 Settings = TypeVar("Settings", bound=BaseModel)
 
 
@@ -326,7 +334,8 @@ def validate(model: type[Settings], values: dict[str, Any], where: str) -> Setti
     setting = ".".join(str(part) for part in first["loc"])
     if first["type"] == "extra_forbidden":
         known = ", ".join(_section(model, first["loc"][:-1]).model_fields)
-        raise BadInput(f"{where}: {setting}: unknown setting; known here: {known}")
+        renamed = f" since 0.2, {RENAMED[setting]}" if setting in RENAMED else ""
+        raise BadInput(f"{where}: {setting}: unknown setting{renamed}; known here: {known}")
     if first["type"] == "missing":
         raise BadInput(f"{where}: {setting}: missing setting; add it")
     if first["type"] == "value_error":

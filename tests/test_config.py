@@ -63,6 +63,10 @@ def test_the_papers_setting(name, examples):
     [
         ("index: {shard: 2}", "run.yaml: index.shard: unknown setting; known here: shards"),
         ("colour: blue", "run.yaml: colour: unknown setting"),
+        (
+            "distill: {student: demo, accumulate: 4}",
+            "distill.accumulate: unknown setting since 0.2, write batches, which",
+        ),
         ("distill: {}", "run.yaml: distill.student: missing"),
         ("retrieve: {k: many}", "run.yaml: retrieve.k: 'many': input should be a valid integer"),
         ("rerank: {window: 21}", "run.yaml: rerank.window: 21: input should be less than or equal to 20"),
