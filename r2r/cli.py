@@ -140,7 +140,7 @@ def _annotate(given: _Annotate, settings: config.AnnotateSettings) -> None:
     if given.show_prompt:
         annotate.show_prompt(given.candidates, settings)
     elif given.dry_run:
-        annotate.dry_run(given.candidates, given.out, settings)
+        annotate.dry_run(given.candidates, given.out, settings, given.retry_rejects)
     elif given.out is None:
         raise BadInput("out: missing; only --show-prompt and --dry-run need no folder")
     else:

@@ -75,8 +75,9 @@ class Done(NamedTuple):
     """A job's outcome.
 
     `counts` sums up all finished rows, those of earlier runs too: rows by table, and the workers' own counts. `unasked`
-    counts the rows that are not finished. `speed` is this run's reply tokens per second, from the first worker's start
-    to the last answer; 0 if nothing was asked. `contents` is the content hash of each table.
+    counts the rows that are not finished, and the rejects that were not asked again as they should. `speed` is this
+    run's reply tokens per second, from the first worker's start to the last answer; 0 if nothing was asked. `contents`
+    is the content hash of each table.
     """
 
     counts: Counter[str]
@@ -133,7 +134,8 @@ def run_rows(
     speed = counts["completion_tokens"] / (ended - started) if ended > started else 0.0
     all_rows = bar(f"{job.name}: tables", total, "row", iterable=rows_of(parts))
     sums, contents = write_tables(all_rows, job, folder, out)
-    return Done(sums, total - sum(sums[table] for table in job.tables), speed, contents)
+    unasked = total - sum(sums[table] for table in job.tables) + counts["kept rejects"]
+    return Done(sums, unasked, speed, contents)
 
 
 def share(part: float, whole: int) -> float | None:
@@ -219,7 +221,7 @@ class _RowActor:
         if (table := self.journal.table(key)) and not earlier:
             counts = Counter({table: 1, "done": 1})
         elif (answer := await self._answer(row, key, earlier)) is None:
-            counts = Counter()
+            counts = Counter({"kept rejects": 1}) if earlier else Counter()
         else:
             table, answer_row, answer_counts = answer
             counts = Counter(answer_counts) + Counter({table: 1, "done": 1, "asked": 1})

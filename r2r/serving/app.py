@@ -3,7 +3,7 @@
 Owns the request, the answer and the deployment on Ray Serve. How passages are ranked is in `r2r.student.rank`.
 
     curl http://127.0.0.1:8000/v1/rerank -H 'Content-Type: application/json' \\
-      -d '{"query": "what drives the Esker furnace", "documents": ["Merchants order buttons from it."], "explain": true}'
+      -d '{"query": "what drives the Esker furnace", "documents": ["Merchants order buttons from it."]}'
 """
 
 from __future__ import annotations

@@ -184,7 +184,9 @@ def show_prompt(candidates: str | None, settings: AnnotateSettings) -> None:
     print(message if as_text else prompter.tokenizer.decode(prompter.ids(message)))
 
 
-def dry_run(candidates: str | None, out: str | Path | None, settings: AnnotateSettings) -> None:
+def dry_run(
+    candidates: str | None, out: str | Path | None, settings: AnnotateSettings, retry_rejects: bool = False
+) -> None:
     """Print how many rows would be asked, the tokens of their prompts, the cost and the time; ask nothing.
 
     out: the stage's folder; its finished rows are not counted. Raises BadInput.
@@ -202,8 +204,9 @@ def dry_run(candidates: str | None, out: str | Path | None, settings: AnnotateSe
     counts = Counter[str]()
     row_key = partial(ask.key, version=version, passages=settings.passages)
     cores = int(ray.available_resources().get("CPU", 1))
+    finished = {"annotations"} if retry_rejects else {"annotations", "rejects"}
     with progress("annotate: counting", len(rows.qids), "row") as tell:
-        for answer in on_workers(blocks, _Counting, (parts, settings, row_key, folder, tell), cores, ahead=2):
+        for answer in on_workers(blocks, _Counting, (parts, settings, row_key, folder, finished, tell), cores, ahead=2):
             counts.update(answer)
     stats.tell_plan(counts, Journal(folder), settings)
 
@@ -226,9 +229,10 @@ class _Counting:
         settings: AnnotateSettings,
         row_key: Callable[[dict[str, Any]], str],
         folder: Path,
+        finished: set[str],
         tell: Any,
     ) -> None:
-        self.parts, self.settings, self.key, self.tell = parts, settings, row_key, tell
+        self.parts, self.settings, self.key, self.finished, self.tell = parts, settings, row_key, finished, tell
         self.prompter, self.journal = ask.Prompter(settings), Journal(folder)
 
     def __call__(self, block: Any) -> Counter[str]:
@@ -238,7 +242,7 @@ class _Counting:
         for row in pool.rows_of([self.parts[number]]):
             counts["done"] += 1
             key = self.key(row)
-            if self.journal.table(key):
+            if self.journal.table(key) in self.finished:
                 continue
             counts["rows"] += 1
             for shown in ask.passage_orders(row, key, self.settings):

@@ -26,7 +26,7 @@ def key(row):
 
 class Worker:
     """Answers with a ranking. Queries that begin otherwise: "poison" kills it, "reject" is rejected, "wrong" raises
-    BadInput, "unasked" is left, "together" waits for a second worker, "stubborn N" is rejected until N attempts were
+    BadInput, "unasked" is left, "once" is rejected and then left, "together" waits for a second worker, "stubborn N" is rejected until N attempts were
     made before. Logs each row and the rows in flight."""
 
     def __init__(self, log: Path):
@@ -54,10 +54,10 @@ class Worker:
             raise Died("dead")
         if row["query"].startswith("wrong"):
             raise BadInput("wrong: is wrong; do it right")
-        if row["query"].startswith("unasked"):
+        if row["query"].startswith("unasked") or (row["query"].startswith("once") and "attempts" in row):
             return None
         stubborn = row["query"].startswith("stubborn") and row.get("attempts", 0) < int(row["query"].split()[1])
-        if row["query"].startswith("reject") or stubborn:
+        if row["query"].startswith(("reject", "once")) or stubborn:
             reject = {"qid": row["qid"], "key": key(row), "reason": "no", "reply": "", "attempts": 1}
             return "rejects", reject, {"completion_tokens": 1}
         ranking = {"qid": row["qid"], "query": row["query"], "docids": row["docids"], "scores": [1.0], "attempts": 1}
@@ -151,6 +151,13 @@ def test_rejected_rows_are_asked_again_and_no_others(run, tmp_path):
     assert rows == ["q1"] and rejects() == []
     assert done.counts == {"rankings": 5, "completion_tokens": 3 * 2 + 3 + (1 + 1 + 2)}
     assert asked(again, retry_rejects=True)[0] == []
+
+
+def test_rejects_that_are_not_asked_again_as_they_should_are_counted(run, tmp_path):
+    assert run(["query", "once"]).unasked == 0
+    done = run(["query", "once"], retry_rejects=True)
+    assert done.unasked == 1 and done.counts["rejects"] == 1
+    assert run(["query", "once"]).unasked == 0
 
 
 def test_a_retry_gives_a_row_three_more_engines_and_new_rows_no_more_than_three(run, tmp_path):
