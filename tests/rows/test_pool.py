@@ -26,8 +26,8 @@ def key(row):
 
 class Worker:
     """Answers with a ranking. Queries that begin otherwise: "poison" kills it, "reject" is rejected, "wrong" raises
-    BadInput, "unasked" is left, "once" is rejected and then left, "together" waits for a second worker, "stubborn N" is rejected until N attempts were
-    made before. Logs each row and the rows in flight."""
+    BadInput, "unasked" is left, "once" is rejected and then left, "together" waits for a second worker, "stubborn N" is
+    rejected until N attempts were made before. Logs each row and the rows in flight."""
 
     def __init__(self, log: Path):
         self.log, self.dead, self.in_flight, self.patience = log, False, 0, 600
