@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 from r2r.errors import BadInput
@@ -66,6 +67,20 @@ def load_tokenizer(model: str) -> Any:
     if tokenizer.chat_template is None:
         raise BadInput(f"{model}: its tokenizer has no chat template; name an instruction-tuned model")
     return tokenizer
+
+
+def check_model(model: str) -> None:
+    """Raise BadInput for a model that `load_tokenizer` would refuse.
+
+    Looks at the files of a folder, since loading a model library takes seconds. A hub name is looked up by loading.
+    """
+    folder = Path(model)
+    if folder.is_dir() and (folder / "config.json").exists() and (folder / "tokenizer_config.json").exists():
+        if (folder / "chat_template.jinja").exists() or "chat_template" in (
+            folder / "tokenizer_config.json"
+        ).read_text():
+            return
+    load_tokenizer(model)
 
 
 def chat_ids(tokenizer: Any, message: str, start: str = "") -> list[int]:

@@ -22,7 +22,7 @@ from r2r.errors import BadInput, Stopped
 from r2r.identity import fingerprint
 from r2r.llm import is_remote
 from r2r.llm.engine import check_arguments
-from r2r.llm.prompt import ByteTokenizer
+from r2r.llm.prompt import ByteTokenizer, check_model
 from r2r.reasons import check_reasons
 from r2r.rows import pool
 from r2r.rows.journal import Journal
@@ -98,7 +98,10 @@ def _check(candidates: str | None, settings: AnnotateSettings, retry_rejects: bo
             raise BadInput(f"retry_rejects: {teacher} cannot be asked again; leave --retry-rejects out")
     else:
         check_arguments(settings.engine)
-        ask.Prompter(settings)
+        if is_remote(teacher):
+            ask.Prompter(settings)
+        else:
+            check_model(builtin.model(teacher, "teacher"))
 
 
 def _work(
