@@ -74,13 +74,10 @@ def check_model(model: str) -> None:
 
     Looks at the files of a folder, since loading a model library takes seconds. A hub name is looked up by loading.
     """
-    folder = Path(model)
-    if folder.is_dir() and (folder / "config.json").exists() and (folder / "tokenizer_config.json").exists():
-        if (folder / "chat_template.jinja").exists() or "chat_template" in (
-            folder / "tokenizer_config.json"
-        ).read_text():
-            return
-    load_tokenizer(model)
+    settings, template = Path(model, "tokenizer_config.json"), Path(model, "chat_template.jinja")
+    whole = Path(model, "config.json").exists() and settings.exists()
+    if not (whole and (template.exists() or "chat_template" in settings.read_text())):
+        load_tokenizer(model)
 
 
 def chat_ids(tokenizer: Any, message: str, start: str = "") -> list[int]:

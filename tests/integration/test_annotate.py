@@ -32,7 +32,7 @@ R2R = str(Path(sys.executable).parent / "r2r")
 ROWS, IN_FLIGHT = 300, 8
 # What is killed while rows are being answered, and at any time, most of which is the start of an engine.
 WORKING = ["driver", "actor", "engine"]
-ANY_TIME = ["driver"] * 5 + ["SIGTERM"] * 5 + ["actor"] * 2 + ["engine"] + ["node"] * 4
+ANY_TIME = ["driver"] * 8 + ["SIGTERM"] * 2 + ["actor"] * 2 + ["engine"] + ["node"] * 4
 
 
 @pytest.fixture
