@@ -68,9 +68,9 @@ class Distillation:
         file = self.out / "steps.jsonl"
         return [json.loads(line)["step"] for line in file.read_text().splitlines()] if file.exists() else []
 
-    def kill(self, name: str, step: int) -> None:
-        """Kill the driver, or a process below it, once the training has come to a step."""
-        while len(self.steps()) < step:
+    def kill(self, name: str, step: int, resumed: int) -> None:
+        """Kill the driver, or a process below it, once the training has resumed so often and has come to a step."""
+        while len(self.steps()) < step or self.log.read_text().count("goes on after step") < resumed:
             assert self.process.poll() is None, self.log.read_text()[-3000:]
             time.sleep(0.02)
         driver = psutil.Process(self.process.pid)
@@ -101,15 +101,15 @@ def test_kills_of_worker_driver_and_node_change_nothing(job, rows, tmp_path):
         free.bind(("127.0.0.1", 0))
         port = str(free.getsockname()[1])
 
-    job.kill("ray::RayTrainWorker", 12)
+    job.kill("ray::RayTrainWorker", 12, resumed=0)
     # The same command goes on by itself.
-    job.kill("driver", 32)
+    job.kill("driver", 32, resumed=1)
     job.process.wait()
     one_cpu = {"RAY_OVERRIDE_RESOURCES": '{"CPU": 1}'}
     job.start(**one_cpu)
-    job.kill("SIGTERM", 42)
+    job.kill("SIGTERM", 42, resumed=2)
     job.start(**one_cpu)
-    job.kill("raylet", 62)
+    job.kill("raylet", 62, resumed=3)
     # Its workers notice it sooner or later.
     if job.process.wait():
         job.start(**one_cpu)
