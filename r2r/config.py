@@ -212,22 +212,22 @@ class RankSettings(Section):
 
     @model_validator(mode="after")
     def _windows_overlap(self) -> RankSettings:
-        window = self.window or 20
-        if self.stride and self.stride > window:
-            raise ValueError(f"stride: {self.stride}: more than the window of {window}, so passages are skipped")
-        if self.order_position == "last" and self.mode == "generate":
-            raise ValueError("mode: generate: writes the order first; with order_position last, rank by scores")
+        self.check_windows(self.window or 20, self.stride or 1, self.order_position)
         return self
+
+    def check_windows(self, window: int, stride: int, order_position: OrderPosition | None) -> None:
+        """Raise ValueError for what cannot be ranked: with these settings, or with what an adapter's record adds."""
+        explain = getattr(self, "explain", 0)
+        if stride > window:
+            raise ValueError(f"stride: {stride}: more than the window of {window}, so passages are skipped")
+        if explain > window:
+            raise ValueError(f"explain: {explain}: more than the window of {window} that is explained from")
+        if order_position == "last" and self.mode == "generate":
+            raise ValueError("mode: generate: writes the order first; with order_position last, rank by scores")
 
 
 class RerankSettings(ModelWorkers, RankSettings):
     explain: int = Field(0, ge=0, le=20, description="explain this many documents from the top")
-
-    @model_validator(mode="after")
-    def _explained_from_a_window(self) -> RerankSettings:
-        if self.explain > (self.window or 20):
-            raise ValueError(f"explain: {self.explain}: more than the window of {self.window} that is explained from")
-        return self
 
 
 class EvaluateSettings(Section):

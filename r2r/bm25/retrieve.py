@@ -8,7 +8,6 @@ table of candidates, the run file, and the count of queries that match nothing. 
 
 from __future__ import annotations
 
-import json
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -17,7 +16,7 @@ from r2r import datasets, tables
 from r2r.bm25 import java
 from r2r.config import RetrieveSettings
 from r2r.errors import BadInput
-from r2r.identity import add_digests
+from r2r.identity import add_digests, manifest_of
 from r2r.stage import Identity, Input, Result, Stage, There, run
 from r2r.workers import bar, on_workers
 
@@ -88,9 +87,9 @@ def _statistics(index: str) -> tuple[int, int]:
     Raises BadInput if there is no finished index.
     """
     try:
-        found = json.loads(Path(index, "manifest.json").read_text())
+        found = manifest_of(Path(index)) or {}
         return found["rows"]["documents"] - found["empty"], found["tokens"]
-    except (OSError, ValueError, KeyError):
+    except KeyError:
         raise BadInput(
             f"{index}: holds no finished index; build one with: r2r index --corpus … --out {index}"
         ) from None

@@ -71,12 +71,10 @@ def completed(settings: RankSettings, adapter: str | None) -> Taught:
     explain = getattr(settings, "explain", 0)
     # A server may be asked for reasons at any time.
     writes_reasons = explain or order_position == "last" or isinstance(settings, ServeSettings)
-    if stride > window:
-        raise BadInput(f"stride: {stride}: more than the window of {window}, so passages are skipped")
-    if explain > window:
-        raise BadInput(f"explain: {explain}: more than the window of {window} that is explained from")
-    if order_position == "last" and settings.mode == "generate":
-        raise BadInput("mode: generate: writes the order first; with order_position last, rank by scores")
+    try:
+        settings.check_windows(window, stride, order_position)
+    except ValueError as error:
+        raise BadInput(str(error)) from None
     if order_position != record.get("order_position", order_position):
         raise BadInput(
             f"order_position: {order_position}: {adapter} was distilled with {record['order_position']}; leave it out"
