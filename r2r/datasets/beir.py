@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from r2r.datasets.documents import Document, Part, as_id, as_text, clean, document
 from r2r.datasets.files import Lines, find, json_object, names, parse_json, split, text_of, within
-from r2r.datasets.trec import judged_only, judgement, unique_queries
+from r2r.datasets.trec import judged_only, judgement, unique_judgements, unique_queries
 from r2r.errors import BadInput
 
 
@@ -44,7 +44,8 @@ def _query(line: bytes) -> dict:
 
 def qrels(folder: str, wanted: str) -> list[dict]:
     """Return the judgements of a split. Lines are query-id, corpus-id, score, separated by tabs, after a header."""
-    return [row for _, row in Lines(_qrels_file(folder, wanted), _judgement).read() if row]
+    lines = Lines(_qrels_file(folder, wanted), _judgement)
+    return unique_judgements(lines, lines.file)
 
 
 def _judgement(line: bytes) -> dict | None:

@@ -46,12 +46,20 @@ def document(docid: Any, title: Any, text: Any, repaired: bool = False) -> Docum
 
 
 def as_id(value: Any, what: str) -> str:
-    """Return an id as text; whole numbers are ids too. Raises ValueError for a missing or empty id."""
+    """Return an id as text. Raises ValueError for a missing or empty id, and for a number that is not whole.
+
+    A whole number is an id too, and 1.0 is the id "1": a Parquet or JSON column of numbers with gaps becomes one of
+    floats. A text stays as it is: "1.0" is the id "1.0".
+    """
+    if isinstance(value, float) and value.is_integer() and abs(value) < 2**53:
+        value = int(value)
     if isinstance(value, int) and not isinstance(value, bool):
         return str(value)
-    if not isinstance(value, str) or not value.strip():
+    if value is None or (isinstance(value, str) and not value.strip()):
         shown = "has no id" if value is None else f"has the id {value!r}"
         raise ValueError(f"the {what} {shown}; an id that is not empty is needed")
+    if not isinstance(value, str):
+        raise ValueError(f"the {what} has the id {value!r}; write it as text, such as \"17\", or as a whole number")
     return value
 
 

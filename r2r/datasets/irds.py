@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from r2r.datasets.documents import Document, Part, as_id, clean, document
-from r2r.datasets.trec import judgement, unique_queries
+from r2r.datasets.trec import judgement, unique_judgements, unique_queries
 from r2r.errors import BadInput
 
 # ir_datasets stores BRIGHT's excluded documents as qrels with this relevance.
@@ -47,8 +47,12 @@ def queries(name: str, fragment: str) -> list[dict]:
 def qrels(name: str, fragment: str) -> list[dict]:
     """Return the judgements of an ID, without BRIGHT's excluded documents. Raises BadInput as `queries` does."""
     dataset(name, "qrels", fragment)
-    found = [row for _, row in Records(name, "qrels", _judgement, _home()).read()]
-    return [row for row in found if not _is_excluded(name, row)]
+
+    def kept(record: Any) -> dict | None:
+        row = _judgement(record)
+        return None if _is_excluded(name, row) else row
+
+    return unique_judgements(Records(name, "qrels", kept, _home()), f"irds:{name}")
 
 
 def excluded(name: str) -> dict[str, set[str]]:

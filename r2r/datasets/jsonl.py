@@ -12,7 +12,7 @@ from functools import partial
 from r2r.datasets.columns import columns, document_of, judgement_of, query_of
 from r2r.datasets.documents import Document, Part
 from r2r.datasets.files import Lines, json_object, parse_json, split, text_of
-from r2r.datasets.trec import unique_queries
+from r2r.datasets.trec import unique_judgements, unique_queries
 
 
 def corpus(file: str, fragment: str, parts: int) -> list[Part]:
@@ -34,4 +34,4 @@ def queries(file: str, fragment: str) -> list[dict]:
 def qrels(file: str, fragment: str) -> list[dict]:
     """Return the judgements. Raises BadInput, with the line, for one that is not sound."""
     names = columns(fragment, "qrels")
-    return [row for _, row in Lines(file, lambda line: judgement_of(json_object(line), names)).read()]
+    return unique_judgements(Lines(file, lambda line: judgement_of(json_object(line), names)), file)

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from r2r.datasets.columns import columns, document_of, judgement_of, missing, query_of
 from r2r.datasets.documents import Document, Part
 from r2r.datasets.files import names, open_file, text_of, within
-from r2r.datasets.trec import unique_queries
+from r2r.datasets.trec import unique_judgements, unique_queries
 from r2r.errors import BadInput
 
 if TYPE_CHECKING:
@@ -39,7 +39,7 @@ def queries(path: str, fragment: str) -> list[dict]:
 def qrels(path: str, fragment: str) -> list[dict]:
     """Return the judgements. Raises BadInput, with the row, for one that is not sound."""
     (rows,) = split(files(path), columns(fragment, "qrels"), 1, _judgement_row)
-    return [row for _, row in rows.read()]
+    return unique_judgements(rows, path)
 
 
 def document_row(record: dict, names: dict[str, str], repaired: bool) -> Document:

@@ -7,14 +7,20 @@ Does not own run files: `r2r.tables` writes them, `r2r.evaluation` reads them.
 
 from __future__ import annotations
 
+import re
+import sys
+
 from r2r.datasets.documents import Part
 from r2r.datasets.files import Lines, text_of
 from r2r.errors import BadInput
 
+# A whole number of at most nine digits, also as pandas writes it in a column with gaps: 1.0.
+_WHOLE = re.compile(r"\s*([+-]?\d{1,9})(?:\.0*)?\s*")
+
 
 def qrels(file: str) -> list[dict]:
     """Return the judgements of a TREC file. Lines are `qid 0 docid relevance`, separated by white space."""
-    found = [row for _, row in Lines(file, _judgement).read()]
+    found = unique_judgements(Lines(file, _judgement), file)
     if not found:
         raise BadInput(f"{file}: is empty; expected lines of 'qid 0 docid relevance'")
     return found
@@ -29,12 +35,34 @@ def _judgement(line: bytes) -> dict:
 
 
 def judgement(qid: str, docid: str, relevance: str | int | float) -> dict:
-    """Return a row of qrels. Raises ValueError for a relevance that is not a whole number."""
-    whole = isinstance(relevance, float) and relevance.is_integer()
-    try:
-        return {"qid": qid, "docid": docid, "relevance": int(relevance) if whole else int(str(relevance))}
-    except ValueError:
-        raise ValueError(f"relevance {relevance!r} is not a whole number") from None
+    """Return a row of qrels: the one rule of all formats. Raises ValueError for a relevance that is no whole number."""
+    whole = _WHOLE.fullmatch(str(relevance))
+    if not whole:
+        raise ValueError(f"relevance {relevance!r} is not a whole number; write 0, 1, 2 and so on (1.0 is read as 1)")
+    return {"qid": qid, "docid": docid, "relevance": int(whole[1])}
+
+
+def unique_judgements(part: Part, source: str) -> list[dict]:
+    """Return the judgements that `part` reads from `source`, without the rows that are None.
+
+    A judgement that is repeated with the same relevance counts once; a line on stderr says how many are. Raises
+    BadInput, with both places, for one that is repeated with another relevance.
+    """
+    found: dict[tuple[str, str], tuple[int, dict]] = {}
+    repeated = 0
+    for at, row in part.read():
+        if row is None:
+            continue
+        first, known = found.setdefault((row["qid"], row["docid"]), (at, row))
+        if known["relevance"] != row["relevance"]:
+            raise BadInput(
+                f"{part.place(at)}: document {row['docid']} of query {row['qid']} has relevance {row['relevance']}, but "
+                f"{known['relevance']} in {part.place(first)}; keep one of the two"
+            )
+        repeated += known is not row
+    if repeated:
+        print(f"{source}: {repeated:,} judgements repeat an earlier one; each counts once", file=sys.stderr, flush=True)
+    return [row for _, row in found.values()]
 
 
 def unique_queries(part: Part, source: str) -> list[dict]:

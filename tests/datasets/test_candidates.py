@@ -3,6 +3,7 @@
 .venv/bin/python -m pytest tests/datasets/test_candidates.py
 """
 
+import gzip
 import json
 
 import pytest
@@ -85,6 +86,27 @@ def test_trec_qrels(tmp_path):
         file.write_text(f"q1 0 d1 2\n{line}\n")
         with pytest.raises(BadInput, match=rf"qrels.txt:2: {message}"):
             read_qrels(str(file))
+
+
+@pytest.mark.parametrize("name", ["qrels.txt", "qrels.txt.gz"])
+def test_trec_qrels_as_other_programs_write_them(tmp_path, name):
+    file = tmp_path / name
+    content = b"\xef\xbb\xbfq1 0 d1 2.0\r\nq1 0 1.0 0\r\nq1 0 d1 2\r\n"
+    file.write_bytes(gzip.compress(content) if name.endswith(".gz") else content)
+    assert [tuple(row.values()) for row in read_qrels(str(file)).to_pylist()] == [("q1", "d1", 2), ("q1", "1.0", 0)]
+    file.write_bytes((gzip.compress(content) if name.endswith(".gz") else b"q1 0 d1 2\nq1 0 d1 0\n")[:-8])
+    with pytest.raises(BadInput, match=r"qrels.txt(.gz: cannot be read to its end|:2: has 1 columns)"):
+        read_qrels(str(file))
+
+
+def test_trec_and_beir_judgements_that_contradict(tmp_path):
+    (tmp_path / "qrels").mkdir()
+    (tmp_path / "qrels.txt").write_text("q1 0 d1 1\nq1 0 d2 1\nq1 0 d1 0\n")
+    (tmp_path / "qrels" / "test.tsv").write_text("query-id\tcorpus-id\tscore\nq1\td1\t1.0\nq1\td1\t0\n")
+    with pytest.raises(BadInput, match=r"qrels.txt:3: document d1 of query q1 has relevance 0, but 1 in .*txt:1;"):
+        read_qrels(str(tmp_path / "qrels.txt"))
+    with pytest.raises(BadInput, match=r"test.tsv:3: document d1 of query q1 has relevance 0, but 1 in .*tsv:2;"):
+        read_qrels(f"beir:{tmp_path}")
 
 
 def test_an_unknown_scheme_and_a_plain_path_where_none_is_known():

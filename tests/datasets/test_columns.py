@@ -71,6 +71,33 @@ def test_relevance_is_a_whole_number(write):
     assert read_qrels(write([row])).to_pylist() == [row | {"relevance": 1}]
 
 
+def test_ids_that_are_numbers(write):
+    spec = write([{"qid": 1.0, "docid": 7.0, "relevance": "2.0"}, {"qid": 2.0, "docid": 8.0, "relevance": "1"}])
+    assert [tuple(row.values()) for row in read_qrels(spec).to_pylist()] == [("1", "7", 2), ("2", "8", 1)]
+
+
+@pytest.mark.parametrize("qid", [1.5, True, [1]])
+def test_an_id_that_is_neither_text_nor_a_whole_number(write, qid):
+    spec = write([{"qid": qid, "docid": "d", "relevance": 1}])
+    with pytest.raises(BadInput, match=r"(:|row )1: the query has the id .*; write it as text, such as \"17\""):
+        read_qrels(spec)
+
+
+def test_judgements_that_repeat_count_once(write, capsys):
+    row = {"qid": "q", "docid": "d", "relevance": 1}
+    other = row | {"docid": "e"}
+    spec = write([row, other, row])
+    assert read_qrels(spec).to_pylist() == [row, other]
+    assert "1 judgements repeat an earlier one" in capsys.readouterr().err
+
+
+def test_judgements_that_contradict_name_both_places(write):
+    row = {"qid": "q", "docid": "d", "relevance": 1}
+    spec = write([row, row | {"docid": "e"}, row | {"relevance": 0}])
+    with pytest.raises(BadInput, match=r"(:|row )3: document d of query q has relevance 0, but 1 in .*(:|row )1; keep"):
+        read_qrels(spec)
+
+
 @pytest.mark.parametrize("relevance", [0.5, None, True, "high"])
 def test_a_relevance_that_is_none(write, relevance):
     spec = write([{"qid": "q", "docid": "d", "relevance": relevance}])
