@@ -147,6 +147,9 @@ class DistillSettings(Section):
     student: str = source(description="model name or folder, or demo")
     reasoning: Reasoning = Field("both", description="which reasons the student learns to write")
     order_position: OrderPosition = Field("first", description="the order in the reply: before or after the reasons")
+    labels: Literal["drawn", "first"] = Field(
+        "drawn", description="labels of N passages in training: drawn from A to T for each example, or the first N"
+    )
     steps: int = Field(100, ge=1, description="optimizer steps")
     batch: int = Field(2, ge=1, description="examples per forward pass")
     batches: int = Field(2, ge=1, description="batches per optimizer step, shared out among the workers")

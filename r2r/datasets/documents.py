@@ -59,7 +59,7 @@ def as_id(value: Any, what: str) -> str:
         shown = "has no id" if value is None else f"has the id {value!r}"
         raise ValueError(f"the {what} {shown}; an id that is not empty is needed")
     if not isinstance(value, str):
-        raise ValueError(f"the {what} has the id {value!r}; write it as text, such as \"17\", or as a whole number")
+        raise ValueError(f'the {what} has the id {value!r}; write it as text, such as "17", or as a whole number')
     return value
 
 

@@ -56,8 +56,8 @@ def unique_judgements(part: Part, source: str) -> list[dict]:
         first, known = found.setdefault((row["qid"], row["docid"]), (at, row))
         if known["relevance"] != row["relevance"]:
             raise BadInput(
-                f"{part.place(at)}: document {row['docid']} of query {row['qid']} has relevance {row['relevance']}, but "
-                f"{known['relevance']} in {part.place(first)}; keep one of the two"
+                f"{part.place(at)}: document {row['docid']} of query {row['qid']} has relevance {row['relevance']}, "
+                f"but {known['relevance']} in {part.place(first)}; keep one of the two"
             )
         repeated += known is not row
     if repeated:

@@ -21,7 +21,7 @@ from r2r.errors import Terminated
 from r2r.llm import Refused
 from r2r.llm.engine import check_arguments
 from r2r.student.rank import Ranker, check_student
-from r2r.student.record import completed
+from r2r.student.record import completed, warn_of_long_windows
 from r2r.workers import start_ray, use_driver_folder
 
 MOST_DOCUMENTS = 1000
@@ -87,6 +87,7 @@ def serve(student: str, adapter: str | None, settings: ServeSettings) -> None:
     check_arguments(settings.engine)
     completed(settings, adapter)
     check_student(student, adapter)
+    warn_of_long_windows(settings, adapter)
     start_ray()
     deployment = ray_serve.deployment(
         ray_serve.ingress(api)(Replica),

@@ -8,6 +8,7 @@ Owns the shuffling of passages and the padding of batches. Does not know losses 
 from __future__ import annotations
 
 import random
+from functools import partial
 from typing import Any, NamedTuple
 
 import torch
@@ -18,12 +19,14 @@ from r2r.student.prompt import LABELS, fields, order_line, prompt, rename, reply
 
 
 class Example(NamedTuple):
-    """`prompt` and `reply`: token ids. `ranks[i]`: the teacher's rank of the passage with label i, 0 for the best.
-    `place`: index of the reply token with which the order begins, the label of the best."""
+    """`prompt` and `reply`: token ids. `ranks[i]`: the teacher's rank of the passage shown as number i, 0 for the best.
+    `labels[i]`: its label, as an index into A to T. `place`: index of the reply token with which the order begins, the
+    label of the best."""
 
     prompt: list[int]
     reply: list[int]
     ranks: list[int]
+    labels: list[int]
     place: int
 
 
@@ -43,15 +46,20 @@ def length(tokenizer: Any, row: dict[str, Any], settings: DistillSettings) -> in
 def example(tokenizer: Any, row: dict[str, Any], settings: DistillSettings, seed: int | str) -> Example:
     """Return a row of annotations as an example, with its passages shuffled by `seed` and cut to fit `max_length`.
 
-    A student that always saw BM25's order would learn to repeat it.
+    A student that always saw BM25's order would learn to repeat it. One that only ever saw A to E could not use the
+    other labels of a longer window.
     """
     shown = _shown(row, seed)
-    answer, place = _reply(tokenizer, row, settings, shown)
+    labels = _labels(len(shown), settings, seed)
+    letters = [LABELS[label] for label in labels]
+    answer, place = _reply(tokenizer, row, settings, shown, letters)
     passages = [row["texts"][position] for position in shown]
-    message, _ = fit(tokenizer, prompt, row["query"], passages, settings.max_length - len(answer))
+    message, _ = fit(
+        tokenizer, partial(prompt, labels=letters), row["query"], passages, settings.max_length - len(answer)
+    )
     rank_of = {position - 1: rank for rank, position in enumerate(row["ranking"])}
     ranks = [rank_of[position] for position in shown]
-    return Example(chat_ids(tokenizer, message), answer, ranks, place)
+    return Example(chat_ids(tokenizer, message), answer, ranks, labels, place)
 
 
 def until_order(one: Example) -> Example:
@@ -66,13 +74,26 @@ def _shown(row: dict[str, Any], seed: int | str) -> list[int]:
     return shown
 
 
+def _labels(passages: int, settings: DistillSettings, seed: int | str) -> list[int]:
+    """Return the labels of so many passages, as indices into A to T. They ascend, as they do when a list is ranked."""
+    if settings.labels == "first":
+        return list(range(passages))
+    return sorted(random.Random(f"{seed} labels").sample(range(len(LABELS)), passages))
+
+
 def _reply_length(tokenizer: Any, row: dict[str, Any], settings: DistillSettings) -> int:
-    return len(_reply(tokenizer, row, settings, list(range(len(row["docids"]))))[0])
+    shown = list(range(len(row["docids"])))
+    return len(_reply(tokenizer, row, settings, shown, list(LABELS[: len(shown)]))[0])
 
 
-def _reply(tokenizer: Any, row: dict[str, Any], settings: DistillSettings, shown: list[int]) -> tuple[list[int], int]:
-    """Return the tokens of the reply, with the end of the turn, and the index of the token where the order begins."""
-    label_of = {position: LABELS[place] for place, position in enumerate(shown)}
+def _reply(
+    tokenizer: Any, row: dict[str, Any], settings: DistillSettings, shown: list[int], letters: list[str]
+) -> tuple[list[int], int]:
+    """Return the tokens of the reply, with the end of the turn, and the index of the token where the order begins.
+
+    shown: indices of the passages as shown. letters: their labels, aligned with `shown`.
+    """
+    label_of = dict(zip(shown, letters, strict=True))
     order = [position - 1 for position in row["ranking"]]
     numbers = {position + 1: label for position, label in label_of.items()}
     # Reasons before the order are listed by label: listed best first, they would give the order away.
@@ -98,7 +119,8 @@ def collate(examples: list[Example], pad: int) -> dict[str, torch.Tensor]:
         input_ids, attention_mask, position_ids: [B, L]. The last T positions predict `targets`.
         targets: [B, T], the reply's tokens, -100 for padding.
         first: [B], the index into T of the label of the best, where the order begins.
-        ranks: [B, N], the teacher's rank of each label, -1 where there is no passage.
+        ranks: [B, N], the teacher's rank of each passage, -1 where there is no passage.
+        labels: [B, N], the label of each passage as an index into A to T, 0 where there is no passage.
     """
     length = max(len(one.prompt) + len(one.reply) - 1 for one in examples)
     longest = max(len(one.reply) for one in examples)
@@ -107,6 +129,7 @@ def collate(examples: list[Example], pad: int) -> dict[str, torch.Tensor]:
     mask = torch.zeros((len(examples), length), dtype=torch.long)
     targets = torch.full((len(examples), longest), -100)
     ranks = torch.full((len(examples), widest), -1)
+    labels = torch.zeros((len(examples), widest), dtype=torch.long)
     for place, one in enumerate(examples):
         # The last token of the reply is only ever predicted.
         tokens = torch.tensor(one.prompt + one.reply[:-1])
@@ -114,6 +137,7 @@ def collate(examples: list[Example], pad: int) -> dict[str, torch.Tensor]:
         mask[place, length - len(tokens) :] = 1
         targets[place, longest - len(one.reply) :] = torch.tensor(one.reply)
         ranks[place, : len(one.ranks)] = torch.tensor(one.ranks)
+        labels[place, : len(one.labels)] = torch.tensor(one.labels)
     return {
         "input_ids": ids,
         "attention_mask": mask,
@@ -121,4 +145,5 @@ def collate(examples: list[Example], pad: int) -> dict[str, torch.Tensor]:
         "targets": targets,
         "first": torch.tensor([longest - len(one.reply) + one.place for one in examples]),
         "ranks": ranks,
+        "labels": labels,
     }

@@ -92,4 +92,4 @@ def label_scores(logits: torch.Tensor, batch: dict[str, torch.Tensor], labels: t
     logits: [B, T, V]; labels: [20], the label tokens.
     """
     first = logits[torch.arange(len(logits), device=logits.device), batch["first"]]
-    return first[:, labels[: batch["ranks"].shape[1]]]
+    return first.gather(1, labels[batch["labels"]])

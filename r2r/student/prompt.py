@@ -12,6 +12,7 @@ from __future__ import annotations
 import json
 import re
 import string
+from collections.abc import Sequence
 from typing import Any
 
 from r2r.errors import BadInput
@@ -25,10 +26,13 @@ LABELS = string.ascii_uppercase[:20]
 _DIRECT, _COMPARISON = ("evidence", "direct"), ("comparison",)
 
 
-def prompt(query: str, passages: list[str]) -> str:
-    """Return the message for up to 20 passages. It begins with fixed text and the query: the engine caches this prefix.
-    A causal model only sees what came before, so labels follow their passages, and the query is repeated at the end."""
-    listed = "\n\n".join(f"{text} [{label}]" for text, label in zip(passages, LABELS, strict=False))
+def prompt(query: str, passages: list[str], labels: Sequence[str] = LABELS) -> str:
+    """Return the message for up to 20 passages, with the first of `labels` for the first one.
+
+    It begins with fixed text and the query: the engine caches this prefix. A causal model only sees what came before,
+    so labels follow their passages, and the query is repeated at the end.
+    """
+    listed = "\n\n".join(f"{text} [{label}]" for text, label in zip(passages, labels, strict=False))
     return (
         f"The passages below may answer a query. The label of a passage stands behind it.\n\n"
         f"Query: {query}\n\n{listed}\n\n"

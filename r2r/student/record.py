@@ -8,6 +8,7 @@ Owns `r2r.json` in the adapter's folder. It goes wherever the folder is copied, 
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -41,7 +42,8 @@ def write(folder: Path, rows: list[dict[str, Any]], settings: DistillSettings) -
     """
     window = max(2, min(len(LABELS), max(len(row["docids"]) for row in rows)))
     taught = Taught(window, max(1, window // 2), settings.reasoning, settings.order_position)
-    write_text(json.dumps(taught._asdict(), indent=2) + "\n", folder / _FILE)
+    record = taught._asdict() | {"labels": settings.labels}
+    write_text(json.dumps(record, indent=2) + "\n", folder / _FILE)
 
 
 def recorded(adapter: str | None) -> dict[str, Any]:
@@ -55,6 +57,21 @@ def recorded(adapter: str | None) -> dict[str, Any]:
         return {}
     except (OSError, ValueError, TypeError) as error:
         raise BadInput(f"{file}: cannot be read ({error}); distill again, or remove the file") from None
+
+
+def warn_of_long_windows(settings: RankSettings, adapter: str | None) -> None:
+    """Print a line on stderr if the settings ask for a longer window than the adapter's record."""
+    record = recorded(adapter)
+    window, trained = settings.window or 0, record.get("window", _WINDOW)
+    if window <= trained:
+        return
+    unknown = "" if record.get("labels") == "drawn" else f", and never of the labels {LABELS[trained]} to T"
+    print(
+        f"window: {window}: warning: {adapter} learned from lists of {trained} at most{unknown}; leave window out to "
+        f"rank as it was trained",
+        file=sys.stderr,
+        flush=True,
+    )
 
 
 def completed(settings: RankSettings, adapter: str | None) -> Taught:

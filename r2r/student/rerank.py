@@ -71,6 +71,7 @@ def rerank(candidates: str, student: str, adapter: str | None, out: str | Path, 
 def _work(
     candidates: str, student: str, adapter: str | None, out: Path, settings: RerankSettings, identity: Identity
 ) -> Result:
+    record.warn_of_long_windows(settings, adapter)
     rows = datasets.open_candidates(candidates)
     version = f"{KEYS}-{identity.key(*(name for name in identity.inputs if name != 'candidates'))}"
     row_key = partial(key, version=version)

@@ -279,7 +279,7 @@ def save_best(engine: Any, run: Run, probes: list[Example], folder: Path) -> Non
     for probe in probes:
         with torch.no_grad():
             logprobs = predict(engine, _to_device([probe], run, engine))[0, -1].float().log_softmax(-1)
-        ids, labels = probe.prompt + probe.reply[:-1], run.labels[: len(probe.ranks)]
+        ids, labels = probe.prompt + probe.reply[:-1], run.labels[torch.tensor(probe.labels)]
         prompts.append({"prompt": ids, "labels": labels.tolist(), "logprobs": logprobs[labels].tolist()})
     engine.train()
     if run.rank == 0:

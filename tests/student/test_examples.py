@@ -36,7 +36,7 @@ def test_labels_ranks_and_reply_agree_under_any_shuffle(tokenizer, seed):
     label_of = {text: shown[shown.index(text) + len(text) + 2] for text in ROW["texts"]}
     order = [label_of[ROW["texts"][position - 1]] for position in ROW["ranking"]]
     assert reply.startswith(" > ".join(order) + "\n")
-    assert [LABELS[one.ranks.index(rank)] for rank in range(4)] == order
+    assert [LABELS[one.labels[one.ranks.index(rank)]] for rank in range(4)] == order
     assert f'"comparison":"Last, below passages [{label_of["Cats purr."]}] and [{order[0]}]."' in reply
     assert one.reply[0] == label_ids(tokenizer, "demo")[LABELS.index(order[0])]
     assert one.reply[-1] == tokenizer.eos_token_id
@@ -51,11 +51,11 @@ def test_the_order_may_come_last(tokenizer, reasoning):
     reasons, _, order = tokenizer.decode(one.reply[:-1]).rpartition("\n")
     assert order == tokenizer.decode(first.reply[:-1]).partition("\n")[0]
     # The label of the best is a single token there, too.
-    assert one.reply[one.place] == labels[one.ranks.index(0)] and first.place == 0
+    assert one.reply[one.place] == labels[one.labels[one.ranks.index(0)]] and first.place == 0
     assert one.reply[one.place :] == [*tokenizer.encode(order, add_special_tokens=False), tokenizer.eos_token_id]
     if reasoning != "none":
         # Listed best first, they would give the order away.
-        assert [each["passage"] for each in json.loads(reasons)] == list("ABCD")
+        assert [each["passage"] for each in json.loads(reasons)] == [LABELS[label] for label in one.labels]
     assert one.ranks == first.ranks and one.prompt == first.prompt
 
 
@@ -67,8 +67,8 @@ def test_the_labels_of_qwen_are_tokens_of_their_own_in_each_place(tokenizer, dat
     qwen = PreTrainedTokenizerFast(tokenizer_file=file, eos_token="<|im_end|>", chat_template=tokenizer.chat_template)
     for seed in range(5):
         one = example(qwen, ROW, SETTINGS.model_copy(update={"order_position": order}), seed)
-        assert one.reply[one.place] == label_ids(qwen, "qwen")[one.ranks.index(0)]
-        assert qwen.decode(one.reply[one.place :]).startswith(f"{LABELS[one.ranks.index(0)]} > ")
+        assert one.reply[one.place] == label_ids(qwen, "qwen")[one.labels[one.ranks.index(0)]]
+        assert qwen.decode(one.reply[one.place :]).startswith(f"{LABELS[one.labels[one.ranks.index(0)]]} > ")
 
 
 def test_ranking_reads_as_far_as_the_first_label(tokenizer):
@@ -95,11 +95,21 @@ def test_shuffles_differ_by_seed_and_not_by_chance(tokenizer):
     assert ranks == [tuple(example(tokenizer, ROW, SETTINGS, seed).ranks) for seed in range(20)]
 
 
+def test_labels_are_drawn_from_all_twenty_and_ascend(tokenizer):
+    drawn = [example(tokenizer, ROW, SETTINGS, seed) for seed in range(60)]
+    assert {label for one in drawn for label in one.labels} == set(range(20))
+    assert all(one.labels == sorted(set(one.labels)) for one in drawn)
+    first = [example(tokenizer, ROW, SETTINGS.model_copy(update={"labels": "first"}), seed) for seed in range(60)]
+    assert all(one.labels == [0, 1, 2, 3] for one in first)
+    # The labels do not decide the shuffle.
+    assert [one.ranks for one in drawn] == [one.ranks for one in first]
+
+
 def test_a_long_passage_is_cut_and_keeps_its_label(tokenizer):
     long = ROW | {"texts": ["river " * 3000, *ROW["texts"][1:]]}
     one = example(tokenizer, long, SETTINGS, 0)
     assert len(one.prompt) + len(one.reply) <= SETTINGS.max_length
-    assert all(f"[{label}]" in tokenizer.decode(one.prompt) for label in "ABCD")
+    assert all(f"[{label}]" in tokenizer.decode(one.prompt) for label in map(LABELS.__getitem__, one.labels))
 
 
 def test_a_reply_that_leaves_no_room_does_not_fit(tokenizer):

@@ -265,9 +265,9 @@ def test_gradients_are_those_of_finite_differences_through_a_model():
     config = GPT2Config(vocab_size=40, n_positions=64, n_embd=16, n_layer=2, n_head=2, initializer_range=0.3)
     model = GPT2LMHeadModel(config).double().eval()
     examples = [
-        Example([5, 6, 7, 8], [2, 30, 1, 9], [1, 0, 2], 0),
-        Example([9, 8], [31, 32, 3, 1], [2, 3, 1, 0], 2),
-        Example([9, 8, 7], [1, 9], [0], 0),
+        Example([5, 6, 7, 8], [2, 30, 1, 9], [1, 0, 2], [0, 1, 2], 0),
+        Example([9, 8], [31, 32, 3, 1], [2, 3, 1, 0], [0, 1, 2, 3], 2),
+        Example([9, 8, 7], [1, 9], [0], [0], 0),
     ]
     batch, labels = collate(examples, 0), torch.arange(1, 21)
     parameters = [model.transformer.h[0].attn.c_attn.weight, model.transformer.h[1].mlp.c_proj.weight]
@@ -295,6 +295,7 @@ def test_one_forward_pass_gives_all_losses():
     batch = {
         **{name: torch.zeros(1, 4, dtype=torch.long) for name in ("input_ids", "attention_mask", "position_ids")},
         **{"targets": torch.tensor([[1, 2]]), "first": torch.tensor([0]), "ranks": torch.tensor([[0, 1]])},
+        "labels": torch.tensor([[0, 1]]),
     }
     values = dict(zip([loss.name for loss in LOSSES], forward(model, batch, torch.arange(20), 1.0), strict=True))
     assert len(calls) == 1 and calls[0]["logits_to_keep"] == 2

@@ -1,6 +1,7 @@
 """The adapter's record: it fills in what the settings leave open, and settings that contradict it are refused."""
 
 import json
+import re
 import shutil
 
 import pytest
@@ -8,7 +9,7 @@ import pytest
 from r2r.config import DistillSettings, RerankSettings, ServeSettings
 from r2r.errors import BadInput
 from r2r.student import record
-from r2r.student.record import Taught, completed
+from r2r.student.record import Taught, completed, warn_of_long_windows
 
 DEFAULT = Taught(20, 10, "both", "first")
 
@@ -39,6 +40,26 @@ def test_what_is_left_open_is_as_trained(adapter, tmp_path):
     # The record goes with the adapter.
     shutil.copytree(f"{folder}/adapter", tmp_path / "copy")
     assert completed(RerankSettings(), str(tmp_path / "copy")) == Taught(8, 4, "direct", "last")
+
+
+@pytest.mark.parametrize(
+    ("labels", "window", "warning"),
+    [
+        ("first", 20, "window: 20: warning: .* lists of 8 at most, and never of the labels I to T; leave window out"),
+        ("drawn", 20, "window: 20: warning: .* lists of 8 at most; leave window out"),
+        ("drawn", 8, None),
+        ("first", None, None),
+    ],
+)
+def test_a_window_longer_than_the_lists_learned_from_is_warned_of(adapter, capsys, labels, window, warning):
+    warn_of_long_windows(RerankSettings(window=window), adapter(labels=labels))
+    said = capsys.readouterr().err
+    assert re.search(warning, said) if warning else said == ""
+
+
+def test_a_student_without_an_adapter_is_not_warned_of(capsys):
+    warn_of_long_windows(RerankSettings(window=20), None)
+    assert capsys.readouterr().err == ""
 
 
 @pytest.mark.parametrize(("passages", "window", "stride"), [(1, 2, 1), (3, 3, 1), (20, 20, 10), (40, 20, 10)])
