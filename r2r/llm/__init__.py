@@ -18,7 +18,7 @@ class Reply(NamedTuple):
     """A model's answer.
 
     `complete` is False if the reply was cut off at `max_tokens`. `cached_tokens` counts the prompt tokens that the
-    model took from its prefix cache.
+    model took from its prefix cache. `fault` says why there is no text; "" if there is, or if it is not known.
     """
 
     text: str
@@ -26,6 +26,7 @@ class Reply(NamedTuple):
     prompt_tokens: int
     completion_tokens: int
     cached_tokens: int = 0
+    fault: str = ""
 
 
 class Refused(Exception):

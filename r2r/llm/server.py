@@ -20,6 +20,10 @@ from r2r.llm import Refused, Reply
 # Together about ten minutes of pauses: a large model may take that long to restart. The pause is in seconds.
 _MAX_TRIES, _MAX_PAUSE = 15, 60.0
 
+# Statuses that pass, and those that no row can help. Others below 500 are about the request, so about the row.
+_OF_THE_SERVER = (408, 409, 425, 429)
+_OF_THE_ACCOUNT = (401, 402, 403, 404)
+
 
 class RemoteModel:
     """A model on a server: the Model of `r2r.llm`. Only vLLM's servers tell their `max_length`.
@@ -38,10 +42,16 @@ class RemoteModel:
         base = self.address.rstrip("/")
         self.max_length = None
         self._extra: dict[str, Any] = {}
-        self._client = httpx.AsyncClient(headers=headers, timeout=600, limits=httpx.Limits(max_connections=None))
+        self._client = httpx.AsyncClient(
+            headers=headers, timeout=600, follow_redirects=True, limits=httpx.Limits(max_connections=None)
+        )
         self._url = f"{base}/chat/completions"
         try:
-            answer = httpx.get(f"{base}/models", headers=headers, timeout=30).raise_for_status().json()
+            answer = (
+                httpx.get(f"{base}/models", headers=headers, timeout=30, follow_redirects=True)
+                .raise_for_status()
+                .json()
+            )
             listed = {one["id"]: one for one in answer["data"]}
             model = model or next(iter(listed))
         except (httpx.HTTPError, ValueError, KeyError, TypeError, StopIteration) as error:
@@ -67,8 +77,9 @@ class RemoteModel:
     ) -> Reply:
         """Answer one user message; see `r2r.llm.Model`.
 
-        Asks a busy or failing server (429, 5xx, no answer) again, after growing pauses. Raises Refused with the
-        server's words on any other status, and BadInput for `grammar` and `start`, and after the last try.
+        Asks a busy or failing server (408, 409, 425, 429, 5xx, no answer) again, after growing pauses. Raises BadInput
+        with the server's words if the account or the address is at fault (401, 402, 403, 404), and Refused on any other
+        status. Raises BadInput for `grammar` and `start`, and after the last try.
         """
         import httpx
 
@@ -102,7 +113,12 @@ class RemoteModel:
                         return _reply(answer.json())
                     except (ValueError, LookupError, TypeError):
                         problem = f"an answer that is no chat completion: {answer.text[:500]}"
-                elif answer.status_code != 429 and answer.status_code < 500:
+                elif answer.status_code in _OF_THE_ACCOUNT:
+                    words = " ".join(problem.split())
+                    raise BadInput(
+                        f"{self.address}: {words}; see to the key (OPENAI_API_KEY), the account or the address"
+                    )
+                elif answer.status_code not in _OF_THE_SERVER and answer.status_code < 500:
                     raise Refused(problem)
                 pause = _retry_pause(answer.headers.get("retry-after", ""), pause)
             if attempt + 1 < _MAX_TRIES:
@@ -127,9 +143,44 @@ def _retry_pause(retry_after: str, default: float) -> float:
         return default
 
 
-def _reply(answer: dict[str, Any]) -> Reply:
-    choice, usage = answer["choices"][0], answer.get("usage") or {}
-    text = choice["message"]["content"] or ""
-    complete = choice["finish_reason"] == "stop"
-    cached = (usage.get("prompt_tokens_details") or {}).get("cached_tokens") or 0
-    return Reply(text, complete, usage.get("prompt_tokens", 0), usage.get("completion_tokens", 0), cached)
+def _reply(answer: Any) -> Reply:
+    """Return the reply in a chat completion. Raises TypeError if the answer is none.
+
+    A field of an unexpected type costs this reply at most: its text is then empty, and `fault` says why.
+    """
+    if not isinstance(answer, dict) or not isinstance(answer.get("choices"), list):
+        raise TypeError("no choices")
+    choice, usage = _object(next(iter(answer["choices"]), None)), _object(answer.get("usage"))
+    message, cached = _object(choice.get("message")), _object(usage.get("prompt_tokens_details"))
+    content, finish = message.get("content"), choice.get("finish_reason")
+    if isinstance(content, list):
+        content = "".join(str(part.get("text", "")) for part in map(_object, content) if part.get("type") == "text")
+    text = content if isinstance(content, str) else ""
+    return Reply(
+        text,
+        finish != "length",
+        _count(usage.get("prompt_tokens")),
+        _count(usage.get("completion_tokens")),
+        _count(cached.get("cached_tokens")),
+        "" if text or finish == "length" else _why_empty(answer, message, finish),
+    )
+
+
+def _why_empty(answer: dict[str, Any], message: dict[str, Any], finish: Any) -> str:
+    if not answer["choices"]:
+        return "the server's answer has no choices"
+    if message.get("refusal"):
+        return f"the model refused: {str(message['refusal'])[:200]}"
+    if message.get("tool_calls"):
+        return "the model called tools in place of an answer"
+    if message.get("reasoning_content"):
+        return "content is empty: the model wrote to reasoning_content only"
+    return f"content is empty (finish_reason {finish})"
+
+
+def _object(value: Any) -> dict[str, Any]:
+    return value if isinstance(value, dict) else {}
+
+
+def _count(value: Any) -> int:
+    return value if isinstance(value, int) and value > 0 else 0

@@ -243,7 +243,8 @@ class Annotator:
         """Read and check a reply. Return it, and what is wrong with it, "" if nothing."""
         parsed = parse.parse_reply(reply.text, len(texts), self.settings.reasoning)
         if parsed.status == "failed":
-            return parsed, parsed.reason if reply.complete else f"reply longer than {self.settings.max_tokens} tokens"
+            said = parsed.reason if reply.complete else f"reply longer than {self.settings.max_tokens} tokens"
+            return parsed, reply.fault or said
         checked = check_reasons(parsed.evidence, parsed.comparison, texts, len(texts))
         counts.update(evidence=checked.given, verbatim=checked.verbatim)
         if checked.verbatim < checked.given and self.settings.false_evidence == "reject":

@@ -67,7 +67,7 @@ def ask(address, **options):
 def test_a_reply_and_its_request(serving):
     address, received = serving((200, {}, DONE))
     reply = ask(address, schema={"type": "object"}, seed=3)
-    assert reply == ("[2] > [1]", True, 7, 3, 4)
+    assert reply == ("[2] > [1]", True, 7, 3, 4, "")
     ((path, key, body),) = received
     assert path == "/v1/chat/completions" and key == "Bearer a-secret"
     assert body["model"] == "the-model" and body["seed"] == 3 and body["max_tokens"] == 9
@@ -124,7 +124,7 @@ def test_an_answer_that_is_no_completion_is_retried(serving, monkeypatch):
         pass
 
     monkeypatch.setattr(server.asyncio, "sleep", sleep)
-    address, received = serving((200, {}, {"choices": []}), (200, {}, [1]), (200, {}, DONE))
+    address, received = serving((200, {}, {"error": "x"}), (200, {}, [1]), (200, {}, DONE))
     assert ask(address).text == "[2] > [1]" and len(received) == 3
 
 
@@ -139,6 +139,53 @@ def test_a_reply_that_was_cut_off_is_not_complete(serving):
     cut = {**DONE, "choices": [{"message": {"content": "[2"}, "finish_reason": "length"}]}
     address, _ = serving((200, {}, cut))
     assert not ask(address).complete
+
+
+@pytest.mark.parametrize(
+    ("changed", "fault"),
+    [
+        ({"choices": []}, "the server's answer has no choices"),
+        ({"choices": [None]}, "content is empty (finish_reason None)"),
+        ({"choices": [{"message": {"content": None, "refusal": "I cannot."}}]}, "the model refused: I cannot."),
+        ({"choices": [{"message": {"content": None, "tool_calls": [{}]}}]}, "the model called tools"),
+        ({"choices": [{"message": {"reasoning_content": "hm"}}]}, "the model wrote to reasoning_content only"),
+        ({"choices": [{"message": {}, "finish_reason": "content_filter"}]}, "content is empty (finish_reason content_"),
+    ],
+)
+def test_an_answer_without_text_says_why(serving, changed, fault):
+    address, received = serving((200, {}, DONE | changed))
+    reply = ask(address)
+    assert reply.text == "" and fault in reply.fault and reply.complete and len(received) == 1
+
+
+@pytest.mark.parametrize("usage", [None, [], {"prompt_tokens": None, "completion_tokens": "3"}, {"prompt_tokens": -1}])
+def test_a_usage_of_any_kind_counts_nothing(serving, usage):
+    address, _ = serving((200, {}, DONE | {"usage": usage}))
+    assert ask(address)[2:] == (0, 0, 0, "")
+
+
+def test_content_in_parts_is_joined(serving):
+    parts = [{"type": "thinking", "thinking": []}, {"type": "text", "text": "[2] > "}, {"type": "text", "text": "[1]"}]
+    address, _ = serving((200, {}, DONE | {"choices": [{"message": {"content": parts}, "finish_reason": "eos"}]}))
+    assert ask(address)[:2] == ("[2] > [1]", True)
+
+
+@pytest.mark.parametrize("status", [401, 402, 403, 404])
+def test_a_fault_of_the_account_ends_the_job_with_the_servers_words(serving, status):
+    address, received = serving((status, {}, {"error": {"message": "no such key"}}))
+    with pytest.raises(BadInput, match=rf"{status}: .*no such key.*; see to the key"):
+        ask(address)
+    assert len(received) == 1
+
+
+@pytest.mark.parametrize("status", [408, 409, 425])
+def test_a_status_that_passes_is_retried(serving, monkeypatch, status):
+    async def sleep(seconds):
+        pass
+
+    monkeypatch.setattr(server.asyncio, "sleep", sleep)
+    address, received = serving((status, {}, {}), (200, {}, DONE))
+    assert ask(address).text == "[2] > [1]" and len(received) == 2
 
 
 def test_an_address_without_a_server_is_named():
