@@ -3,10 +3,12 @@
 import json
 
 import pytest
+import torch
 
 from r2r.config import DistillSettings
 from r2r.llm.prompt import load_tokenizer
 from r2r.student.examples import collate, example, fits, length, until_order
+from r2r.student.model import label_scores
 from r2r.student.prompt import LABELS, label_ids
 from tests.tiny import tiny_model
 
@@ -103,6 +105,24 @@ def test_labels_are_drawn_from_all_twenty_and_ascend(tokenizer):
     assert all(one.labels == [0, 1, 2, 3] for one in first)
     # The labels do not decide the shuffle.
     assert [one.ranks for one in drawn] == [one.ranks for one in first]
+
+
+def test_scores_are_those_of_each_examples_own_labels(tokenizer):
+    alone = {name: value[:1] if isinstance(value, list) else value for name, value in ROW.items()} | {"ranking": [1]}
+    examples = [example(tokenizer, row, SETTINGS, seed) for row, seed in ((ROW, 0), (ROW, 1), (alone, 2))]
+    assert examples[0].labels != examples[1].labels
+    batch, labels = collate(examples, 0), torch.tensor(label_ids(tokenizer, "demo"))
+    # Each logit says where it stands.
+    places, width = batch["targets"].shape[1], len(tokenizer)
+    logits = torch.arange(3 * places * width, dtype=torch.float64).view(3, places, width)
+    scores = label_scores(logits, batch, labels)
+    assert scores.shape == batch["ranks"].shape == (3, 4)
+    for row, one in enumerate(examples):
+        for place, rank in enumerate(one.ranks):
+            token = labels[one.labels[place]]
+            assert scores[row, place] == logits[row, batch["first"][row], token]
+            # The reply begins with the label of the best.
+            assert (rank == 0) == (token == batch["targets"][row, batch["first"][row]])
 
 
 def test_a_long_passage_is_cut_and_keeps_its_label(tokenizer):

@@ -34,6 +34,8 @@ def test_labels_stand_behind_their_passages():
     message = prompt("how long?", ["Dogs bark.", "Fleas live."])
     assert "Dogs bark. [A]\n" in message and "Fleas live. [B]\n" in message
     assert message.index("[B]") < message.rindex("how long?")
+    drawn = prompt("how long?", ["Dogs bark.", "Fleas live."], ["D", "T"])
+    assert drawn == message.replace("[A]", "[D]").replace("[B]", "[T]")
 
 
 @pytest.mark.parametrize("reasoning", ["direct", "comparison", "both"])

@@ -8,7 +8,8 @@ import pytest
 
 from r2r.config import DistillSettings, RerankSettings, ServeSettings
 from r2r.errors import BadInput
-from r2r.student import record
+from r2r.serving import app
+from r2r.student import record, rerank
 from r2r.student.record import Taught, completed, warn_of_long_windows
 
 DEFAULT = Taught(20, 10, "both", "first")
@@ -55,6 +56,19 @@ def test_a_window_longer_than_the_lists_learned_from_is_warned_of(adapter, capsy
     warn_of_long_windows(RerankSettings(window=window), adapter(labels=labels))
     said = capsys.readouterr().err
     assert re.search(warning, said) if warning else said == ""
+
+
+def test_rerank_and_serve_warn_before_they_start(adapter, tmp_path, monkeypatch, capsys):
+    folder = adapter()
+    monkeypatch.setattr(app, "check_student", lambda student, adapter: None)
+    # Each would go on to start Ray.
+    for module, then in ((rerank.datasets, "open_candidates"), (app, "start_ray")):
+        monkeypatch.setattr(module, then, lambda *given: (_ for _ in ()).throw(InterruptedError))
+    with pytest.raises(InterruptedError):
+        rerank._work("candidates", "demo", folder, tmp_path, RerankSettings(window=20), None)
+    with pytest.raises(InterruptedError):
+        app.serve("demo", folder, ServeSettings(window=20))
+    assert capsys.readouterr().err.count("window: 20: warning: ") == 2
 
 
 def test_a_student_without_an_adapter_is_not_warned_of(capsys):
