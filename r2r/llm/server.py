@@ -47,12 +47,8 @@ class RemoteModel:
         )
         self._url = f"{base}/chat/completions"
         try:
-            answer = (
-                httpx.get(f"{base}/models", headers=headers, timeout=30, follow_redirects=True)
-                .raise_for_status()
-                .json()
-            )
-            listed = {one["id"]: one for one in answer["data"]}
+            answer = httpx.get(f"{base}/models", headers=headers, timeout=30, follow_redirects=True)
+            listed = {one["id"]: one for one in answer.raise_for_status().json()["data"]}
             model = model or next(iter(listed))
         except (httpx.HTTPError, ValueError, KeyError, TypeError, StopIteration) as error:
             if not model:
@@ -111,7 +107,7 @@ class RemoteModel:
                 if answer.is_success:
                     try:
                         return _reply(answer.json())
-                    except (ValueError, LookupError, TypeError):
+                    except (ValueError, TypeError):
                         problem = f"an answer that is no chat completion: {answer.text[:500]}"
                 elif answer.status_code in _OF_THE_ACCOUNT:
                     words = " ".join(problem.split())

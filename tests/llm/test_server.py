@@ -60,6 +60,18 @@ def serving(monkeypatch):
         http.server_close()
 
 
+@pytest.fixture
+def pauses(monkeypatch):
+    """Skip the pauses between tries, and return the list of their seconds."""
+    made = []
+
+    async def sleep(seconds):
+        made.append(seconds)
+
+    monkeypatch.setattr(server.asyncio, "sleep", sleep)
+    return made
+
+
 def ask(address, **options):
     return asyncio.run(server.RemoteModel(address).complete("Rank.", max_tokens=9, **options))
 
@@ -81,25 +93,13 @@ def test_an_address_can_name_the_model(serving):
     assert received[0][2]["model"] == "another"
 
 
-def test_a_busy_or_failing_server_is_retried_when_it_says(serving, monkeypatch):
-    pauses = []
-
-    async def sleep(seconds):
-        pauses.append(seconds)
-
-    monkeypatch.setattr(server.asyncio, "sleep", sleep)
+def test_a_busy_or_failing_server_is_retried_when_it_says(serving, pauses):
     address, received = serving((429, {"Retry-After": "7"}, {}), (503, {}, {}), (200, {}, DONE))
     assert ask(address).text == "[2] > [1]"
     assert len(received) == 3 and pauses == [7, 2]
 
 
-def test_retries_end(serving, monkeypatch):
-    pauses = []
-
-    async def sleep(seconds):
-        pauses.append(seconds)
-
-    monkeypatch.setattr(server.asyncio, "sleep", sleep)
+def test_retries_end(serving, pauses):
     address, received = serving((500, {}, {"error": "out of memory"}))
     with pytest.raises(BadInput, match=r"gave up after 15 tries; the last: 500: .*out of memory.*; see to the server"):
         ask(address)
@@ -119,11 +119,7 @@ def test_the_pause_until_a_date():
     assert 85 < server._retry_pause(date, 2) <= 90
 
 
-def test_an_answer_that_is_no_completion_is_retried(serving, monkeypatch):
-    async def sleep(seconds):
-        pass
-
-    monkeypatch.setattr(server.asyncio, "sleep", sleep)
+def test_an_answer_that_is_no_completion_is_retried(serving, pauses):
     address, received = serving((200, {}, {"error": "x"}), (200, {}, [1]), (200, {}, DONE))
     assert ask(address).text == "[2] > [1]" and len(received) == 3
 
@@ -179,11 +175,7 @@ def test_a_fault_of_the_account_ends_the_job_with_the_servers_words(serving, sta
 
 
 @pytest.mark.parametrize("status", [408, 409, 425])
-def test_a_status_that_passes_is_retried(serving, monkeypatch, status):
-    async def sleep(seconds):
-        pass
-
-    monkeypatch.setattr(server.asyncio, "sleep", sleep)
+def test_a_status_that_passes_is_retried(serving, pauses, status):
     address, received = serving((status, {}, {}), (200, {}, DONE))
     assert ask(address).text == "[2] > [1]" and len(received) == 2
 
