@@ -100,7 +100,7 @@ class RemoteModel:
             pause = min(_MAX_PAUSE, 2.0**attempt)
             try:
                 answer = await self._client.post(self._url, json=body)
-            except httpx.TransportError as error:
+            except httpx.RequestError as error:
                 problem = f"{type(error).__name__}: {error}"
             else:
                 problem = f"{answer.status_code}: {answer.text[:500]}"

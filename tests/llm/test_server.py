@@ -119,6 +119,12 @@ def test_the_pause_until_a_date():
     assert 85 < server._retry_pause(date, 2) <= 90
 
 
+def test_an_address_that_sends_on_for_ever_ends_with_one_line(serving, pauses):
+    address, _ = serving((307, {"Location": "/v1/chat/completions"}, {}))
+    with pytest.raises(BadInput, match=r"gave up after 15 tries; the last: TooManyRedirects: .*; see to the server"):
+        ask(address)
+
+
 def test_an_answer_that_is_no_completion_is_retried(serving, pauses):
     address, received = serving((200, {}, {"error": "x"}), (200, {}, [1]), (200, {}, DONE))
     assert ask(address).text == "[2] > [1]" and len(received) == 3
