@@ -2,9 +2,10 @@
 
 Owns the settings of every stage and the run file (YAML) that holds them together. Each stage reads its own section.
 
-Every setting is of one of three kinds, told apart here, where it is declared:
+Every setting is of one of these kinds, told apart here, where it is declared:
 
 - `Field(...)`: a *what*. It changes the result, so it is part of a stage's identity and of every resume key.
+- `added(...)`: a *what* that came with a later release. At its default, it leaves the identity of finished work alone.
 - `how(...)`: resources, limits, retries, prices, places. Changing it never repeats finished work.
 - `source(...)`: names an input. The input's contents count, not its name.
 
@@ -45,6 +46,11 @@ def how(default: Any, **constraints: Any) -> Any:
     return Field(default, json_schema_extra={"kind": "how"}, **constraints)
 
 
+def added(default: Any, **constraints: Any) -> Any:
+    """Declare a setting that changes the result, but whose default gives what earlier releases gave without it."""
+    return Field(default, json_schema_extra={"kind": "what", "added": True}, **constraints)
+
+
 def source(default: Any = ..., **constraints: Any) -> Any:
     """Declare a setting that names an input. Arguments as for pydantic's `Field`."""
     return Field(default, json_schema_extra={"kind": "source"}, **constraints)
@@ -72,11 +78,18 @@ class Section(BaseModel):
 
     def what(self) -> dict[str, Any]:
         """Return the settings that change the result, as JSON can hold them."""
-        chosen = {name for name in type(self).model_fields if self.kind(name) == "what"}
+        fields = type(self).model_fields
+        chosen = {name for name in fields if self.kind(name) == "what" and not self._as_before(name)}
         found = self.model_dump(mode="json", include=chosen)
         if "engine" in found:
             found["engine"] = {name: value for name, value in found["engine"].items() if name not in ENGINE_HOW}
         return found
+
+    def _as_before(self, name: str) -> bool:
+        """Return whether an added setting has its default."""
+        field = type(self).model_fields[name]
+        extra = field.json_schema_extra
+        return isinstance(extra, dict) and "added" in extra and getattr(self, name) == field.default
 
 
 class ModelWorkers(Section):

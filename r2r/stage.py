@@ -180,9 +180,10 @@ def _differences(stage: Stage, identity: Identity) -> list[str]:
             moved = f"{before['source']} -> {one.source}" if before["source"] != one.source else one.source
             why.append(f"{name}: other content, {moved}")
     why += [f"{name}: no longer an input" for name in old if name not in stage.inputs]
-    for name, value in identity.what.items():
-        if (before := manifest["what"].get(name)) != value:
-            why.append(f"{name}: {_short(before)} -> {_short(value)}")
+    for name in sorted({*identity.what, *manifest["what"]}):
+        before, now = (what.get(name, "default") for what in (manifest["what"], identity.what))
+        if before != now:
+            why.append(f"{name}: {_short(before)} -> {_short(now)}")
     return why or ["made by another release"]
 
 

@@ -180,6 +180,27 @@ def test_the_plan_says_why(finished):
     assert why["annotate-test"] == ["candidates: retrieve runs before it"]
 
 
+class Older(config.Section):
+    depth: int = 5
+
+
+class Newer(Older):
+    """The next release, with a setting more."""
+
+    windows: int = config.added(0)
+
+
+def test_an_added_setting_repeats_nothing_until_it_is_used(tmp_path):
+    def made(settings):
+        return Stage("x", tmp_path / "x", settings, {}, lambda there: None, lambda identity: Result({}, "same"), [])
+
+    run(made(Older()))
+    assert not plan([made(Newer())])[0].why
+    assert plan([made(Newer(windows=2))])[0].why == ["windows: default -> 2"]
+    run(made(Newer(windows=2)))
+    assert plan([made(Newer())])[0].why == ["windows: 2 -> default"]
+
+
 def test_an_input_with_other_content_is_told(tmp_path):
     source = tmp_path / "corpus.txt"
     source.write_text("one")
