@@ -23,14 +23,14 @@ def terminate(process: subprocess.Popen, log: Path) -> None:
     before = log.stat().st_size
     below = _session(process.pid)
     process.terminate()
-    status = process.wait(timeout=120)
+    status = process.wait(timeout=300)
     with log.open("rb") as lines:
         lines.seek(before)
         said = lines.read().decode(errors="replace")
     # Before the handler is in place, Python ends at once and says nothing.
     assert (status, said.count(LINE)) == (143, 1) or (status, said.strip()) == (-15, ""), (status, said)
     assert "Traceback" not in said and "*** SIG" not in said, said
-    _, alive = psutil.wait_procs(below, timeout=30)
+    _, alive = psutil.wait_procs(below, timeout=120)
     assert alive == [], [one.cmdline() for one in alive]
 
 

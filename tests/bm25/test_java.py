@@ -51,7 +51,7 @@ def test_the_jvm_starts_with_its_heap_and_without_torch_or_pyserini():
         "runtime = java.start(heap=96)('java.lang.Runtime').getRuntime()\n"
         "print(runtime.maxMemory() >> 20, sorted({'torch', 'pyserini', 'openai'} & set(sys.modules)))\n"
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=300)
     heap, loaded = done.stdout.split(maxsplit=1)
     assert 80 <= int(heap) <= 96
     assert loaded.strip() == "[]"

@@ -122,8 +122,11 @@ class Server:
 def server():
     started = Server()
     yield started
-    started.process.terminate()
-    started.process.wait(timeout=60)
+    # vLLM's server takes minutes to end by itself on a busy machine, and its engine stays if only the server is killed.
+    processes = [started.process, *psutil.Process(started.process.pid).children(recursive=True)]
+    for process in processes:
+        process.kill()
+    started.process.wait()
 
 
 def results(out: Path) -> list[dict]:

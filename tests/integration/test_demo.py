@@ -152,7 +152,7 @@ def cluster(home: Path) -> Iterator[Cluster]:
 def r2r(*arguments):
     """Run one command in a Ray of its own, which ends with it."""
     return subprocess.run(
-        [R2R, *arguments], env=os.environ | {"RAY_ADDRESS": "local"}, capture_output=True, text=True, timeout=900
+        [R2R, *arguments], env=os.environ | {"RAY_ADDRESS": "local"}, capture_output=True, text=True, timeout=2400
     )
 
 
@@ -173,7 +173,7 @@ def demo(tmp_path_factory):
         submit = [RAY, "job", "submit", "--address", started.dashboard, "--working-dir", ".", "--"]
         pipeline = ["python", "jobs/pipeline.py", str(file), "--out", str(out)]
         job = subprocess.run(
-            [*submit, *pipeline], cwd=ROOT, env=started.env, capture_output=True, text=True, timeout=900
+            [*submit, *pipeline], cwd=ROOT, env=started.env, capture_output=True, text=True, timeout=2400
         )
         assert job.returncode == 0, job.stdout[-3000:] + job.stderr[-3000:]
         assert nodes_alive(started) == 3

@@ -39,7 +39,7 @@ distill:
 rerank:
   window: 20
   stride: 10
-  passage_tokens: 64
+  passage_tokens: 24
   engine: {{dtype: float32}}
 evaluate:
   measures: ["nDCG@10"]
@@ -67,7 +67,7 @@ def run(data, tmp_path_factory):
         time.sleep(0.05)
     terminate(process, log)
     process = start()
-    assert process.wait(timeout=1200) == 0, log.read_text()[-3000:]
+    assert process.wait(timeout=2400) == 0, log.read_text()[-3000:]
     assert "rerank: resumes from the finished rows" in log.read_text()
     return folder / "run"
 

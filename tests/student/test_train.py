@@ -129,7 +129,7 @@ def trained(tmp_path_factory):
             free.bind(("127.0.0.1", 0))
             ports.append(str(free.getsockname()[1]))
     command = [sys.executable, str(Path(__file__).with_name("training.py")), str(folder), *ports]
-    done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=300)
+    done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=900)
     assert done.returncode == 0, done.stderr[-5000:]
     return folder
 
