@@ -86,7 +86,8 @@ def _connect() -> None:
 
     for attempt in range(1, _STARTS + 1):
         try:
-            ray.init(logging_level=logging.WARNING, log_to_driver=False)
+            # The dashboard of a Ray that ends with its job would cost more to start than the job's other processes.
+            ray.init(logging_level=logging.WARNING, log_to_driver=False, include_dashboard=False)
             return
         except Exception as error:
             # Of many types; a node that does not start in time raises a plain Exception.
