@@ -59,9 +59,9 @@ def stage(
     """Return the stage that measures runs against qrels.
 
     qrels: dataset, or TREC qrels file. runs: name -> TREC run file (see `runs.read_run`), `rankgpt:FILE`, or a folder
-    with the table annotations; the others are compared with the first, and tested against settings.baseline. For the report: candidates, a folder with that
-    table or `rankgpt:FILE`, has the passages; rankings, a folder with that table, has the reasons; distill, the folder
-    in which the student was trained, has the curves.
+    with the table annotations; the others are compared with the first, and tested against settings.baseline. For the
+    report: candidates, a folder with that table or `rankgpt:FILE`, has the passages; rankings, a folder with that
+    table, has the reasons; distill, the folder in which the student was trained, has the curves.
     """
 
     def check(there: There) -> None:
@@ -97,15 +97,14 @@ def evaluate(
     rankings: str | None = None,
     distill: str | None = None,
 ) -> None:
-    """Measure runs against qrels; write `metrics.json`, `per_query.csv` and `report.html` into `out`; print
-    the table.
+    """Measure runs against qrels; write `metrics.json`, `per_query.csv` and `report.html`; print the table.
 
     Arguments as for `stage`. Every figure is the mean over all judged queries; a query that a run lacks counts 0. Two
     rows are added, both over the documents that the first run lists for each query: `random`, the mean of 10 seeded
     shuffles, and `oracle`, the order by relevance. Annotations hold the teacher's order of the few documents that it
     saw: the first run's other documents follow in its order, and a query without an annotation keeps that order.
-    Warnings count such queries, judged queries that a run lacks, and queries in which a run lists documents that the
-    first run does not, since oracle is no upper bound for those.
+    Warnings count such queries, judged queries that a run lacks, queries in which a run lists documents that the first
+    run does not, since oracle is no upper bound for those, and ids that fit the qrels in part (`runs.read_runs`).
 
     metrics.json: {"measures": [...], "queries": N, "systems": {"NAME": {"nDCG@10": 0.51, ...}, ...}, "tests": {...}},
     each measure as the settings spell it, and the tests as `significance.paired_tests` returns them, of all runs
@@ -113,8 +112,8 @@ def evaluate(
     per_query.csv: a line of system, qid and a value per measure for each row of the table and each judged query; qids
     are as in run files. The counts of `explanations.count` are in the manifest under `explanations`.
 
-    Raises BadInput for a run name that is taken, a baseline that is none of the runs, a missing or broken run file, annotations as the first run, qrels that
-    are empty or belong to other queries, and a folder without its table.
+    Raises BadInput for a run name that is taken, a baseline that is none of the runs, a missing or broken run file,
+    annotations as the first run, qrels that are empty or belong to other queries, and a folder without its table.
     """
     run(stage(qrels, runs, out, settings, candidates, rankings, distill))
 

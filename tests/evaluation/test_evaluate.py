@@ -5,6 +5,9 @@ import gzip
 import json
 import math
 import os
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -14,6 +17,7 @@ from r2r.config import EvaluateSettings, validate
 from r2r.errors import BadInput
 from r2r.evaluation.evaluate import evaluate, parse_runs
 from r2r.evaluation.runs import shuffled
+from tests.ending import terminate
 
 NDCG = EvaluateSettings(measures=["nDCG@10"])
 
@@ -300,6 +304,72 @@ def test_unknown_measure(files, capsys):
     assert not Path(files("out")).exists()
 
 
+@pytest.mark.parametrize(
+    ("qrels", "run_file", "says"),
+    [
+        pytest.param(
+            *("q1 0 D12 1\nq1 0 D13 0\nq1 0 a 1\n", "q1 Q0 12 1 9 t\nq1 Q0 a 2 8 t\nq1 Q0 14 3 7 t\n"),
+            "run bm25 lists 1 documents without a judgement whose ids differ in form only from judged ones, such as 12 "
+            "here and D12 in QRELS; write them alike",
+            id="some documents",
+        ),
+        pytest.param(
+            *("q1 0 0012 1\nq1 0 0013 0\n", "q1 Q0 12 1 9 t\nq1 Q0 13 2 8 t\n"),
+            "run bm25 lists 2 documents without a judgement whose ids differ in form only from judged ones, such as ",
+            id="all documents",
+        ),
+        pytest.param(
+            *("q1 0 a 1\n", "q1 Q0 x 1 9 t\n"),
+            "run bm25 lists no document that QRELS judges, so most measures are 0: it has x, the qrels have a; ",
+            id="documents of another collection",
+        ),
+        pytest.param(
+            *("q1 0 a 1\nQ02 0 a 1\n", "q1 Q0 a 1 9 t\n2 Q0 a 1 9 t\nx Q0 a 1 9 t\n"),
+            "run bm25 has 2 queries that QRELS does not judge; they play no part; some ids differ in form only, such "
+            "as 2 here and Q02 there",
+            id="some queries",
+        ),
+        pytest.param(
+            *("q1 0 a 99\nq1 0 b -7\n", "q1 Q0 a 1 9 t\n"),
+            "QRELS has grades from -7 to 99; nDCG takes a grade as the gain that it is",
+            id="unusual grades",
+        ),
+        pytest.param(
+            *("q1 0 a 0\nq1 0 b -1\n", "q1 Q0 a 1 9 t\n"),
+            "QRELS has no grade above 0, so no document is relevant and most measures are 0",
+            id="nothing relevant",
+        ),
+    ],
+)
+def test_qrels_that_fit_in_part_are_said_in_one_line(files, capsys, qrels, run_file, says):
+    Path(files("qrels.txt")).write_text(qrels)
+    Path(files("bm25.txt")).write_text(run_file)
+    run(files, runs=["bm25"])
+    told = [line for line in capsys.readouterr().err.splitlines() if " lacks " not in line]
+    assert len(told) == 1
+    assert told[0].startswith(f"evaluate: warning: {says.replace('QRELS', files('qrels.txt'))}")
+
+
+def test_ids_that_end_in_the_same_number_are_not_taken_for_one_another(files, capsys):
+    Path(files("qrels.txt")).write_text("q1 0 furnace-1 1\nq1 0 pump-2 0\nq1 0 D3x4 1\nq1 0 112 1\n")
+    Path(files("bm25.txt")).write_text("".join(f"q1 Q0 {one} 1 9 t\n" for one in ("pump-1", "pump-2", "34", "12")))
+    run(files, runs=["bm25"])
+    assert capsys.readouterr().err == ""
+
+
+@pytest.mark.parametrize(
+    ("second", "says"),
+    [
+        ("q 1\ta%20b\t1", "the documents 'a b' and 'a%20b' are both a%20b in a run; rename one"),
+        ("q%201\tc\t1", "the queries 'q 1' and 'q%201' are both q%201 in a run; rename one"),
+    ],
+)
+def test_two_ids_that_are_one_in_a_run(files, tmp_path, second, says):
+    (tmp_path / "qrels").mkdir()
+    (tmp_path / "qrels" / "test.tsv").write_text(f"query-id\tcorpus-id\tscore\nq 1\ta b\t1\n{second}\n")
+    refused(files, f"beir:{tmp_path}: {says}", qrels=f"beir:{tmp_path}")
+
+
 def test_empty_qrels(files):
     Path(files("qrels.txt")).write_text("")
     refused(files, files("qrels.txt"))
@@ -328,6 +398,22 @@ def test_missing_file_on_another_file_system(files):
         evaluate(files("qrels.txt"), {"bm25": missing}, files("out"), NDCG)
     assert str(error.value).startswith(f"{missing}: no such file or directory; run bm25 needs a TREC run file")
     assert Path(files("out"), "manifest.json").exists()
+
+
+def test_a_process_that_is_terminated_says_so_and_leaves_no_result(files, tmp_path):
+    # So many lines that it reads them for seconds; the folder is made before the first is read.
+    Path(files("bm25.txt")).write_text("".join(f"q{at} Q0 a {at} 1 t\n" for at in range(1_000_000)))
+    given = ["--qrels", files("qrels.txt"), "--run", f"bm25={files('bm25.txt')}", "--out", files("out")]
+    log = tmp_path / "log"
+    with log.open("wb") as both:
+        command = [sys.executable, "-m", "r2r", "evaluate", *given]
+        process = subprocess.Popen(command, stdout=both, stderr=both, start_new_session=True)
+    while not Path(files("out")).exists():
+        assert process.poll() is None, log.read_text()
+        time.sleep(0.01)
+    terminate(process, log)
+    assert process.returncode == 143
+    assert list(Path(files("out")).iterdir()) == []
 
 
 def test_missing_candidates_file(files):
