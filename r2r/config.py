@@ -252,6 +252,9 @@ class EvaluateSettings(Section):
     )
     baseline: str | None = Field(None, description="run that the others are tested against (default: the first run)")
     caption: str = Field("", description="a line under the table")
+    paper_protocol: bool = added(
+        False, description="also say what the paper's released code would: 5 documents, queries over .5 only"
+    )
 
     @field_validator("measures")
     @classmethod

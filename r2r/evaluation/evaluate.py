@@ -19,7 +19,7 @@ from pathlib import Path
 from r2r import datasets, tables
 from r2r.config import EvaluateSettings
 from r2r.errors import BadInput
-from r2r.evaluation import explanations, report
+from r2r.evaluation import explanations, protocol, report
 from r2r.evaluation.measures import Values, average, mean, parse_measures, scorer
 from r2r.evaluation.runs import Qrels, Run, check_run, oracle, read_qrels, read_runs, shuffled, with_run_ids
 from r2r.evaluation.significance import paired_tests
@@ -109,6 +109,7 @@ def evaluate(
     metrics.json: {"measures": [...], "queries": N, "systems": {"NAME": {"nDCG@10": 0.51, ...}, ...}, "tests": {...}},
     each measure as the settings spell it, and the tests as `significance.paired_tests` returns them, of all runs
     against the run settings.baseline, by default the first; random and oracle are bounds and are not tested.
+    With settings.paper_protocol, "paper_protocol" has the rows of `protocol.released`.
     per_query.csv: a line of system, qid and a value per measure for each row of the table and each judged query; qids
     are as in run files. The counts of `explanations.count` are in the manifest under `explanations`.
 
@@ -151,6 +152,8 @@ def _work(
     systems = {name: average(by_measure) for name, by_measure in values.items()}
     found_tests = paired_tests({name: values[name] for name in found}, _baseline(runs, settings))
     metrics = {"measures": list(measures), "queries": len(judged), "systems": systems, "tests": found_tests}
+    if settings.paper_protocol:
+        metrics["paper_protocol"] = protocol.released(found, judged, SHUFFLES)
 
     rows = with_run_ids(datasets.read_candidates(candidates).to_pylist()) if candidates else []
     texts = {row["qid"]: dict(zip(row["docids"], row["texts"], strict=True)) for row in rows}
@@ -211,7 +214,10 @@ def _dropped(rankings: str) -> tuple[int, int]:
 
 
 def _tell(out: Path, settings: EvaluateSettings) -> None:
-    print(report.as_text(json.loads((out / "metrics.json").read_text(encoding="utf-8"))))
+    metrics = json.loads((out / "metrics.json").read_text(encoding="utf-8"))
+    print(report.as_text(metrics))
+    if settings.paper_protocol:
+        print("\n".join(protocol.say(metrics["paper_protocol"], metrics["queries"])))
     if settings.caption:
         print(settings.caption)
     print(f"report: {out / 'report.html'}", flush=True)

@@ -13,6 +13,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from r2r.evaluation import protocol
 from r2r.evaluation.measures import Values
 from r2r.evaluation.runs import Qrels, Run
 from r2r.evaluation.significance import LEVEL, MARK, is_marked, legend
@@ -99,6 +100,7 @@ def render(
         mark=MARK,
         is_marked=is_marked,
         legend=legend(tests),
+        paper=protocol.say(metrics["paper_protocol"], metrics["queries"]) if "paper_protocol" in metrics else [],
         shown=shown,
         checks=say(counted) if counted else "",
         warnings=warnings,
