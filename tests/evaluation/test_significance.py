@@ -57,6 +57,11 @@ def test_same_as_scipy():
         assert t_test(base + differences, base) == pytest.approx(stats.ttest_rel(base + differences, base).pvalue)
 
 
+def test_sums_that_are_equal_on_paper_are_equal():
+    whole = np.random.default_rng(7).integers(-5, 6, (9, 50)).astype(float)
+    assert list(randomization(whole / 10)) == list(randomization(whole))
+
+
 def test_batches_change_nothing(monkeypatch):
     differences = np.random.default_rng(7).normal(0.03, 0.1, (40, 2))
     whole = [*randomization(differences), *interval(differences)[0], randomization(differences[:9])[0]]
