@@ -247,8 +247,14 @@ class RerankSettings(ModelWorkers, RankSettings):
 
 
 class EvaluateSettings(Section):
-    measures: Words = Field(["nDCG@10", "RR@10", "AP", "R@100"], description="measures in ir-measures' spelling")
+    measures: Words = Field(
+        ["nDCG@10", "RR@10", "AP", "R@100", "Judged@10"], description="measures in ir-measures' spelling"
+    )
+    baseline: str | None = Field(None, description="run that the others are tested against (default: the first run)")
     caption: str = Field("", description="a line under the table")
+    paper_protocol: bool = added(
+        False, description="also say what the paper's released code would: 5 documents, queries over .5 only"
+    )
 
     @field_validator("measures")
     @classmethod

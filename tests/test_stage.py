@@ -61,6 +61,7 @@ def other(section: str, name: str) -> typing.Any:
         "held_out": 0.2,
         "lora_dropout": 0.1,
         "tokenizer": "some/model",
+        "baseline": "student",
         "tokens_per_second": 9.0,
     }
     special |= {"order_position": "last" if section == "distill" else "first", "min_actors": 2, "workers": 3}

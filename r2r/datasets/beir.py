@@ -32,7 +32,7 @@ def queries(folder: str, wanted: str) -> list[dict]:
     found = unique_queries(lines, lines.file)
     if names(within(folder, "qrels")) is None:
         return found
-    return judged_only(found, qrels(folder, wanted), f"{lines.file}: split {wanted or 'test'}")
+    return judged_only(found, qrels(folder, wanted, tell=False), f"{lines.file}: split {wanted or 'test'}")
 
 
 def _query(line: bytes) -> dict:
@@ -42,10 +42,10 @@ def _query(line: bytes) -> dict:
     return {"qid": clean(as_id(row.get("_id"), "query"))[0], "query": clean(as_text(row["text"], "text"))[0]}
 
 
-def qrels(folder: str, wanted: str) -> list[dict]:
+def qrels(folder: str, wanted: str, tell: bool = True) -> list[dict]:
     """Return the judgements of a split. Lines are query-id, corpus-id, score, separated by tabs, after a header."""
     lines = Lines(_qrels_file(folder, wanted), _judgement)
-    return unique_judgements(lines, lines.file)
+    return unique_judgements(lines, lines.file, tell)
 
 
 def _judgement(line: bytes) -> dict | None:

@@ -34,7 +34,7 @@ def queries(folder: str, wanted: str) -> list[dict]:
     lines = Lines(_need(folder, *_names(wanted)[0]), _query)
     found = trec.unique_queries(lines, lines.file)
     judged = find(folder, *_names(wanted)[1])
-    return trec.judged_only(found, trec.qrels(judged), lines.file) if judged else found
+    return trec.judged_only(found, trec.qrels(judged, tell=False), lines.file) if judged else found
 
 
 def _query(line: bytes) -> dict:

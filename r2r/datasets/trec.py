@@ -14,13 +14,15 @@ from r2r.datasets.documents import Part
 from r2r.datasets.files import Lines, text_of
 from r2r.errors import BadInput
 
-# A whole number of at most nine digits, also as pandas writes it in a column with gaps: 1.0.
-_WHOLE = re.compile(r"\s*([+-]?\d{1,9})(?:\.0*)?\s*")
+# A whole number, also as pandas writes it in a column with gaps: 1.0.
+_WHOLE = re.compile(r"\s*([+-]?\d+)(?:\.0*)?\s*")
+# Collections grade from -2 to 10, a few to 100. What lies beyond is no grade, such as a docid in the wrong column.
+_LARGEST = 1000
 
 
-def qrels(file: str) -> list[dict]:
+def qrels(file: str, tell: bool = True) -> list[dict]:
     """Return the judgements of a TREC file. Lines are `qid 0 docid relevance`, separated by white space."""
-    found = unique_judgements(Lines(file, _judgement), file)
+    found = unique_judgements(Lines(file, _judgement), file, tell)
     if not found:
         raise BadInput(f"{file}: is empty; expected lines of 'qid 0 docid relevance'")
     return found
@@ -35,18 +37,24 @@ def _judgement(line: bytes) -> dict:
 
 
 def judgement(qid: str, docid: str, relevance: str | int | float) -> dict:
-    """Return a row of qrels: the one rule of all formats. Raises ValueError for a relevance that is no whole number."""
+    """Return a row of qrels: the one rule of all formats. Raises ValueError for a relevance that is no whole number,
+    or so large that it is no grade."""
     whole = _WHOLE.fullmatch(str(relevance))
     if not whole:
         raise ValueError(f"relevance {relevance!r} is not a whole number; write 0, 1, 2 and so on (1.0 is read as 1)")
-    return {"qid": qid, "docid": docid, "relevance": int(whole[1])}
+    # Python refuses to convert thousands of digits.
+    grade = int(whole[1][:20])
+    if abs(grade) > _LARGEST:
+        shown = str(relevance)[:20]
+        raise ValueError(f"relevance {shown} is beyond {_LARGEST:,}: an id, or a score? Grades are 0, 1, 2 and so on")
+    return {"qid": qid, "docid": docid, "relevance": grade}
 
 
-def unique_judgements(part: Part, source: str) -> list[dict]:
+def unique_judgements(part: Part, source: str, tell: bool = True) -> list[dict]:
     """Return the judgements that `part` reads from `source`, without the rows that are None.
 
-    A judgement that is repeated with the same relevance counts once; a line on stderr says how many are. Raises
-    BadInput, with both places, for one that is repeated with another relevance.
+    A judgement that is repeated with the same relevance counts once; with `tell`, a line on stderr says how many are.
+    Raises BadInput, with both places, for one that is repeated with another relevance.
     """
     found: dict[tuple[str, str], tuple[int, dict]] = {}
     repeated = 0
@@ -60,7 +68,7 @@ def unique_judgements(part: Part, source: str) -> list[dict]:
                 f"but {known['relevance']} in {part.place(first)}; keep one of the two"
             )
         repeated += known is not row
-    if repeated:
+    if repeated and tell:
         print(f"{source}: {repeated:,} judgements repeat an earlier one; each counts once", file=sys.stderr, flush=True)
     return [row for _, row in found.values()]
 

@@ -1,13 +1,15 @@
-"""The evaluate stage: TREC runs and qrels in, `metrics.json` and `report.html` out.
+"""The evaluate stage: TREC runs and qrels in; `metrics.json`, `per_query.csv` and `report.html` out.
 
-Owns the rows of the table, the names of runs, and the stage's folder. Does not own the formulas (measures.py), reading
-and comparing runs (runs.py) or the page (report.py).
+Owns the rows of the table, the names of runs, and the stage's folder. Does not own the formulas (measures.py), the
+tests of differences (significance.py), reading and comparing runs (runs.py) or the page (report.py).
 
     evaluate("beir:scifact", {"bm25": "runs/scifact/retrieve/run.txt"}, "runs/scifact/evaluate", EvaluateSettings())
 """
 
 from __future__ import annotations
 
+import csv
+import io
 import json
 import sys
 from collections.abc import Callable, Iterable, Mapping
@@ -17,13 +19,15 @@ from pathlib import Path
 from r2r import datasets, tables
 from r2r.config import EvaluateSettings
 from r2r.errors import BadInput
-from r2r.evaluation import explanations, report
+from r2r.evaluation import explanations, protocol, report
 from r2r.evaluation.measures import Values, average, mean, parse_measures, scorer
 from r2r.evaluation.runs import Qrels, Run, check_run, oracle, read_qrels, read_runs, shuffled, with_run_ids
+from r2r.evaluation.significance import paired_tests
 from r2r.identity import digest, manifest_of
 from r2r.stage import Identity, Input, Result, Stage, There, run
 
 SHUFFLES = 10
+_FILES = ["metrics.json", "per_query.csv", "report.html"]
 _TAKEN = {"random": "the shuffled candidates", "oracle": "the candidates by relevance"}
 
 
@@ -55,13 +59,14 @@ def stage(
     """Return the stage that measures runs against qrels.
 
     qrels: dataset, or TREC qrels file. runs: name -> TREC run file (see `runs.read_run`), `rankgpt:FILE`, or a folder
-    with the table annotations; the others are compared with the first. For the report: candidates, a folder with that
-    table or `rankgpt:FILE`, has the passages; rankings, a folder with that table, has the reasons; distill, the folder
-    in which the student was trained, has the curves.
+    with the table annotations; the others are compared with the first, and tested against settings.baseline. For the
+    report: candidates, a folder with that table or `rankgpt:FILE`, has the passages; rankings, a folder with that
+    table, has the reasons; distill, the folder in which the student was trained, has the curves.
     """
 
     def check(there: There) -> None:
         _check_names(runs)
+        _baseline(runs, settings)
         for place, (name, file) in enumerate(runs.items()):
             if there(file):
                 check_run(name, file, first=place == 0)
@@ -80,8 +85,7 @@ def stage(
     inputs |= {f"run {place} {name}": Input(file) for place, (name, file) in enumerate(runs.items(), start=1)}
     folders = {"candidates": candidates, "rankings": rankings, "distill": distill}
     inputs |= {name: Input(folder) for name, folder in folders.items() if folder}
-    writes = ["metrics.json", "report.html"]
-    return Stage("evaluate", Path(out), settings, inputs, check, work, writes, after=lambda: _tell(Path(out), settings))
+    return Stage("evaluate", Path(out), settings, inputs, check, work, _FILES, after=lambda: _tell(Path(out), settings))
 
 
 def evaluate(
@@ -93,20 +97,24 @@ def evaluate(
     rankings: str | None = None,
     distill: str | None = None,
 ) -> None:
-    """Measure runs against qrels; write `metrics.json` and `report.html` into `out` and print the table.
+    """Measure runs against qrels; write `metrics.json`, `per_query.csv` and `report.html`; print the table.
 
     Arguments as for `stage`. Every figure is the mean over all judged queries; a query that a run lacks counts 0. Two
     rows are added, both over the documents that the first run lists for each query: `random`, the mean of 10 seeded
     shuffles, and `oracle`, the order by relevance. Annotations hold the teacher's order of the few documents that it
     saw: the first run's other documents follow in its order, and a query without an annotation keeps that order.
-    Warnings count such queries, judged queries that a run lacks, and queries in which a run lists documents that the
-    first run does not, since oracle is no upper bound for those.
+    Warnings count such queries, judged queries that a run lacks, queries in which a run lists documents that the first
+    run does not, since oracle is no upper bound for those, and ids that fit the qrels in part (`runs.read_runs`).
 
-    metrics.json: {"measures": [...], "queries": N, "systems": {"NAME": {"nDCG@10": 0.51, ...}, ...}}, each measure as
-    the settings spell it. The counts of `explanations.count` are in the manifest under `explanations`.
+    metrics.json: {"measures": [...], "queries": N, "systems": {"NAME": {"nDCG@10": 0.51, ...}, ...}, "tests": {...}},
+    each measure as the settings spell it, and the tests as `significance.paired_tests` returns them, of all runs
+    against the run settings.baseline, by default the first; random and oracle are bounds and are not tested.
+    With settings.paper_protocol, "paper_protocol" has the rows of `protocol.released`.
+    per_query.csv: a line of system, qid and a value per measure for each row of the table and each judged query; qids
+    are as in run files. The counts of `explanations.count` are in the manifest under `explanations`.
 
-    Raises BadInput for a run name that is taken, a missing or broken run file, annotations as the first run, qrels that
-    are empty or belong to other queries, and a folder without its table.
+    Raises BadInput for a run name that is taken, a baseline that is none of the runs, a missing or broken run file,
+    annotations as the first run, qrels that are empty or belong to other queries, and a folder without its table.
     """
     run(stage(qrels, runs, out, settings, candidates, rankings, distill))
 
@@ -117,6 +125,14 @@ def _check_names(runs: Mapping[str, str]) -> None:
     for name, file in runs.items():
         if name in _TAKEN:
             raise BadInput(f"run {name}={file}: the name {name} stands for {_TAKEN[name]}; give the run another name")
+
+
+def _baseline(runs: Mapping[str, str], settings: EvaluateSettings) -> str:
+    """Return the name of the run that the others are tested against. Raises BadInput if there is no such run."""
+    name = settings.baseline or next(iter(runs))
+    if name not in runs:
+        raise BadInput(f"baseline: {name}: no run has this name; give one of {', '.join(runs)}")
+    return name
 
 
 def _work(
@@ -134,7 +150,10 @@ def _work(
         print(f"evaluate: warning: {warning}", file=sys.stderr, flush=True)
     values = _values(found, scorer(measures, judged), judged)
     systems = {name: average(by_measure) for name, by_measure in values.items()}
-    metrics = {"measures": list(measures), "queries": len(judged), "systems": systems}
+    found_tests = paired_tests({name: values[name] for name in found}, _baseline(runs, settings))
+    metrics = {"measures": list(measures), "queries": len(judged), "systems": systems, "tests": found_tests}
+    if settings.paper_protocol:
+        metrics["paper_protocol"] = protocol.released(found, judged, SHUFFLES)
 
     rows = with_run_ids(datasets.read_candidates(candidates).to_pylist()) if candidates else []
     texts = {row["qid"]: dict(zip(row["docids"], row["texts"], strict=True)) for row in rows}
@@ -155,13 +174,14 @@ def _work(
         training=tables.read(distill, "steps").to_pylist() if distill else [],
     )
     tables.write_text(json.dumps(metrics, indent=2, ensure_ascii=False) + "\n", out / "metrics.json")
+    tables.write_text(per_query(values), out / "per_query.csv")
     tables.write_text(page, out / "report.html")
     if counted:
         print(report.say(counted))
     return Result(
         {"queries": len(judged), "systems": len(systems)},
         digest(metrics),
-        ["metrics.json", "report.html"],
+        _FILES,
         {"explanations": counted} if counted else {},
     )
 
@@ -175,6 +195,18 @@ def _values(runs: Mapping[str, Run], score: Callable[[Run], Values], judged: Qre
     return values
 
 
+def per_query(values: Mapping[str, Values]) -> str:
+    """Return the values as CSV, system by system: columns system, qid and one per measure, in full precision."""
+    text = io.StringIO()
+    lines = csv.writer(text, lineterminator="\n")
+    first, *_ = values.values()
+    lines.writerow(["system", "qid", *first])
+    for system, by_measure in values.items():
+        for qid in next(iter(by_measure.values())):
+            lines.writerow([system, qid, *(by_query[qid] for by_query in by_measure.values())])
+    return text.getvalue()
+
+
 def _dropped(rankings: str) -> tuple[int, int]:
     """Return how many pieces of evidence, and how many comparisons, rerank found to be false and dropped."""
     dropped = (manifest_of(Path(rankings)) or {}).get("dropped", {})
@@ -182,7 +214,10 @@ def _dropped(rankings: str) -> tuple[int, int]:
 
 
 def _tell(out: Path, settings: EvaluateSettings) -> None:
-    print(report.as_text(json.loads((out / "metrics.json").read_text(encoding="utf-8"))))
+    metrics = json.loads((out / "metrics.json").read_text(encoding="utf-8"))
+    print(report.as_text(metrics))
+    if settings.paper_protocol:
+        print("\n".join(protocol.say(metrics["paper_protocol"], metrics["queries"])))
     if settings.caption:
         print(settings.caption)
     print(f"report: {out / 'report.html'}", flush=True)

@@ -13,8 +13,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from r2r.evaluation import protocol
 from r2r.evaluation.measures import Values
 from r2r.evaluation.runs import Qrels, Run
+from r2r.evaluation.significance import LEVEL, MARK, is_marked, legend
 from r2r.reasons import fold
 
 SHOWN_QUERIES = 5
@@ -57,6 +59,8 @@ def render(
     import jinja2
 
     first, *others = runs
+    tests = metrics["tests"]
+    baseline = tests["baseline"]
     after = "student" if "student" in others else next(iter(others), None)
     measure = metrics["measures"][0]
     environment = jinja2.Environment(
@@ -86,7 +90,17 @@ def render(
         measure=measure,
         first=first,
         after=after,
-        changes={name: changes(values[first][measure], values[name][measure]) for name in others},
+        baseline=baseline,
+        compared=[
+            {"system": name, "measure": one, **changes(values[baseline][one], values[name][one]), **row}
+            for name, by_measure in tests["systems"].items()
+            for one, row in by_measure.items()
+        ],
+        level=LEVEL,
+        mark=MARK,
+        is_marked=is_marked,
+        legend=legend(tests),
+        paper=protocol.say(metrics["paper_protocol"], metrics["queries"]) if "paper_protocol" in metrics else [],
         shown=shown,
         checks=say(counted) if counted else "",
         warnings=warnings,
@@ -97,15 +111,21 @@ def render(
 
 
 def as_text(metrics: Mapping[str, Any]) -> str:
-    """Return the table of metrics.json as text with aligned columns."""
-    names = metrics["measures"]
-    rows = [["system", *names]]
-    rows += [[system, *(f"{row[name]:.4f}" for name in names)] for system, row in metrics["systems"].items()]
+    """Return the table of metrics.json as text with aligned columns, and a line that says what its mark means."""
+    names, tests = metrics["measures"], metrics["tests"]
+
+    def cell(system: str, name: str) -> str:
+        mark = MARK if is_marked(tests, system, name) else " "
+        return f"{metrics['systems'][system][name]:.4f}{mark}"
+
+    rows = [["system ", *(f"{name} " for name in names)]]
+    rows += [[f"{system} ", *(cell(system, name) for name in names)] for system in metrics["systems"]]
     first, *others = (max(map(len, column)) for column in zip(*rows, strict=True))
-    return "\n".join(
-        "  ".join([system.ljust(first), *(cell.rjust(width) for cell, width in zip(cells, others, strict=True))])
-        for system, *cells in rows
-    )
+    lines = [
+        " ".join([system.ljust(first), *(text.rjust(width) for text, width in zip(texts, others, strict=True))])
+        for system, *texts in rows
+    ]
+    return "\n".join([*(line.rstrip() for line in lines), *[legend(tests)] * bool(tests["systems"])])
 
 
 def curves(steps: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:

@@ -10,7 +10,8 @@ from __future__ import annotations
 
 import math
 import random
-from collections.abc import Iterable, Mapping
+import re
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,12 @@ Run = dict[str, list[str]]
 Qrels = dict[str, dict[str, int]]
 
 _LINE = "'qid Q0 docid rank score tag'"
+# Grades of the collections that are in use.
+_USUAL = range(-2, 11)
+# An id that holds one number: D12, 0012, doc-12.txt.
+_ONE_NUMBER = re.compile(r"[^0-9]*0*([0-9]+)[^0-9]*")
+# Documents of a query that are compared with the judged ones by the numbers in their ids.
+_LOOKED_AT = 100
 
 
 def check_run(name: str, file: str, first: bool) -> None:
@@ -51,10 +58,19 @@ def _is_candidates(source: str) -> bool:
 
 
 def read_qrels(source: str) -> Qrels:
-    """Return qid -> docid -> relevance, from a dataset or a TREC qrels file. Raises BadInput if there is none."""
+    """Return qid -> docid -> relevance, from a dataset or a TREC qrels file.
+
+    Raises BadInput if there is none, and for two ids that are the same in a run file, such as `a b` and `a%20b`.
+    """
     judged: Qrels = {}
+    known: dict[tuple[str, str], str] = {}
     for row in datasets.read_qrels(source).to_pylist():
-        judged.setdefault(tables.run_id(row["qid"]), {})[tables.run_id(row["docid"])] = row["relevance"]
+        qid, docid = (tables.run_id(row[name]) for name in ("qid", "docid"))
+        for what, given, written in (("queries", row["qid"], qid), ("documents", row["docid"], docid)):
+            other = known.setdefault((what, written), given)
+            if other != given:
+                raise BadInput(f"{source}: the {what} {other!r} and {given!r} are both {written} in a run; rename one")
+        judged.setdefault(qid, {})[docid] = row["relevance"]
     if not judged:
         raise BadInput(f"{source}: holds no judgements; qrels need at least one row of qid, docid and relevance")
     return judged
@@ -67,25 +83,66 @@ def read_runs(files: Mapping[str, str], source: str, judged: Qrels) -> tuple[dic
     first run. source: place of the qrels, for messages. Raises BadInput for a run that cannot be read, or of which no
     query is judged.
     """
-    found = {name: _read_judged(file, source, judged) for name, file in files.items()}
     teachers = [name for name, file in files.items() if Path(file).is_dir()]
-    return found, _complete(found, teachers, judged) + _compare(found, judged)
+    found, lines = {}, _check_grades(source, judged)
+    for name, file in files.items():
+        run = _read_any(file)
+        found[name] = {qid: docids for qid, docids in run.items() if qid in judged}
+        if not found[name]:
+            raise BadInput(
+                f"{file}: none of its queries is judged in {source}: the run has query {next(iter(run))!r}, the qrels "
+                f"have {next(iter(judged))!r}; give the qrels for the run's own queries"
+            )
+        if name not in teachers:
+            lines += [f"run {name} {said}" for said in _check_ids(run, source, judged)]
+    return found, lines + _complete(found, teachers, judged) + _compare(found, judged)
 
 
-def _read_judged(file: str, source: str, judged: Qrels) -> Run:
+def _read_any(file: str) -> Run:
     if Path(file).is_dir():
-        run = _read_annotations(file)
-    elif _is_candidates(file):
-        run = {row["qid"]: row["docids"] for row in with_run_ids(datasets.read_candidates(file).to_pylist())}
-    else:
-        run = read_run(file)
-    kept = {qid: docids for qid, docids in run.items() if qid in judged}
-    if not kept:
-        raise BadInput(
-            f"{file}: none of its queries is judged in {source}: the run has query {next(iter(run))!r}, the qrels have "
-            f"{next(iter(judged))!r}; give the qrels for the run's own queries"
+        return _read_annotations(file)
+    if _is_candidates(file):
+        return {row["qid"]: row["docids"] for row in with_run_ids(datasets.read_candidates(file).to_pylist())}
+    return read_run(file)
+
+
+def _check_grades(source: str, judged: Qrels) -> list[str]:
+    """Return a line for grades that are unusual, and one if no document is relevant."""
+    grades = {grade for by_docid in judged.values() for grade in by_docid.values()}
+    low, high, lines = min(grades), max(grades), []
+    if low not in _USUAL or high not in _USUAL:
+        lines.append(f"{source} has grades from {low} to {high}; nDCG takes a grade as the gain that it is")
+    if high <= 0:
+        lines.append(f"{source} has no grade above 0, so no document is relevant and most measures are 0")
+    return lines
+
+
+def _check_ids(run: Run, source: str, judged: Qrels) -> Iterator[str]:
+    """Yield what is said of a run whose ids are partly not those of the qrels."""
+    if others := run.keys() - judged.keys():
+        near = _near(others, judged.keys() - run.keys())
+        like = f"; some ids differ in form only, such as {near[0][0]} here and {near[0][1]} there" if near else ""
+        yield f"has {len(others)} queries that {source} does not judge; they play no part{like}"
+    both = [(docids[:_LOOKED_AT], judged[qid]) for qid, docids in run.items() if qid in judged]
+    near = [pair for docids, known in both for pair in _near(set(docids) - known.keys(), known.keys() - set(docids))]
+    if near:
+        yield (
+            f"lists {len(near)} documents without a judgement whose ids differ in form only from judged ones, such as "
+            f"{near[0][0]} here and {near[0][1]} in {source}; write them alike"
         )
-    return kept
+    elif not any(known.keys() & run[qid] for qid, known in judged.items() if qid in run):
+        docids, known = both[0]
+        yield (
+            f"lists no document that {source} judges, so most measures are 0: it has {docids[0]}, the qrels have "
+            f"{next(iter(known))}; are these ids of the same collection?"
+        )
+
+
+def _near(ids: Iterable[str], judged: Iterable[str]) -> list[tuple[str, str]]:
+    """Return the pairs of an id and a judged one of which one is a number, and the other holds the same number."""
+    by_number = {found[1]: other for other in judged if (found := _ONE_NUMBER.fullmatch(other))}
+    pairs = ((one, by_number.get(found[1])) for one in sorted(ids) if (found := _ONE_NUMBER.fullmatch(one)))
+    return [(one, other) for one, other in pairs if other and (one.isdigit() or other.isdigit())]
 
 
 def _read_annotations(folder: str) -> Run:

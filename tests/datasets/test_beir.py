@@ -49,6 +49,15 @@ def test_the_fragment_names_the_split_and_test_is_the_default(folder):
         read_queries(f"beir:{folder}#dev")
 
 
+def test_judgements_that_repeat_are_told_where_they_are_read_as_judgements(folder, capsys):
+    with (folder / "qrels" / "test.tsv").open("a") as qrels:
+        qrels.write("q2\td1\t1\n" * 2)
+    read_queries(f"beir:{folder}")
+    assert capsys.readouterr().err == ""
+    read_qrels(f"beir:{folder}")
+    assert capsys.readouterr().err == f"{folder}/qrels/test.tsv: 2 judgements repeat an earlier one; each counts once\n"
+
+
 def test_all_queries_where_there_are_no_qrels(folder):
     for file in (folder / "qrels").iterdir():
         file.unlink()

@@ -98,6 +98,18 @@ def test_judgements_that_contradict_name_both_places(write):
         read_qrels(spec)
 
 
+@pytest.mark.parametrize("relevance", [1001, -1001, 10**12, "9" * 5000])
+def test_a_relevance_that_is_no_grade(write, relevance):
+    with pytest.raises(BadInput, match=r"(:|row )1: relevance -?[0-9]{4,20} is beyond 1,000: an id") as told:
+        read_qrels(write([{"qid": "q", "docid": "d", "relevance": relevance}]))
+    assert "\n" not in str(told.value)
+
+
+def test_the_largest_grades(write):
+    rows = [{"qid": "q", "docid": "d", "relevance": -1000}, {"qid": "q", "docid": "e", "relevance": 1000}]
+    assert read_qrels(write(rows)).to_pylist() == rows
+
+
 @pytest.mark.parametrize("relevance", [0.5, None, True, "high"])
 def test_a_relevance_that_is_none(write, relevance):
     spec = write([{"qid": "q", "docid": "d", "relevance": relevance}])

@@ -54,6 +54,14 @@ def test_splits(folder):
     assert read_qrels(f"msmarco:{folder}#train").to_pylist() == [{"qid": "634306", "docid": "1", "relevance": 1}]
 
 
+def test_judgements_that_repeat_are_told_where_they_are_read_as_judgements(folder, capsys):
+    (folder / "qrels.train.tsv").write_text("634306\t0\t1\t1\n" * 2)
+    read_queries(f"msmarco:{folder}#train")
+    assert capsys.readouterr().err == ""
+    read_qrels(f"msmarco:{folder}#train")
+    assert "qrels.train.tsv: 1 judgements repeat an earlier one; each counts once" in capsys.readouterr().err
+
+
 def test_without_a_split(folder):
     with pytest.raises(BadInput, match=r"/queries.tsv: no such file, .*; it has #dev.small, #eval, #train, #dl19$"):
         read_queries(f"msmarco:{folder}")

@@ -1,9 +1,13 @@
 """The stage as a whole: metrics.json, its rows and warnings, bad input, and published figures on real data."""
 
+import csv
 import gzip
 import json
 import math
 import os
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -13,6 +17,7 @@ from r2r.config import EvaluateSettings, validate
 from r2r.errors import BadInput
 from r2r.evaluation.evaluate import evaluate, parse_runs
 from r2r.evaluation.runs import shuffled
+from tests.ending import terminate
 
 NDCG = EvaluateSettings(measures=["nDCG@10"])
 
@@ -38,7 +43,7 @@ def run(files, settings=NDCG, runs=("bm25", "student"), out="out", **more):
 def test_metrics_are_the_mean_over_all_judged_queries(files, capsys):
     metrics = run(files, EvaluateSettings(measures=["nDCG@10", "RR(rel=2)@10"]))
     second = 1 / math.log2(3)
-    assert list(metrics) == ["measures", "queries", "systems"]
+    assert list(metrics) == ["measures", "queries", "systems", "tests"]
     assert metrics["measures"] == ["nDCG@10", "RR(rel=2)@10"]
     assert metrics["queries"] == 3
     assert list(metrics["systems"]) == ["bm25", "student", "random", "oracle"]
@@ -53,7 +58,60 @@ def test_metrics_are_the_mean_over_all_judged_queries(files, capsys):
     assert table[0].split() == ["system", "nDCG@10", "RR(rel=2)@10"]
     assert [line.split()[0] for line in table[1:5]] == ["bm25", "student", "random", "oracle"]
     assert len({len(line) for line in table[:5]}) == 1
-    assert table[5] == f"report: {Path(files('out')) / 'report.html'}"
+    assert table[5].startswith("no run differs significantly from bm25: p < 0.05 ")
+    assert table[6] == f"report: {Path(files('out')) / 'report.html'}"
+
+
+def per_query(files, out="out"):
+    """Return measure -> (system, qid) -> value, and the columns."""
+    with Path(files(out), "per_query.csv").open(encoding="utf-8", newline="") as text:
+        columns, *lines = csv.reader(text)
+    rows = [dict(zip(columns, line, strict=True)) for line in lines]
+    return {name: {(row["system"], row["qid"]): float(row[name]) for row in rows} for name in columns[2:]}, columns
+
+
+def test_values_of_each_query_are_beside_the_means(files):
+    settings = EvaluateSettings(measures=["nDCG@10", "SetF(beta=0.5,rel=2)"])
+    metrics = run(files, settings)
+    values, columns = per_query(files)
+    assert columns == ["system", "qid", "nDCG@10", "SetF(beta=0.5,rel=2)"]
+    systems = ["bm25", "student", "random", "oracle"]
+    assert list(values["nDCG@10"]) == [(system, qid) for system in systems for qid in ("q1", "q2", "q3")]
+    assert values["nDCG@10"]["student", "q2"] == 1 / math.log2(3) and values["nDCG@10"]["student", "q3"] == 0
+    for name, row in metrics["systems"].items():
+        for measure, mean in row.items():
+            assert mean == pytest.approx(sum(values[measure][name, qid] for qid in ("q1", "q2", "q3")) / 3)
+
+
+def test_others_are_tested_against_the_first_run_or_the_one_named(files):
+    tests = run(files, NDCG)["tests"]
+    assert (tests["baseline"], list(tests["systems"])) == ("bm25", ["student"])
+    second = 1 / math.log2(3)
+    assert tests["systems"]["student"]["nDCG@10"] == pytest.approx(
+        {"difference": 0, "low": second - 1, "high": 1 - second, "p_t": 1, "p_permutation": 1, "p_holm": 1}, abs=0.2
+    )
+    named = run(files, EvaluateSettings(measures=["nDCG@10"], baseline="student"))
+    assert (named["tests"]["baseline"], list(named["tests"]["systems"])) == ("student", ["bm25"])
+    page = Path(files("out"), "report.html").read_text()
+    assert "Query by query, against student" in page and "Before and after: bm25 → student" in page
+    assert run(files, runs=["bm25"])["tests"] == {"baseline": "bm25", "systems": {}}
+
+
+@pytest.mark.parametrize("name", ["bm52", "random"])
+def test_baseline_that_is_no_run(files, name):
+    settings = EvaluateSettings(measures=["nDCG@10"], baseline=name)
+    refused(files, f"baseline: {name}: no run has this name; give one of bm25", settings=settings)
+
+
+def test_share_of_documents_with_a_judgement(files):
+    Path(files("student.txt")).write_text("q1 Q0 a 1 9 t\nq1 Q0 z 2 8 t\n")
+    assert "Judged@10" in EvaluateSettings().measures
+    metrics = run(files, EvaluateSettings(measures=["Judged@10"]))
+    # bm25: a and b of q1, a of two for q2, nothing for q3.
+    assert metrics["systems"]["bm25"]["Judged@10"] == pytest.approx((1 + 1 / 2 + 0) / 3)
+    assert metrics["systems"]["student"]["Judged@10"] == pytest.approx((1 / 2) / 3)
+    assert metrics["systems"]["random"] == metrics["systems"]["oracle"] == metrics["systems"]["bm25"]
+    assert "Judged@10 is the share of a run's first documents" in Path(files("out"), "report.html").read_text()
 
 
 def test_a_training_is_in_the_report(files):
@@ -120,11 +178,11 @@ def test_explanations_reach_the_report_and_the_manifest(files, capsys):
         rankings=files("rerank"),
         settings=NDCG.model_copy(update={"caption": "A test."}),
     )
-    assert list(metrics) == ["measures", "queries", "systems"]
+    assert list(metrics) == ["measures", "queries", "systems", "tests"]
     manifest = json.loads(Path(files("out"), "manifest.json").read_text())
     checks = {"explained": 1, "evidence_empty": 0, "evidence_verbatim": 1, "compared": 1, "neighbours": 0}
     assert manifest["explanations"] == checks
-    assert list(manifest["files"]) == ["metrics.json", "report.html"]
+    assert list(manifest["files"]) == ["metrics.json", "per_query.csv", "report.html"]
     html = Path(files("out"), "report.html").read_text()
     assert "<mark>A passage with</mark> &lt;script&gt;alert(1)" in html and "<script" not in html
     assert "A test." in html and "what?" in html and "Before b." in html
@@ -246,6 +304,72 @@ def test_unknown_measure(files, capsys):
     assert not Path(files("out")).exists()
 
 
+@pytest.mark.parametrize(
+    ("qrels", "run_file", "says"),
+    [
+        pytest.param(
+            *("q1 0 D12 1\nq1 0 D13 0\nq1 0 a 1\n", "q1 Q0 12 1 9 t\nq1 Q0 a 2 8 t\nq1 Q0 14 3 7 t\n"),
+            "run bm25 lists 1 documents without a judgement whose ids differ in form only from judged ones, such as 12 "
+            "here and D12 in QRELS; write them alike",
+            id="some documents",
+        ),
+        pytest.param(
+            *("q1 0 0012 1\nq1 0 0013 0\n", "q1 Q0 12 1 9 t\nq1 Q0 13 2 8 t\n"),
+            "run bm25 lists 2 documents without a judgement whose ids differ in form only from judged ones, such as ",
+            id="all documents",
+        ),
+        pytest.param(
+            *("q1 0 a 1\n", "q1 Q0 x 1 9 t\n"),
+            "run bm25 lists no document that QRELS judges, so most measures are 0: it has x, the qrels have a; ",
+            id="documents of another collection",
+        ),
+        pytest.param(
+            *("q1 0 a 1\nQ02 0 a 1\n", "q1 Q0 a 1 9 t\n2 Q0 a 1 9 t\nx Q0 a 1 9 t\n"),
+            "run bm25 has 2 queries that QRELS does not judge; they play no part; some ids differ in form only, such "
+            "as 2 here and Q02 there",
+            id="some queries",
+        ),
+        pytest.param(
+            *("q1 0 a 99\nq1 0 b -7\n", "q1 Q0 a 1 9 t\n"),
+            "QRELS has grades from -7 to 99; nDCG takes a grade as the gain that it is",
+            id="unusual grades",
+        ),
+        pytest.param(
+            *("q1 0 a 0\nq1 0 b -1\n", "q1 Q0 a 1 9 t\n"),
+            "QRELS has no grade above 0, so no document is relevant and most measures are 0",
+            id="nothing relevant",
+        ),
+    ],
+)
+def test_qrels_that_fit_in_part_are_said_in_one_line(files, capsys, qrels, run_file, says):
+    Path(files("qrels.txt")).write_text(qrels)
+    Path(files("bm25.txt")).write_text(run_file)
+    run(files, runs=["bm25"])
+    told = [line for line in capsys.readouterr().err.splitlines() if " lacks " not in line]
+    assert len(told) == 1
+    assert told[0].startswith(f"evaluate: warning: {says.replace('QRELS', files('qrels.txt'))}")
+
+
+def test_ids_that_end_in_the_same_number_are_not_taken_for_one_another(files, capsys):
+    Path(files("qrels.txt")).write_text("q1 0 furnace-1 1\nq1 0 pump-2 0\nq1 0 D3x4 1\nq1 0 112 1\n")
+    Path(files("bm25.txt")).write_text("".join(f"q1 Q0 {one} 1 9 t\n" for one in ("pump-1", "pump-2", "34", "12")))
+    run(files, runs=["bm25"])
+    assert capsys.readouterr().err == ""
+
+
+@pytest.mark.parametrize(
+    ("second", "says"),
+    [
+        ("q 1\ta%20b\t1", "the documents 'a b' and 'a%20b' are both a%20b in a run; rename one"),
+        ("q%201\tc\t1", "the queries 'q 1' and 'q%201' are both q%201 in a run; rename one"),
+    ],
+)
+def test_two_ids_that_are_one_in_a_run(files, tmp_path, second, says):
+    (tmp_path / "qrels").mkdir()
+    (tmp_path / "qrels" / "test.tsv").write_text(f"query-id\tcorpus-id\tscore\nq 1\ta b\t1\n{second}\n")
+    refused(files, f"beir:{tmp_path}: {says}", qrels=f"beir:{tmp_path}")
+
+
 def test_empty_qrels(files):
     Path(files("qrels.txt")).write_text("")
     refused(files, files("qrels.txt"))
@@ -274,6 +398,22 @@ def test_missing_file_on_another_file_system(files):
         evaluate(files("qrels.txt"), {"bm25": missing}, files("out"), NDCG)
     assert str(error.value).startswith(f"{missing}: no such file or directory; run bm25 needs a TREC run file")
     assert Path(files("out"), "manifest.json").exists()
+
+
+def test_a_process_that_is_terminated_says_so_and_leaves_no_result(files, tmp_path):
+    # So many lines that it reads them for seconds; the folder is made before the first is read.
+    Path(files("bm25.txt")).write_text("".join(f"q{at} Q0 a {at} 1 t\n" for at in range(400_000)))
+    given = ["--qrels", files("qrels.txt"), "--run", f"bm25={files('bm25.txt')}", "--out", files("out")]
+    log = tmp_path / "log"
+    with log.open("wb") as both:
+        command = [sys.executable, "-m", "r2r", "evaluate", *given]
+        process = subprocess.Popen(command, stdout=both, stderr=both, start_new_session=True)
+    while not Path(files("out")).exists():
+        assert process.poll() is None, log.read_text()
+        time.sleep(0.01)
+    terminate(process, log)
+    assert process.returncode == 143
+    assert list(Path(files("out")).iterdir()) == []
 
 
 def test_missing_candidates_file(files):
@@ -321,6 +461,30 @@ def test_published_figures_on_dl19(data, tmp_path):
     assert round(systems["rankvicuna"]["nDCG@10"], 4) == 0.6682
     assert systems["random"]["nDCG@10"] < systems["bm25"]["nDCG@10"] < systems["oracle"]["nDCG@10"]
     assert len({round(row["R(rel=2)@100"], 9) for row in systems.values()}) == 1
+    # RankVicuna against BM25: the interval and both tests say that it is better; it found no more documents.
+    tests = metrics["tests"]["systems"]["rankvicuna"]
+    better, same = tests["nDCG@10"], tests["R(rel=2)@100"]
+    assert better["difference"] == pytest.approx(0.1623, abs=5e-5)
+    assert (better["low"], better["high"]) == pytest.approx((0.114, 0.215), abs=0.003)
+    assert better["p_t"] == pytest.approx(1.877e-7, rel=1e-3) and better["p_permutation"] == 1 / 10_001
+    assert better["p_holm"] == pytest.approx(3 / 10_001)
+    assert same == {"difference": 0, "low": 0, "high": 0, "p_t": 1, "p_permutation": 1, "p_holm": 1}
+
+
+def test_values_of_each_query_are_those_of_ir_measures(data, tmp_path):
+    import ir_measures
+
+    qrels, run = data / "msmarco-dl19" / "qrels.txt", data / "msmarco-dl19" / "rankvicuna.run.txt"
+    names = ["nDCG@10", "nDCG@5", "RR(rel=2)@10", "AP(rel=2)", "R(rel=2)@100", "Judged@10"]
+    evaluate(str(qrels), {"rankvicuna": str(run)}, str(tmp_path), EvaluateSettings(measures=names))
+    ours, _ = per_query(lambda name: tmp_path, "")
+    measures = [ir_measures.parse_measure(name) for name in names]
+    judged, given = ir_measures.read_trec_qrels(str(qrels)), ir_measures.read_trec_run(str(run))
+    theirs = {name: {} for name in names}
+    for found in ir_measures.iter_calc(measures, judged, given):
+        theirs[names[measures.index(found.measure)]]["rankvicuna", found.query_id] = found.value
+    assert {name: {at: one for at, one in row.items() if at[0] == "rankvicuna"} for name, row in ours.items()} == theirs
+    assert {len(row) for row in ours.values()} == {3 * 43}
 
 
 def test_published_figure_on_bright_biology(data, tmp_path):

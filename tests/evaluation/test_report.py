@@ -48,20 +48,23 @@ def test_snippet_without_evidence_is_the_start():
     assert report.snippet("", "") == [("", False)]
 
 
+TESTED = {"difference": 0.25, "low": 0.125, "high": 0.375, "p_t": 1e-7, "p_permutation": 0.0123, "p_holm": 0.0246}
+
+
+def metrics(systems=None, tests=None):
+    """Return metrics.json with these systems, and these tests of nDCG@10 against bm25."""
+    means = {"bm25": 0.25, "student": 0.5, "random": 0.125, "oracle": 0.75}
+    systems = systems or {name: {"nDCG@10": mean} for name, mean in means.items()}
+    tested = {"student": {"nDCG@10": TESTED}} if tests is None else tests
+    given = {"measures": ["nDCG@10"], "queries": 1, "systems": systems}
+    return given | {"tests": {"baseline": "bm25", "systems": tested}}
+
+
 def page(**changed):
     measure = "nDCG@10"
     runs = {"bm25": {"q": ["a", "b"]}, "student": {"q": ["b", "new"]}}
     given = {
-        "metrics": {
-            "measures": [measure],
-            "queries": 1,
-            "systems": {
-                "bm25": {measure: 0.25},
-                "student": {measure: 0.5},
-                "random": {measure: 0.125},
-                "oracle": {measure: 0.75},
-            },
-        },
+        "metrics": metrics(),
         "values": {"bm25": {measure: {"q": 0.25}}, "student": {measure: {"q": 0.5}}},
         "runs": runs,
         "qrels": {"q": {"a": 0, "b": 2}},
@@ -93,6 +96,29 @@ def test_page_shows_grades_moves_reasons_and_the_best():
     assert "It answers." in html and "Above all." in html and "Random models." in html
     assert "nDCG@10 +0.2500" in html
     assert re.search(r"<svg[^>]*aria-label=\"Bar chart of nDCG@10", html)
+
+
+def test_differences_have_intervals_and_a_mark_that_is_explained():
+    html = page()
+    assert '<b>0.5000</b><span class="mark">*</span>' in html and '0.2500<span class="mark"></span>' in html
+    assert "* differs from bm25: p &lt; 0.05 by a paired randomization test" in html
+    row = re.search(r"<tr><th scope=\"row\">student</th><td>nDCG@10</td>.*", html)[0]
+    cells = re.sub(r"<[^>]+>", " ", row).split()
+    assert " ".join(cells) == "student nDCG@10 1 0 0 +0.2500 * +0.1250 to +0.3750 &lt; .0001 0.0123 0.0246"
+    unsure = page(metrics=metrics(tests={"student": {"nDCG@10": TESTED | {"p_holm": 0.05}}}))
+    assert ">*<" not in unsure and "no run differs significantly from bm25" in unsure
+
+
+def test_the_table_as_text():
+    assert report.as_text(metrics()).splitlines() == [
+        "system   nDCG@10",
+        "bm25      0.2500",
+        "student   0.5000*",
+        "random    0.1250",
+        "oracle    0.7500",
+        "* differs from bm25: p < 0.05 by a paired randomization test over the queries, Holm-corrected over all runs "
+        "and measures",
+    ]
 
 
 def test_bars_start_at_0_and_share_one_axis():
@@ -171,7 +197,7 @@ def test_loss_is_shown_as_a_loss():
 
 
 def test_one_run_alone_has_no_before_and_after():
-    html = page(runs={"bm25": {"q": ["a", "b"]}}, counted=None)
+    html = page(runs={"bm25": {"q": ["a", "b"]}}, counted=None, metrics=metrics(tests={}))
     assert "Before and after" not in html and "Query by query" not in html
 
 
@@ -179,7 +205,7 @@ def test_student_is_the_after_wherever_it_stands():
     values = {name: {"nDCG@10": {"q": 0.5}} for name in ("bm25", "other", "student")}
     runs = {name: {"q": ["a"]} for name in values}
     systems = {name: {"nDCG@10": 0.5} for name in values}
-    html = page(values=values, runs=runs, metrics={"measures": ["nDCG@10"], "queries": 1, "systems": systems})
+    html = page(values=values, runs=runs, metrics=metrics(systems=systems))
     assert "Before and after: bm25 → student" in html
     assert "on which student gains most over bm25 in nDCG@10" in html and "those of student with its reasons" in html
 
