@@ -27,7 +27,7 @@ OrderPosition = Literal["first", "last"]
 # Those that Anserini and Pyserini know by these names.
 Analyzer = Literal[
     "ar", "bn", "da", "de", "en", "es", "fa", "fi", "fr", "hi", "hu", "id", "it", "ja", "ko", "nl", "no", "pl", "pt",
-    "ru", "sv", "te", "th", "tr", "uk", "zh", "none"
+    "ru", "sv", "te", "tr", "uk", "zh", "none"
 ]  # fmt: skip
 
 # vLLM's engine arguments that say where and how fast it runs, not what it answers.

@@ -98,12 +98,9 @@ class Searcher:
         """Return docid -> text of those documents that the index has."""
         import jnius
 
-        autoclass = jnius.autoclass
-        wanted = autoclass("java.util.ArrayList")()
-        reference = autoclass("org.apache.lucene.util.BytesRef")
-        for docid in docids:
-            wanted.add(reference(docid))
-        query = autoclass("org.apache.lucene.search.TermInSetQuery")(ID, wanted)
+        reference = jnius.autoclass("org.apache.lucene.util.BytesRef")
+        wanted = jnius.autoclass("java.util.Arrays").asList(*(reference(docid.encode()) for docid in docids))
+        query = jnius.autoclass("org.apache.lucene.search.TermInSetQuery")(ID, wanted)
         found, texts, _ = self._read(self._searcher.search(query, len(docids)))
         return dict(zip(found, texts, strict=True))
 
