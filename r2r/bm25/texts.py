@@ -36,6 +36,8 @@ class Stored(NamedTuple):
         blocks = [
             pa.table({"key": block}) for block in iter(lambda: list(itertools.islice(keys, _DOCUMENTS_PER_BLOCK)), [])
         ]
+        if not blocks:
+            return
         with bar("retrieve: texts", sum(block.num_rows for block in blocks), "document") as shown:
             for answer in on_workers(blocks, _Reader, (self.name, self.heap), self.workers, ahead=2):
                 shown.update(answer["asked"])
