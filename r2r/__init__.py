@@ -29,8 +29,10 @@ if TYPE_CHECKING:
         ServeSettings,
         load_run_file,
     )
+    from r2r.datasets.runs import RunSpec
     from r2r.errors import BadInput, Stopped
     from r2r.evaluation.evaluate import evaluate
+    from r2r.firststage import retrieve_runs
     from r2r.pipeline import run
     from r2r.serving.app import serve
     from r2r.student.distill import distill
@@ -53,8 +55,10 @@ _NAMES = {
         "ServeSettings",
         "load_run_file",
     ),
+    "r2r.datasets.runs": ("RunSpec",),
     "r2r.errors": ("BadInput", "Stopped"),
     "r2r.evaluation.evaluate": ("evaluate",),
+    "r2r.firststage": ("retrieve_runs",),
     "r2r.pipeline": ("run",),
     "r2r.serving.app": ("serve",),
     "r2r.student.distill": ("distill",),

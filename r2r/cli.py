@@ -29,12 +29,13 @@ from pydantic_settings import (
 )
 
 from r2r import __version__, config
+from r2r.datasets.runs import RunSpec, several
 from r2r.errors import BadInput, Stopped, Terminated
 from r2r.workers import end_on_sigterm, was_terminated
 
 _OUT = Field(description="the stage's folder")
 _ADAPTER = Field(None, description="PEFT folder, or distill's; without it the student ranks as it is")
-_CANDIDATES = "folder that retrieve wrote, or rankgpt:FILE"
+_CANDIDATES = "folder that retrieve wrote, run:FILE#corpus=DATASET,queries=DATASET, or rankgpt:FILE"
 
 
 class _Arguments(BaseModel):
@@ -57,10 +58,21 @@ class _Index(_Arguments):
     out: str = _OUT
 
 
-class _Retrieve(_Arguments):
-    """BM25 candidates and a TREC run."""
+def _files(value: Any) -> Any:
+    """Split "a.txt,b.txt", as repeated flags arrive."""
+    return several(value, ",") if isinstance(value, str) else value
 
-    index: str = Field(description="folder that index wrote")
+
+class _Retrieve(_Arguments):
+    """Candidates, by BM25 or from runs of any first stage, and a TREC run."""
+
+    index: str | None = Field(
+        None, description="folder that index wrote: BM25 searches it; with --run, it has the texts"
+    )
+    run: Annotated[list[str], NoDecode, BeforeValidator(_files)] = Field(
+        [], description="TREC or JSON run of any first stage, in place of BM25; several are fused (reciprocal ranks)"
+    )
+    corpus: str | None = Field(None, description="with --run: dataset with the texts of its documents")
     queries: str = Field(description="dataset, such as beir:DIR")
     out: str = _OUT
 
@@ -129,9 +141,18 @@ def _index(given: _Index, settings: config.IndexSettings) -> None:
 
 
 def _retrieve(given: _Retrieve, settings: config.RetrieveSettings) -> None:
-    from r2r.bm25.retrieve import retrieve
+    if given.run:
+        from r2r.firststage import retrieve_runs
 
-    retrieve(given.index, given.queries, given.out, settings)
+        if (given.corpus is None) == (given.index is None):
+            raise BadInput("retrieve: --run needs the texts of its documents: give --corpus or --index, one of them")
+        retrieve_runs(RunSpec(given.run, given.queries, given.corpus, given.index), given.out, settings)
+    elif given.index is None or given.corpus is not None:
+        raise BadInput("retrieve: give --index alone, which BM25 searches, or --run FILE with --corpus or --index")
+    else:
+        from r2r.bm25.retrieve import retrieve
+
+        retrieve(given.index, given.queries, given.out, settings)
 
 
 def _annotate(given: _Annotate, settings: config.AnnotateSettings) -> None:

@@ -24,6 +24,11 @@ from r2r.errors import BadInput
 
 Reasoning = Literal["none", "direct", "comparison", "both"]
 OrderPosition = Literal["first", "last"]
+# Those that Anserini and Pyserini know by these names.
+Analyzer = Literal[
+    "ar", "bn", "da", "de", "en", "es", "fa", "fi", "fr", "hi", "hu", "id", "it", "ja", "ko", "nl", "no", "pl", "pt",
+    "ru", "sv", "te", "tr", "uk", "zh", "none"
+]  # fmt: skip
 
 # vLLM's engine arguments that say where and how fast it runs, not what it answers.
 ENGINE_HOW = {
@@ -111,6 +116,9 @@ class ModelWorkers(Section):
 
 class IndexSettings(Section):
     shards: int = Field(4, ge=1, description="Lucene indexes that the corpus is split into")
+    analyzer: Analyzer = added(
+        "en", description="how texts and queries become words: by a language, or none, which cuts at white space alone"
+    )
     workers: int = how(2, ge=1, description="shards that are built at the same time, one JVM each")
     heap: int = how(1024, ge=64, description="largest Java heap of a worker, in MiB")
     merge: bool = Field(False, description="also write OUT/merged, all shards in one Lucene index, for plain Pyserini")
@@ -120,6 +128,9 @@ class RetrieveSettings(Section):
     k: int = Field(100, ge=1, description="candidates per query")
     k1: float = Field(0.9, ge=0, description="BM25's term frequency saturation")
     b: float = Field(0.4, ge=0, le=1, description="BM25's length normalisation")
+    max_missing: float = how(
+        0.01, ge=0, le=1, description="largest share of a run's documents that the corpus may lack; more end the job"
+    )
     workers: int = how(2, ge=1, description="search workers, one JVM each")
     heap: int = how(1024, ge=64, description="largest Java heap of a worker, in MiB")
 
@@ -278,7 +289,7 @@ class ServeSettings(RankSettings):
 
 
 # Rows of the table that a run file makes by itself.
-OWN_ROWS = ("bm25", "zero-shot", "student", "teacher", "random", "oracle")
+OWN_ROWS = ("bm25", "first-stage", "zero-shot", "student", "teacher", "random", "oracle")
 
 
 class RunFile(Section):
@@ -289,7 +300,7 @@ class RunFile(Section):
     corpus: str | None = source(None, description="dataset to index, such as beir:DIR")
     queries: str | None = source(None, description="dataset whose queries are reranked and evaluated")
     train_queries: str | None = source(None, description="dataset whose queries the teacher annotates")
-    candidates: str | None = source(None, description="folder that retrieve wrote, or rankgpt:FILE")
+    candidates: str | None = source(None, description="folder that retrieve wrote, run:FILE#..., or rankgpt:FILE")
     qrels: str = source(description="dataset, or TREC qrels file")
     index: IndexSettings = IndexSettings()
     retrieve: RetrieveSettings = RetrieveSettings()

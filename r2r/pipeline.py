@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
+from r2r import datasets
 from r2r import stage as stages
 from r2r.config import RunFile
 from r2r.stage import Plan, Stage
@@ -46,6 +47,7 @@ def _lines(one: Plan) -> Iterator[str]:
 
 def stages_of(settings: RunFile) -> Iterator[Stage]:
     """Yield the stages of a run file, in the order in which they run."""
+    from r2r import firststage
     from r2r.bm25 import index, retrieve
     from r2r.evaluation import evaluate
     from r2r.student import distill, rerank
@@ -54,11 +56,15 @@ def stages_of(settings: RunFile) -> Iterator[Stage]:
     def place(name: str) -> str:
         return str(Path(settings.out) / name)
 
-    candidates = settings.candidates or place("retrieve")
+    given = datasets.runs_of(settings.candidates) if settings.candidates else None
+    candidates = place("retrieve") if given else settings.candidates or place("retrieve")
     train = place("retrieve-train") if settings.train_queries else None
     student = settings.distill.student
-    first_run = settings.candidates or place("retrieve/run.txt")
-    runs = {"bm25": first_run}
+    if given:
+        yield firststage.stage(given, place("retrieve"), settings.retrieve)
+        runs = {"first-stage": place("retrieve/run.txt")}
+    else:
+        runs = {"bm25": settings.candidates or place("retrieve/run.txt")}
     if settings.corpus and settings.queries:
         yield index.stage(settings.corpus, place("index"), settings.index)
         yield retrieve.stage(place("index"), settings.queries, place("retrieve"), settings.retrieve)

@@ -54,7 +54,9 @@ def build_index(corpus: str, out: str | Path, settings: IndexSettings) -> None:
 
 def _work(corpus: str, out: Path, settings: IndexSettings, fingerprint: str) -> Result:
     parts = datasets.corpus_parts(corpus, settings.shards)
-    key = digest([fingerprint, settings.shards])
+    # What is left out at its default was not there in earlier releases.
+    language = [settings.analyzer] * (settings.analyzer != "en")
+    key = digest([fingerprint, settings.shards, *language])
     folders = [out / "shards" / f"{number:05}" for number in range(settings.shards)]
     missing = [number for number, folder in enumerate(folders) if shard.counts(folder, key) is None]
     if len(missing) == len(folders):
@@ -76,7 +78,8 @@ def _work(corpus: str, out: Path, settings: IndexSettings, fingerprint: str) -> 
         print(f"index: merging {len(folders)} shards", flush=True)
         _merge(folders, out / "merged", settings.heap)
     documents = {"documents": total.pop("documents")}
-    content = tables.content(add_digests(int(counts["content"], 16) for counts in built))
+    # The same documents, analyzed in another way, are found by other queries.
+    content = ":".join([tables.content(add_digests(int(counts["content"], 16) for counts in built)), *language])
     files = ["shards", *["merged"] * settings.merge]
     return Result(documents, content, files, {"shards": len(folders), **total})
 
@@ -87,7 +90,7 @@ def _build(parts: list[Part], folders: list[Path], missing: list[int], key: str,
     total = _size([parts[number] for number in missing])
     blocks = [pa.table({"shard": [number]}) for number in missing]
     with progress("index", total, parts[0].unit, lambda counts, _: f"{counts['documents']:,} documents") as tell:
-        worker = parts, folders, key, settings.heap, is_brief(parts, settings.workers), tell
+        worker = parts, folders, key, settings.heap, is_brief(parts, settings.workers), settings.analyzer, tell
         # With more ahead, the first worker to start would take shards that another could build.
         for _ in on_workers(blocks, _Builder, worker, settings.workers, ahead=1):
             pass
@@ -116,9 +119,12 @@ def _merge(shards: list[Path], folder: Path, heap: int) -> None:
 class _Builder:
     """A Ray Data worker that builds shards, one per block. Starts its own JVM with `heap` MiB."""
 
-    def __init__(self, parts: list[Part], folders: list[Path], key: str, heap: int, brief: bool, tell: Any):
+    def __init__(
+        self, parts: list[Part], folders: list[Path], key: str, heap: int, brief: bool, language: str, tell: Any
+    ):
         java.start(heap, brief)
         self.parts, self.folders, self.key, self.heap, self.tell = parts, folders, key, heap, tell
+        self.language = language
 
     def __call__(self, block: pa.Table) -> dict[str, Any]:
         number = block["shard"][0].as_py()
@@ -126,4 +132,4 @@ class _Builder:
         def tell(documents: int, done: int) -> None:
             self.tell.remote(number, {"documents": documents, "done": done})
 
-        return shard.build(self.parts[number], self.folders[number], self.key, self.heap, tell)
+        return shard.build(self.parts[number], self.folders[number], self.key, self.heap, tell, self.language)

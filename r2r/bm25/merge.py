@@ -24,7 +24,8 @@ def merge_shards(shards: list[Path], folder: Path, heap: int) -> None:
     aside.mkdir(parents=True)
 
     directory = shard.open_directory(aside)
-    config = autoclass("org.apache.lucene.index.IndexWriterConfig")(shard.analyzer())
+    # It analyzes nothing: the shards are copied.
+    config = autoclass("org.apache.lucene.index.IndexWriterConfig")(shard.analyzer("en"))
     writer = autoclass("org.apache.lucene.index.IndexWriter")(directory, config)
     writer.addIndexes(*(shard.open_directory(one / "lucene") for one in shards))
     writer.close()

@@ -14,9 +14,10 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from r2r import datasets, tables
 from r2r.bm25 import java
+from r2r.bm25.search import Facts, Searcher, facts
 from r2r.config import RetrieveSettings
 from r2r.errors import BadInput
-from r2r.identity import add_digests, manifest_of
+from r2r.identity import add_digests
 from r2r.stage import Identity, Input, Result, Stage, There, run
 from r2r.workers import bar, on_workers
 
@@ -33,7 +34,7 @@ def stage(index: str, queries: str, out: str | Path, settings: RetrieveSettings)
     def check(there: There) -> None:
         java.find_java()
         if there(index):
-            _statistics(index)
+            facts(index)
         datasets.check(queries, "queries")
 
     def work(identity: Identity) -> Result:
@@ -52,10 +53,10 @@ def retrieve(index: str, queries: str, out: str | Path, settings: RetrieveSettin
 
 
 def _work(index: str, queries: str, out: Path, settings: RetrieveSettings) -> Result:
-    statistics = _statistics(index)
+    known = facts(index)
     asked = _with_excluded(datasets.read_queries(queries), datasets.read_excluded(queries))
     tables.clear(out, "candidates", "rejects")
-    found = _search(index, statistics, asked, out, settings)
+    found = _search(index, known, asked, out, settings)
     matched = asked.num_rows - len(found.unmatched)
     if not matched:
         raise BadInput(f"{queries}: no query matches any document of {index}; are both in the same language?")
@@ -81,20 +82,6 @@ def _with_excluded(asked: pa.Table, excluded: dict[str, set[str]]) -> pa.Table:
     return asked.append_column("excluded", pa.array(column, pa.list_(pa.string())))
 
 
-def _statistics(index: str) -> tuple[int, int]:
-    """Return how many documents with text and how many tokens the index should hold, by its manifest.
-
-    Raises BadInput if there is no finished index.
-    """
-    try:
-        found = manifest_of(Path(index)) or {}
-        return found["rows"]["documents"] - found["empty"], found["tokens"]
-    except KeyError:
-        raise BadInput(
-            f"{index}: holds no finished index; build one with: r2r index --corpus … --out {index}"
-        ) from None
-
-
 class _Found(NamedTuple):
     """unmatched: qids that match nothing. documents: candidates written. excluded: taken out by the collection's rules.
     contents: the content hash of every part written."""
@@ -105,14 +92,14 @@ class _Found(NamedTuple):
     contents: list[int]
 
 
-def _search(index: str, statistics: tuple[int, int], asked: pa.Table, out: Path, settings: RetrieveSettings) -> _Found:
+def _search(index: str, known: Facts, asked: pa.Table, out: Path, settings: RetrieveSettings) -> _Found:
     """Search every query; the workers write the candidates."""
     size = min(_QUERIES_PER_FILE, -(-asked.num_rows // (4 * settings.workers)))
     blocks = [asked.slice(at, size) for at in range(0, asked.num_rows, size)]
     blocks = [block.append_column("part", [[number] * block.num_rows]) for number, block in enumerate(blocks)]
     answers = []
     with bar("retrieve", asked.num_rows, "query") as shown:
-        for answer in on_workers(blocks, _Worker, (index, statistics, out, settings), settings.workers, ahead=2):
+        for answer in on_workers(blocks, _Worker, (index, known, out, settings), settings.workers, ahead=2):
             shown.update(answer["queries"])
             answers.append(answer)
     return _Found(
@@ -126,18 +113,14 @@ def _search(index: str, statistics: tuple[int, int], asked: pa.Table, out: Path,
 class _Worker:
     """A Ray Data worker that searches blocks of queries. Starts its own JVM with `settings.heap` MiB.
 
-    Raises BadInput if the index does not hold what its manifest says (`statistics`: documents, tokens).
+    Raises BadInput if the index does not hold what its manifest says (`known`).
     """
 
-    def __init__(self, index: str, statistics: tuple[int, int], out: Path, settings: RetrieveSettings):
-        from r2r.bm25.search import Searcher
-
-        self.searcher = Searcher(index, settings.k1, settings.b, settings.heap)
-        found = self.searcher.statistics()
-        if found != statistics:
-            held, wanted = (
-                f"{documents:,} documents and {tokens:,} tokens" for documents, tokens in (found, statistics)
-            )
+    def __init__(self, index: str, known: Facts, out: Path, settings: RetrieveSettings):
+        self.searcher = Searcher(index, settings.k1, settings.b, settings.heap, known.analyzer)
+        found, said = self.searcher.statistics(), (known.documents, known.tokens)
+        if found != said:
+            held, wanted = (f"{documents:,} documents and {tokens:,} tokens" for documents, tokens in (found, said))
             raise BadInput(f"{index}: holds {held}, its manifest says {wanted}; build it again")
         self.out, self.k = out, settings.k
 

@@ -17,6 +17,28 @@ from r2r.bm25 import java
 from r2r.bm25.hits import HitReader
 from r2r.bm25.shard import CONTENTS, ID, analyzer, open_directory
 from r2r.errors import BadInput
+from r2r.identity import manifest_of
+
+
+class Facts(NamedTuple):
+    """What the manifest of an index says: its documents with text, its tokens, and the analyzer of all its texts."""
+
+    documents: int
+    tokens: int
+    analyzer: str
+
+
+def facts(index: str | Path) -> Facts:
+    """Return what the manifest of an index says. Raises BadInput if there is no finished index."""
+    try:
+        found = manifest_of(Path(index)) or {}
+        # Earlier releases knew the English one alone.
+        used = found["what"].get("analyzer", "en")
+        return Facts(found["rows"]["documents"] - found["empty"], found["tokens"], used)
+    except KeyError:
+        raise BadInput(
+            f"{index}: holds no finished index; build one with: r2r index --corpus … --out {index}"
+        ) from None
 
 
 class Hits(NamedTuple):
@@ -30,10 +52,10 @@ class Hits(NamedTuple):
 class Searcher:
     """Searches the index in the folder `index`. Starts the JVM with `heap` MiB. For one thread.
 
-    Raises BadInput if Lucene cannot open a shard.
+    language: the index's analyzer, which queries need too. Raises BadInput if Lucene cannot open a shard.
     """
 
-    def __init__(self, index: str | Path, k1: float, b: float, heap: int):
+    def __init__(self, index: str | Path, k1: float, b: float, heap: int, language: str = "en"):
         autoclass = java.start(heap)
         readers = [_open_shard(shard / "lucene") for shard in sorted(Path(index, "shards").glob("[0-9]*"))]
         self._reader = autoclass("org.apache.lucene.index.MultiReader")(readers, True)
@@ -43,7 +65,7 @@ class Searcher:
         self._searcher.setSimilarity(autoclass("org.apache.lucene.search.similarities.BM25Similarity")(k1, b))
         # Queries rarely repeat, so a cache would only cost time.
         self._searcher.setQueryCache(None)
-        self._analyzer = analyzer()
+        self._analyzer = analyzer(language)
         self._query_builder = autoclass("io.anserini.search.query.BagOfWordsQueryGenerator")()
         field = autoclass("org.apache.lucene.search.SortField")
         by_docid = field(ID, autoclass("org.apache.lucene.search.SortField$Type").STRING_VAL, True)
@@ -71,6 +93,16 @@ class Searcher:
         # Python sorts by code points, which is the same order as Lucene's UTF-8 bytes.
         best = sorted(zip(scores[:k], docids, texts, strict=False), reverse=True)
         return Hits([docid for _, docid, _ in best], [text for _, _, text in best], [score for score, _, _ in best])
+
+    def texts(self, docids: list[str]) -> dict[str, str]:
+        """Return docid -> text of those documents that the index has."""
+        import jnius
+
+        reference = jnius.autoclass("org.apache.lucene.util.BytesRef")
+        wanted = jnius.autoclass("java.util.Arrays").asList(*(reference(docid.encode()) for docid in docids))
+        query = jnius.autoclass("org.apache.lucene.search.TermInSetQuery")(ID, wanted)
+        found, texts, _ = self._read(self._searcher.search(query, len(docids)))
+        return dict(zip(found, texts, strict=True))
 
 
 def _open_shard(folder: Path) -> Any:

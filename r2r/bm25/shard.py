@@ -1,6 +1,6 @@
 """Builds one shard of an index: a Lucene index of one part of the corpus, in one worker.
 
-Owns which text of a document is indexed and stored, and the shard's folder. Does not own the choice of documents for a
+Owns what is indexed and stored of a document, and the shard's folder. Does not own the choice of documents for a
 shard. The folder holds `lucene/`, which Pyserini can open too; `docids.npy`, for finding duplicates; and `shard.json`,
 the counts. The folder gets its name only when it is complete.
 
@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from r2r.bm25 import java
-from r2r.datasets.documents import Document, Part
+from r2r.datasets.documents import Part, contents
 from r2r.errors import BadInput
 from r2r.identity import add_digests, row_digest
 
@@ -40,11 +40,6 @@ _json_string = json.encoder.encode_basestring_ascii
 _BATCH_CHARACTERS = 2**21
 
 
-def contents(document: Document) -> str:
-    """Return the text to index, which is also the candidate's text: the title, a line break and the text."""
-    return f"{document.title}\n{document.text}" if document.title else document.text
-
-
 def counts(folder: Path, key: str) -> dict[str, Any] | None:
     """Return the counts of a finished shard that was built with the same `key`; None if there is none.
 
@@ -57,7 +52,9 @@ def counts(folder: Path, key: str) -> dict[str, Any] | None:
         return None
 
 
-def build(part: Part, folder: Path, key: str, heap: int, tell: Callable[[int, int], None]) -> dict[str, Any]:
+def build(
+    part: Part, folder: Path, key: str, heap: int, tell: Callable[[int, int], None], language: str = "en"
+) -> dict[str, Any]:
     """Build the shard of `part` in `folder`, replace what is there, and return the counts that `shard.json` holds.
 
     Returns documents (all that were read), empty (those without text, which are not indexed), repaired (those with
@@ -65,8 +62,8 @@ def build(part: Part, folder: Path, key: str, heap: int, tell: Callable[[int, in
     `row_digest` of docid, NUL and contents of every document that was read. So the `add_digests` of all shards depends
     neither on their number nor on the order of documents.
 
-    `heap` is the JVM's, in MiB; a quarter of it buffers documents. About once a second, calls
-    `tell(documents read, units of part.size read)`. Raises BadInput, with the place, for an invalid document.
+    `heap` is the JVM's, in MiB; a quarter of it buffers documents. `language` names the analyzer. About once a second,
+    calls `tell(documents read, units of part.size read)`. Raises BadInput, with the place, for an invalid document.
     """
     autoclass = java.start(heap)
     aside = folder.with_name(f".{folder.name}.tmp")
@@ -78,6 +75,9 @@ def build(part: Part, folder: Path, key: str, heap: int, tell: Callable[[int, in
     arguments.memoryBuffer = heap // 4
     arguments.storeContents = True
     arguments.threads = 1
+    # Anserini's name for texts whose words are told apart by white space.
+    arguments.pretokenized = language == "none"
+    arguments.language = language
     indexer = autoclass("io.anserini.index.SimpleIndexer")(arguments)
     docids = array("Q"), array("Q")
     try:
@@ -151,11 +151,18 @@ def statistics(directory: Any) -> tuple[int, int]:
         reader.close()
 
 
-def analyzer() -> Any:
-    """Return Anserini's default analyzer: English, Porter stemmer, Lucene's stop words."""
+def analyzer(name: str) -> Any:
+    """Return the analyzer that Anserini indexes with under this name, as `IndexSettings.analyzer` has it.
+
+    en: Anserini's own English one, with the Porter stemmer and Lucene's stop words. none: cuts at white space alone.
+    """
     import jnius
 
-    return jnius.autoclass("io.anserini.analysis.DefaultEnglishAnalyzer").newDefaultInstance()
+    if name == "en":
+        return jnius.autoclass("io.anserini.analysis.DefaultEnglishAnalyzer").newDefaultInstance()
+    if name == "none":
+        return jnius.autoclass("org.apache.lucene.analysis.core.WhitespaceAnalyzer")()
+    return jnius.autoclass("io.anserini.analysis.AnalyzerMap").getLanguageSpecificAnalyzer(name)
 
 
 def open_directory(folder: Path) -> Any:

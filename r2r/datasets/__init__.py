@@ -14,6 +14,8 @@ Single inputs:
 
     PATH                  qrels: a TREC qrels file; candidates and annotations: the folder of the stage that wrote them
     rankgpt:FILE          candidates in RankGPT's JSON
+    run:FILE#corpus=DATASET,queries=DATASET
+                          candidates from a run of any first stage; FILE+FILE fuses runs; index=DIR may stand for corpus
     teacher:FILE          annotations in the JSONL that the authors of Reason-to-Rank published
     replies:FILE          recorded listwise replies of other rerankers, as a teacher for given candidates
 
@@ -45,6 +47,7 @@ if TYPE_CHECKING:
 
     from r2r.datasets.candidates import Candidates
     from r2r.datasets.documents import Part
+    from r2r.datasets.runs import RunSpec
 
 _COLLECTIONS = ("beir", "msmarco", "irds", "bright", "jsonl", "parquet")
 # Kind of input -> its schemes, and what a plain path means ("" where a plain path is a mistake).
@@ -52,7 +55,7 @@ _KINDS: dict[str, tuple[tuple[str, ...], str]] = {
     "corpus": (_COLLECTIONS, ""),
     "queries": (_COLLECTIONS, ""),
     "qrels": (_COLLECTIONS, "a TREC qrels file"),
-    "candidates": (("rankgpt",), "a stage's folder"),
+    "candidates": (("rankgpt", "run"), "a stage's folder"),
     "annotations": (("teacher",), "a stage's folder"),
 }
 # Schemes with one folder for several kinds of input. Their modules have files(source, fragment, kind).
@@ -89,14 +92,18 @@ def read_excluded(spec: str) -> dict[str, set[str]]:
     return collection.excluded(source) if hasattr(collection, "excluded") else {}
 
 
-def open_candidates(spec: str) -> Candidates:
+def open_candidates(spec: str, aside: Path | None = None) -> Candidates:
     """Return the qids of the candidates, and a way to read their rows in parts.
 
-    Raises BadInput, with the row, for a qid that repeats. Reading a part raises it for an unsound row.
+    aside: folder to which the candidates of a `run:` are written, once, for workers to read; None: a folder that is
+    removed when this process ends. Raises BadInput, with the row, for a qid that repeats. Reading a part raises it for
+    an unsound row.
     """
-    from r2r.datasets import candidates
+    from r2r.datasets import candidates, firststage
 
     scheme, source, _ = _parse(spec, "candidates")
+    if given := runs_of(spec):
+        return candidates.of_stage(firststage.folder_of(spec, given, aside))
     return candidates.of_rankgpt(source) if scheme else candidates.of_stage(source)
 
 
@@ -130,9 +137,14 @@ def read_replies(teacher: str, candidates: str, passages: int) -> tuple[list[dic
 
 
 def check(spec: str, what: str) -> None:
-    """Raise BadInput if the corpus, queries or qrels are not there. Reads no more than it must, downloads nothing."""
+    """Raise BadInput if the input of the kind `what` is not there. Reads no more than it must, downloads nothing."""
     scheme, source, fragment = _parse(spec, what)
-    if scheme in _FOLDERS:
+    if what == "candidates":
+        from r2r.datasets import firststage
+
+        given = runs_of(spec)
+        firststage.check(given) if given else open_candidates(spec)
+    elif scheme in _FOLDERS:
         _collection(scheme).files(source, fragment, what)
     elif scheme == "irds":
         _collection(scheme).dataset(source, "docs" if what == "corpus" else what, fragment)
@@ -152,9 +164,21 @@ def fingerprint(spec: str, what: str) -> str:
     if scheme in _FOLDERS:
         files = _collection(scheme).files(source, fragment, what)
         return "sha256:" + identity.digest([identity.fingerprint(file) for file in files])
+    if what == "candidates" and (given := runs_of(spec)):
+        from r2r.datasets import firststage
+
+        return firststage.fingerprint(given)
     if not scheme and what in ("candidates", "annotations"):
         return identity.finished(Path(source)) or tables.content_of(source, what)
     return identity.fingerprint(spec)
+
+
+def runs_of(spec: str) -> RunSpec | None:
+    """Return what a `run:` string says, None for other candidates. Raises BadInput for one that cannot be read."""
+    from r2r.datasets.runs import parse_spec
+
+    scheme, source, fragment = _parse(spec, "candidates")
+    return parse_spec(source, fragment) if scheme == "run" else None
 
 
 def _parse(spec: str, what: str) -> tuple[str, str, str]:

@@ -18,6 +18,11 @@ class Document(NamedTuple):
     repaired: bool  # whether U+FFFD replaced characters that are not valid Unicode
 
 
+def contents(document: Document) -> str:
+    """Return the text to index, which is also the candidate's text: the title, a line break and the text."""
+    return f"{document.title}\n{document.text}" if document.title else document.text
+
+
 class Part(Protocol):
     """A part of a corpus or of a table, which one worker reads."""
 

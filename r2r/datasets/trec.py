@@ -1,14 +1,16 @@
-"""TREC's qrels file, and the checks of queries and judgements that all formats share.
+"""TREC's qrels file; a line and the order of a run; the checks of queries and judgements that all formats share.
 
-Does not own run files: `r2r.tables` writes them, `r2r.evaluation` reads them.
+Does not own run files: `r2r.tables` writes them; `r2r.evaluation` reads them whole, `runs.py` a hit at a time.
 
     qrels("qrels.txt")[0]["relevance"]
 """
 
 from __future__ import annotations
 
+import math
 import re
 import sys
+from collections.abc import Mapping
 
 from r2r.datasets.documents import Part
 from r2r.datasets.files import Lines, text_of
@@ -18,6 +20,8 @@ from r2r.errors import BadInput
 _WHOLE = re.compile(r"\s*([+-]?\d+)(?:\.0*)?\s*")
 # Collections grade from -2 to 10, a few to 100. What lies beyond is no grade, such as a docid in the wrong column.
 _LARGEST = 1000
+
+RUN_LINE = "'qid Q0 docid rank score tag'"
 
 
 def qrels(file: str, tell: bool = True) -> list[dict]:
@@ -34,6 +38,37 @@ def _judgement(line: bytes) -> dict:
     if len(columns) != 4:
         raise ValueError(f"has {len(columns)} columns; expected 'qid 0 docid relevance'")
     return judgement(columns[0], columns[2], columns[3])
+
+
+def run_line(line: bytes) -> tuple[str, str, float]:
+    """Return qid, docid and score of a run's line. Raises ValueError with what is wrong."""
+    try:
+        # Split as bytes: str.split would also cut at a no-break or ideographic space, which a docid may hold.
+        columns = [column.decode() for column in line.split()]
+    except UnicodeDecodeError:
+        raise ValueError(f"is not UTF-8; a TREC run is a text file with lines of {RUN_LINE}") from None
+    if len(columns) != 6:
+        raise ValueError(f"has {len(columns)} columns; a TREC run has lines of {RUN_LINE}")
+    qid, _, docid, _, text, _ = columns
+    try:
+        score = float(text)
+    except ValueError:
+        score = math.nan
+    if math.isnan(score):
+        raise ValueError(f"score {text!r} is not a number; a TREC run has lines of {RUN_LINE}")
+    return qid, docid, score
+
+
+def in_order(scores: Mapping[str, float]) -> list[tuple[float, str]]:
+    """Return (score as a 32-bit float, docid) of a query in trec_eval's order.
+
+    The highest score is the first. Equal scores go by docid, the alphabetically last first.
+    """
+    import numpy as np
+
+    with np.errstate(over="ignore"):
+        single = np.array(list(scores.values())).astype(np.float32).tolist()
+    return sorted(zip(single, scores, strict=True), reverse=True)
 
 
 def judgement(qid: str, docid: str, relevance: str | int | float) -> dict:

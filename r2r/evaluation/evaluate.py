@@ -72,7 +72,7 @@ def stage(
                 check_run(name, file, first=place == 0)
         datasets.check(qrels, "qrels")
         if candidates and there(candidates):
-            datasets.open_candidates(candidates)
+            datasets.check(candidates, "candidates")
         for folder, table in ((rankings, "rankings"), (distill, "steps")):
             if folder and there(folder):
                 tables.files(folder, table)

@@ -1,6 +1,6 @@
 """Runs and qrels in memory: read, complete and compare runs; make the random and the oracle order.
 
-Owns the order of a run (score, ties), the checks of a run file, and the warnings about runs. Does not own measures.
+Owns the checks of a run file and the warnings about runs. Does not own measures.
 A run is a dict from qid to its docids, best first, without scores. Ids are as run files hold them (`tables.run_id`).
 
     read_run("runs/demo/retrieve/run.txt")["q1"][:10]
@@ -8,7 +8,6 @@ A run is a dict from qid to its docids, best first, without scores. Ids are as r
 
 from __future__ import annotations
 
-import math
 import random
 import re
 from collections.abc import Iterable, Iterator, Mapping
@@ -17,12 +16,12 @@ from typing import Any
 
 from r2r import datasets, tables
 from r2r.datasets.files import Lines, open_file
+from r2r.datasets.trec import RUN_LINE, in_order, run_line
 from r2r.errors import BadInput
 
 Run = dict[str, list[str]]
 Qrels = dict[str, dict[str, int]]
 
-_LINE = "'qid Q0 docid rank score tag'"
 # Grades of the collections that are in use.
 _USUAL = range(-2, 11)
 # An id that holds one number: D12, 0012, doc-12.txt.
@@ -172,7 +171,7 @@ def read_run(file: str) -> Run:
     without six columns, a score that is not a number, and a document that a query lists twice.
     """
     scores: dict[str, dict[str, float]] = {}
-    lines = Lines(file, _parse, wanted="a TREC run file is needed")
+    lines = Lines(file, run_line, wanted="a TREC run file is needed")
     for at, (qid, docid, score) in lines.read():
         found = scores.setdefault(qid, {})
         if docid in found:
@@ -180,36 +179,8 @@ def read_run(file: str) -> Run:
             raise BadInput(f"{where}: document {docid} stands twice in query {qid}; a run lists it once a query")
         found[docid] = score
     if not scores:
-        raise BadInput(f"{file}: is empty; a TREC run has lines of {_LINE}")
-    return {qid: _in_order(found) for qid, found in scores.items()}
-
-
-def _parse(line: bytes) -> tuple[str, str, float]:
-    """Return qid, docid and score of a line. Raises ValueError with what is wrong."""
-    try:
-        # Split as bytes: str.split would also cut at a no-break or ideographic space, which a docid may hold.
-        columns = [column.decode() for column in line.split()]
-    except UnicodeDecodeError:
-        raise ValueError(f"is not UTF-8; a TREC run is a text file with lines of {_LINE}") from None
-    if len(columns) != 6:
-        raise ValueError(f"has {len(columns)} columns; a TREC run has lines of {_LINE}")
-    qid, _, docid, _, text, _ = columns
-    try:
-        score = float(text)
-    except ValueError:
-        score = math.nan
-    if math.isnan(score):
-        raise ValueError(f"score {text!r} is not a number; a TREC run has lines of {_LINE}")
-    return qid, docid, score
-
-
-def _in_order(scores: dict[str, float]) -> list[str]:
-    """Return the docids best first, in trec_eval's order."""
-    import numpy as np
-
-    with np.errstate(over="ignore"):
-        single = np.array(list(scores.values())).astype(np.float32).tolist()
-    return [docid for _, docid in sorted(zip(single, scores, strict=True), reverse=True)]
+        raise BadInput(f"{file}: is empty; a TREC run has lines of {RUN_LINE}")
+    return {qid: [docid for _, docid in in_order(found)] for qid, found in scores.items()}
 
 
 def _complete(runs: dict[str, Run], teachers: Iterable[str], judged: Qrels) -> list[str]:

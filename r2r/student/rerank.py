@@ -43,7 +43,7 @@ def stage(candidates: str, student: str, adapter: str | None, out: str | Path, s
         else:
             check_student(student, None)
         if there(candidates):
-            datasets.open_candidates(candidates)
+            datasets.check(candidates, "candidates")
 
     def work(identity: Identity) -> Result:
         return _work(candidates, student, adapter, Path(out), settings, identity)
@@ -72,7 +72,7 @@ def _work(
     candidates: str, student: str, adapter: str | None, out: Path, settings: RerankSettings, identity: Identity
 ) -> Result:
     record.warn_of_long_windows(settings, adapter)
-    rows = datasets.open_candidates(candidates)
+    rows = datasets.open_candidates(candidates, out / "first-stage")
     version = f"{KEYS}-{identity.key(*(name for name in identity.inputs if name != 'candidates'))}"
     row_key = partial(key, version=version)
     job = pool.Job("rerank", Reranker, (student, adapter, settings, row_key), row_key, version, ("rankings", "rejects"))

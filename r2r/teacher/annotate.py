@@ -90,7 +90,7 @@ def _check(candidates: str | None, settings: AnnotateSettings, retry_rejects: bo
     elif candidates is None:
         raise BadInput("candidates: missing; only a teacher of recorded annotations, teacher:FILE, needs none")
     elif there(candidates):
-        datasets.open_candidates(candidates)
+        datasets.check(candidates, "candidates")
     if teacher.startswith("replies:"):
         datasets.open_file(teacher.removeprefix("replies:")).close()
     if _recorded(teacher):
@@ -127,7 +127,7 @@ def _work(
 
 
 def _ask(candidates: str, out: Path, settings: AnnotateSettings, identity: Identity, retry_rejects: bool) -> pool.Done:
-    rows = datasets.open_candidates(candidates)
+    rows = datasets.open_candidates(candidates, out / "first-stage")
     version = ask.version(identity)
     budget = _budget(out / "rows" / version, settings) if settings.max_cost else None
     row_key = partial(ask.key, version=version, passages=settings.passages)

@@ -9,7 +9,7 @@ import pytest
 from r2r.bm25 import shard
 from r2r.bm25.merge import merge_shards
 from r2r.bm25.retrieve import _Worker
-from r2r.bm25.search import Searcher
+from r2r.bm25.search import Facts, Searcher
 from r2r.config import RetrieveSettings
 from r2r.datasets.beir import _document
 from r2r.datasets.documents import document
@@ -19,7 +19,7 @@ from r2r.datasets.files import Lines, json_object
 class Lucene:
     """Lucene's part of the tests, in its own process, because the driver must not have a JVM."""
 
-    def build(self, file: str, index: Path, cuts: list[float]) -> list[dict]:
+    def build(self, file: str, index: Path, cuts: list[float], language: str = "en") -> list[dict]:
         """Build one shard from each cut to the next. Cuts are shares of the file; equal cuts give an empty shard."""
         content = Path(file).read_bytes()
         parse, size = _document if content.startswith(b'{"_id"') else _passage, len(content)
@@ -27,7 +27,7 @@ class Lucene:
         parts = [Lines(file, parse, *bounds[number : number + 2]) for number in range(len(bounds) - 1)]
         (index / "shards").mkdir(parents=True)
         return [
-            shard.build(part, index / "shards" / f"{number:05}", "", 512, lambda *told: None)
+            shard.build(part, index / "shards" / f"{number:05}", "", 512, lambda *told: None, language)
             for number, part in enumerate(parts)
         ]
 
@@ -40,8 +40,15 @@ class Lucene:
         searcher = Searcher(index, k1, b, 512)
         return [(hits.docids, hits.scores) for hits in (searcher.search(query, k) for query in queries)]
 
+    def find(self, index: Path, language: str, query: str) -> list[str]:
+        """Return the docids that a query finds in an index with this analyzer."""
+        return Searcher(index, 0.9, 0.4, 512, language).search(query, 10).docids
+
+    def texts(self, index: Path, docids: list[str]) -> dict[str, str]:
+        return Searcher(index, 0.9, 0.4, 512).texts(docids)
+
     def worker(self, index: Path, statistics: tuple[int, int]) -> None:
-        _Worker(str(index), statistics, index, RetrieveSettings())
+        _Worker(str(index), Facts(*statistics, "en"), index, RetrieveSettings())
 
     def anserini(self, lucene: Path, queries: list[str], k: int) -> list[dict[str, float]]:
         """Return docid -> score of each query, by the Java searcher that Pyserini uses."""

@@ -18,7 +18,9 @@ from r2r.bm25.retrieve import retrieve
 from r2r.config import IndexSettings, RetrieveSettings
 from r2r.datasets.beir import _document
 from r2r.datasets.files import Lines
+from r2r.datasets.runs import RunSpec
 from r2r.errors import BadInput
+from r2r.firststage import retrieve_runs
 
 INDEX = IndexSettings(shards=3, workers=1, heap=256)
 RETRIEVE = RetrieveSettings(k=10, workers=1, heap=256)
@@ -242,3 +244,10 @@ def test_scifact(ray_local, data, tmp_path):
     run = ir_measures.read_trec_run(str(tmp_path / "out" / "run.txt"))
     figures = ir_measures.calc_aggregate([ir_measures.nDCG @ 10], qrels, run)
     assert figures[ir_measures.nDCG @ 10] == pytest.approx(0.6789, abs=0.002)
+
+    # Its run, joined with the texts of the corpus, or with those of the index, gives the same candidates.
+    bm25 = sorted(tables.read(tmp_path / "out", "candidates").to_pylist(), key=lambda row: row["qid"])
+    for name, texts in {"corpus": spec, "index": str(tmp_path / "index")}.items():
+        given = RunSpec([str(tmp_path / "out" / "run.txt")], spec, **{name: texts})
+        retrieve_runs(given, tmp_path / name, RetrieveSettings(k=100))
+        assert sorted(tables.read(tmp_path / name, "candidates").to_pylist(), key=lambda row: row["qid"]) == bm25
