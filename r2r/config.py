@@ -176,6 +176,9 @@ class DistillSettings(Section):
     listwise: float = Field(0.4, ge=0, description="weight of the KL loss")
     generation: float = Field(0.2, ge=0, description="weight of the cross-entropy of the reply's tokens")
     tau: float = Field(1.0, gt=0, description="temperature of the teacher's distribution softmax(-rank / tau)")
+    method: Literal["lora", "qlora", "full"] = added(
+        "lora", description="what is trained: an adapter; an adapter of the student in 4 bits; or all weights"
+    )
     lora_rank: int = Field(16, ge=1, description="rank of the adapter")
     lora_alpha: int = Field(32, ge=1, description="the adapter is scaled by lora_alpha / lora_rank")
     lora_dropout: float = Field(0.0, ge=0, lt=1, description="dropout of the adapter's input")

@@ -18,12 +18,15 @@ from r2r.stage import Plan, Stage
 
 def run(settings: RunFile) -> None:
     """Run the stages of a run file into its `out` folder. Raises BadInput before the first one if any would fail."""
+    from r2r.student.adapter import kind
+
     planned = list(stages_of(settings))
     stages.plan(planned)
     for stage in planned:
         stages.run(stage)
     print(f"run: all stages are done -> {settings.out}")
-    for what, at in {"report": "evaluate/report.html", "runs": "*/run.txt", "adapter": "distill/adapter"}.items():
+    trained = kind(settings.distill)
+    for what, at in {"report": "evaluate/report.html", "runs": "*/run.txt", trained: f"distill/{trained}"}.items():
         print(f"  {what:8} {Path(settings.out) / at}")
 
 

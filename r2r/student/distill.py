@@ -1,4 +1,4 @@
-"""The distill stage: the student learns orders and reasons from annotations, as a LoRA adapter.
+"""The distill stage: the student learns orders and reasons from annotations, as a LoRA adapter or with all weights.
 
 Owns the stage's folder, the choice of annotations, Ray Train's workers and their restarts. `train.py` trains.
 
@@ -37,14 +37,16 @@ _MAX_RESTARTS = 10
 
 
 def stage(annotations: str, out: str | Path, settings: DistillSettings) -> Stage:
-    """Return the stage that trains a LoRA adapter. annotations: a stage's folder or `teacher:FILE`."""
+    """Return the stage that trains a student. annotations: a stage's folder or `teacher:FILE`."""
 
     def check(there: There) -> None:
         if there(annotations):
             read_rows(annotations, settings)
         check_student(settings.student, None)
-        model = builtin.model(settings.student, "student")
-        adapter.check_targets(settings.lora_targets, model, settings.student)
+        adapter.check_method(settings.method)
+        if settings.method != "full":
+            model = builtin.model(settings.student, "student")
+            adapter.check_targets(settings.lora_targets, model, settings.student)
 
     def work(identity: Identity) -> Result:
         return _work(annotations, Path(out).resolve(), settings, identity)
@@ -57,13 +59,14 @@ def stage(annotations: str, out: str | Path, settings: DistillSettings) -> Stage
         "annotations": Input(annotations, partial(datasets.fingerprint, what="annotations")),
         "student": Input(settings.student, lambda name: fingerprint(builtin.model(name, "student"))),
     }
-    writes = ["adapter", "check.json", "steps", "steps.jsonl", "tensorboard"]
+    writes = [adapter.kind(settings), "check.json", "steps", "steps.jsonl", "tensorboard"]
     return Stage("distill", Path(out), settings, inputs, check, work, writes, prompt.VERSION, tidy)
 
 
 def distill(annotations: str, out: str | Path, settings: DistillSettings) -> None:
-    """Write the adapter and its record into `out/adapter`, its answers to a few prompts into `out/check.json`, and the
-    figures of each step into the table `steps`, `out/steps.jsonl` and `out/tensorboard`.
+    """Write the adapter and its record into `out/adapter` (with method full, the model into `out/model`), its answers
+    to a few prompts into `out/check.json`, and the figures of each step into the table `steps`, `out/steps.jsonl` and
+    `out/tensorboard`.
 
     Arguments as for `stage`. A training that was stopped goes on from its last checkpoint. Raises BadInput if the
     annotations lack the texts that `reasoning` names, if no annotation fits `max_length`, or if the student's tokenizer
@@ -95,8 +98,12 @@ def _work(annotations: str, out: Path, settings: DistillSettings, identity: Iden
     best, value = state["best"]
     found = checkpoint.best_folder(checkpoints, best)
     checked = _checked(found, settings)
-    with checkpoint.replacing(out / "adapter") as aside:
-        shutil.copytree(found / "adapter", aside, dirs_exist_ok=True)
+    trained = adapter.kind(settings)
+    for earlier in ("adapter", "model"):
+        # An earlier training may have had another method.
+        shutil.rmtree(out / earlier, ignore_errors=True)
+    with checkpoint.replacing(out / trained) as aside:
+        shutil.copytree(found / trained, aside, dirs_exist_ok=True)
         record.write(aside, [rows[place] for place in plan["fitting"]], settings)
     tables.write_text(json.dumps(checked) + "\n", out / "check.json")
     steps = read_steps(out / "steps.jsonl")
@@ -113,11 +120,11 @@ def _work(annotations: str, out: Path, settings: DistillSettings, identity: Iden
         "tokens": tokens,
         "padding": round(1 - tokens / positions, 4),
     }
-    _tell(steps, best, value, state["before"], held)
+    _tell(steps, best, value, state["before"], held, trained)
     return Result(
         {"annotations": len(rows), "steps": len(steps)},
-        of_files(out / "adapter"),
-        ["adapter", "check.json", "steps.jsonl"],
+        of_files(out / trained),
+        [trained, "check.json", "steps.jsonl"],
         counts,
     )
 
@@ -127,15 +134,17 @@ def _step_row(step: dict[str, Any]) -> dict[str, Any]:
     return step | {"loss": {loss.name: step[loss.name] for loss in LOSSES}}
 
 
-def _tell(steps: list[dict[str, Any]], best: int, value: float | None, before: float | None, held: int) -> None:
+def _tell(
+    steps: list[dict[str, Any]], best: int, value: float | None, before: float | None, held: int, trained: str
+) -> None:
     for loss in LOSSES:
         print(f"distill: {loss.name} loss {steps[0][loss.name]:.4f} -> {steps[-1][loss.name]:.4f}", flush=True)
     if value is None:
-        print(f"distill: no query was held out, so the adapter is that of the last step, {best}", flush=True)
+        print(f"distill: no query was held out, so the {trained} is that of the last step, {best}", flush=True)
     else:
         print(
             f"distill: nDCG@10 by the teacher's order, on {held:,} held-out annotations: {before:.4f} -> {value:.4f} "
-            f"after step {best}, the best, whose adapter this is",
+            f"after step {best}, the best, whose {trained} this is",
             flush=True,
         )
 
@@ -229,14 +238,16 @@ def _worker(config: dict[str, Any]) -> None:
 
 
 def _checked(best: Path, settings: DistillSettings) -> dict[str, Any]:
-    """Load an adapter back and compare it with the trained one. Return the content of check.json (see
+    """Load what was saved back and compare it with what was trained. Return the content of check.json (see
     `adapter.recorded`). Raises RuntimeError if they differ."""
-    adapter.check_saved(best / "adapter")
-    print(f"distill: loads the adapter back, in {dtype(settings)}, and compares it with what was trained", flush=True)
+    trained = adapter.kind(settings)
+    adapter.check_saved(best / trained)
+    print(f"distill: loads the {trained} back, in {dtype(settings)}, and compares it with what was trained", flush=True)
 
     def compare(here: str) -> list[list[float]]:
         use_driver_folder(here)
-        return adapter.check_scores(best / "adapter", best / "check.json", builtin.model(settings.student, "student"))
+        model = builtin.model(settings.student, "student")
+        return adapter.check_scores(best / trained, best / "check.json", model, settings.method)
 
     if settings.gpus:
         # The driver's machine may have no GPU.

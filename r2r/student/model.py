@@ -1,4 +1,5 @@
-"""The student in training: the model with its adapter, the DeepSpeed engine around it, and what it makes of a batch.
+"""The student in training: the model, with an adapter or with all weights to train, the DeepSpeed engine around it, and
+what it makes of a batch.
 
 Does not own the training loop (train) or the files of a run (checkpoint, log).
 
@@ -14,11 +15,11 @@ import torch
 
 from r2r import builtin
 from r2r.config import DistillSettings
+from r2r.student.adapter import quantized
 
 
 def load_model(settings: DistillSettings, device: str) -> Any:
-    """Return the student with a new adapter, a PEFT model."""
-    from peft import LoraConfig, get_peft_model
+    """Return the student with a new adapter, a PEFT model; or, with `method` full, the student itself."""
     from transformers import AutoModelForCausalLM
 
     torch.manual_seed(settings.seed)
@@ -27,7 +28,24 @@ def load_model(settings: DistillSettings, device: str) -> Any:
         dtype=dtype(settings),
         # Straight to the GPU: the copies of eight workers would fill a machine's memory.
         device_map=device if settings.gpus else None,
+        **quantized(settings.method, dtype(settings)),
     )
+    trained = model.train() if settings.method == "full" else _with_adapter(model, settings)
+    if settings.checkpointing:
+        # ZeRO-3 gathers weights for each pass. Only reentrant checkpointing works with that, and it needs inputs with
+        # gradients.
+        reentrant = settings.zero_stage == 3
+        trained.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": reentrant})
+        if reentrant:
+            trained.enable_input_require_grads()
+    return trained
+
+
+def _with_adapter(model: Any, settings: DistillSettings) -> Any:
+    from peft import LoraConfig, get_peft_model, prepare_model_for_kbit_training
+
+    if settings.method == "qlora":
+        model = prepare_model_for_kbit_training(model, use_gradient_checkpointing=False)
     lora = LoraConfig(
         r=settings.lora_rank,
         lora_alpha=settings.lora_alpha,
@@ -35,15 +53,7 @@ def load_model(settings: DistillSettings, device: str) -> Any:
         target_modules=settings.lora_targets,
         task_type="CAUSAL_LM",
     )
-    adapted = get_peft_model(model, lora)
-    if settings.checkpointing:
-        # ZeRO-3 gathers weights for each pass. Only reentrant checkpointing works with that, and it needs inputs with
-        # gradients.
-        reentrant = settings.zero_stage == 3
-        adapted.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": reentrant})
-        if reentrant:
-            adapted.enable_input_require_grads()
-    return adapted
+    return get_peft_model(model, lora)
 
 
 def dtype(settings: DistillSettings) -> str:

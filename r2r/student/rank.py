@@ -13,7 +13,6 @@ import tempfile
 from collections import Counter
 from typing import NamedTuple
 
-from r2r import builtin
 from r2r.config import RerankSettings, ServeSettings
 from r2r.errors import BadInput
 from r2r.llm import Refused, Reply, open_label_model
@@ -63,24 +62,25 @@ def scores(n: int) -> list[float]:
 
 def check_student(student: str, adapter: str | None) -> None:
     """Raise BadInput for a student that cannot rank, or an adapter of another model, without loading their weights."""
-    model = builtin.model(student, "student")
+    model, folder = adapters.places(student, adapter)
     form.label_ids(load_tokenizer(model), student)
-    if adapter:
-        adapters.check_fits(adapters.find(adapter), model)
+    if folder:
+        adapters.check_fits(folder, model)
 
 
 class Ranker:
     """A student in a vLLM engine, with or without an adapter.
 
-    student: folder, hub name or demo. adapter: a PEFT folder or a distill stage's folder. settings: those that are None
-    are taken from the adapter's record. `model` is the engine, which the caller closes. Raises BadInput for an adapter
-    that does not exist, or a student without single-token labels.
+    student: folder, hub name or demo. adapter: a PEFT folder or a distill stage's folder; if that holds a whole model,
+    it is loaded in the student's place. settings: those that are None are taken from the record of the training.
+    `model` is the engine, which the caller closes. Raises BadInput for an adapter that does not exist, or a student
+    without single-token labels.
     """
 
     def __init__(self, student: str, adapter: str | None, settings: RerankSettings | ServeSettings):
         self.settings, self.student, self.adapter = settings, student, adapter
-        self.taught = completed(settings, adapter)
-        model, folder = builtin.model(student, "student"), adapters.find(adapter) if adapter else None
+        self.taught = completed(settings, adapter, student)
+        model, folder = adapters.places(student, adapter)
         if folder and settings.merge:
             with tempfile.TemporaryDirectory() as merged:
                 adapters.write_merged(folder, model, merged)

@@ -38,7 +38,7 @@ def stage(candidates: str, student: str, adapter: str | None, out: str | Path, s
         pool.refuse_old_answers(Path(out))
         check_arguments(settings.engine)
         if adapter is None or there(adapter):
-            record.completed(settings, adapter)
+            record.completed(settings, adapter, student)
             check_student(student, adapter)
         else:
             check_student(student, None)
@@ -71,7 +71,7 @@ def rerank(candidates: str, student: str, adapter: str | None, out: str | Path, 
 def _work(
     candidates: str, student: str, adapter: str | None, out: Path, settings: RerankSettings, identity: Identity
 ) -> Result:
-    record.warn_of_long_windows(settings, adapter)
+    record.warn_of_long_windows(settings, adapter, student)
     rows = datasets.open_candidates(candidates)
     version = f"{KEYS}-{identity.key(*(name for name in identity.inputs if name != 'candidates'))}"
     row_key = partial(key, version=version)

@@ -26,6 +26,7 @@ from r2r import builtin, tables
 from r2r.config import DistillSettings
 from r2r.llm.prompt import load_tokenizer
 from r2r.student import batches, checkpoint
+from r2r.student.adapter import kind
 from r2r.student.examples import Example, collate, example, until_order
 from r2r.student.heldout import ndcg
 from r2r.student.log import Log, operations, peak
@@ -33,7 +34,7 @@ from r2r.student.losses import LOSSES, Outputs, count_ordered, weights
 from r2r.student.model import dtype, label_scores, load_model, predict, start_engine
 from r2r.student.prompt import label_ids
 
-# Prompts whose label scores are saved with an adapter, so that whoever loads it can compare.
+# Prompts whose label scores are saved with what was trained, so that whoever loads it can compare.
 _PROBES = 4
 
 
@@ -68,7 +69,7 @@ def train(config: dict[str, Any]) -> None:
 
     config: `settings`, as a dict; `rows`, a function that returns the annotations; `out`, the stage's folder;
     `checkpoints`, the run's folder, with the plan of `distill.choose` in `plan.json`. Leaves a checkpoint of the last
-    step, the best adapter, and the log.
+    step, the best of what was trained, and the log.
     """
     run = set_up(config)
     settings, last = run.settings, run.settings.steps
@@ -243,7 +244,7 @@ def forward(
 def evaluate(
     engine: Any, run: Run, groups: list[list[Example]], probes: list[Example], state: checkpoint.State, number: int
 ) -> dict[str, float]:
-    """Measure the student after step `number`, and save its adapter if it is the best so far.
+    """Measure the student after step `number`, and save it if it is the best so far.
 
     Changes `state["best"]`. Returns what to log.
     """
@@ -273,7 +274,7 @@ def measure(engine: Any, run: Run, groups: list[list[Example]]) -> float | None:
 
 
 def save_best(engine: Any, run: Run, probes: list[Example], folder: Path) -> None:
-    """Write the adapter, and label log-probabilities for the probes. Every worker calls it, the first one writes."""
+    """Write what is trained, and label log-probabilities for probes. Every worker calls it, the first one writes."""
     prompts = []
     engine.eval()
     for probe in probes:
@@ -284,11 +285,14 @@ def save_best(engine: Any, run: Run, probes: list[Example], folder: Path) -> Non
     engine.train()
     if run.rank == 0:
         with checkpoint.replacing(folder) as aside:
-            checkpoint.save_adapter(engine, aside / "adapter")
+            trained = aside / kind(run.settings)
+            checkpoint.save_trained(engine, trained)
+            if run.settings.method == "full":
+                run.tokenizer.save_pretrained(trained)
             check = {"dtype": dtype(run.settings), "prompts": prompts}
             tables.write_text(json.dumps(check) + "\n", aside / "check.json")
     else:
-        checkpoint.save_adapter(engine, folder)
+        checkpoint.save_trained(engine, folder)
 
 
 def save(engine: Any, run: Run, state: checkpoint.State, number: int) -> None:

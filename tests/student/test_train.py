@@ -65,6 +65,23 @@ JOBS = {
             for reasoning in ("none", "direct", "comparison", "both")
             for order in ("first", "last")
         ),
+        *(
+            job(
+                f"all weights, zero {stage}{more}",
+                workers=1,
+                method="full",
+                learning_rate=1e-3,
+                zero_stage=stage,
+                **given,
+            )
+            for stage in (0, 2, 3)
+            for more, given in (
+                ("", {}),
+                (" stopped", {"die": STOPPED}),
+                (" stopped and on", {"resume": f"all weights, zero {stage} stopped"}),
+            )
+        ),
+        job("all weights, bfloat16", workers=1, method="full", learning_rate=1e-3, dtype="bfloat16"),
         *(job(f"without {part}", **{part: 0}, **ONE_STEP) for part in NAMES),
         job("two workers, then one", resume="two workers stopped"),
         job("two workers, then one, zero 3", resume="two workers stopped, zero 3", zero_stage=3),
@@ -72,6 +89,7 @@ JOBS = {
     2: [
         job("two workers"),
         job("two workers, zero 0", zero_stage=0),
+        job("all weights, two workers", method="full", learning_rate=1e-3),
         job("two workers, zero 3", zero_stage=3),
         job("two workers stopped, zero 3", zero_stage=3, die=STOPPED),
         job("two workers stopped", die=STOPPED),
@@ -135,8 +153,8 @@ def trained(tmp_path_factory):
 
 
 def weights(trained: Path, name: str) -> dict:
-    (found,) = (trained / name / "checkpoints").glob("best-*/adapter")
-    return load_file(found / "adapter_model.safetensors")
+    (found,) = (trained / name / "checkpoints").glob("best-*/*/*.safetensors")
+    return load_file(found)
 
 
 def last_weights(trained: Path, name: str) -> dict:
@@ -220,8 +238,40 @@ def test_a_saved_adapter_is_loaded_back_as_it_was_trained(trained, name):
     assert len(checks) == 4
     checks[0]["logprobs"] = [value + 0.5 for value in checks[0]["logprobs"]]
     (best / "wrong.json").write_text(json.dumps({"dtype": "float32", "prompts": checks}))
-    with pytest.raises(RuntimeError, match="not the adapter that was trained"):
+    with pytest.raises(RuntimeError, match="not what was trained"):
         adapter.check_scores(best / "adapter", best / "wrong.json", str(trained / "student"))
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["all weights, zero 0", "all weights, zero 3", "all weights, two workers", "all weights, zero 2 stopped and on"],
+)
+def test_training_all_weights_does_not_depend_on_workers_zero_or_stops(trained, name):
+    same(trained, "all weights, zero 2", name, 1e-4)
+
+
+@pytest.mark.parametrize("stage", [0, 3])
+def test_training_all_weights_goes_on_as_if_never_stopped(trained, stage):
+    same(trained, f"all weights, zero {stage}", f"all weights, zero {stage} stopped and on", 1e-6)
+
+
+@pytest.mark.parametrize("name", ["all weights, zero 2", "all weights, zero 3", "all weights, bfloat16"])
+def test_a_saved_model_is_a_plain_one_and_is_loaded_back_as_it_was_trained(trained, name):
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    (best,) = (trained / name / "checkpoints").glob("best-*")
+    assert sorted(file.name for file in best.iterdir()) == ["check.json", "model"]
+    student, model = str(trained / "student"), best / "model"
+    adapter.check_saved(model)
+    before = adapter.check_scores(model, best / "check.json", student, "full")
+    checks = json.loads((best / "check.json").read_text())
+    assert len(before) == 4 and all(
+        one != probe["logprobs"] for one, probe in zip(before, checks["prompts"], strict=True)
+    )
+    loaded, old = AutoModelForCausalLM.from_pretrained(model), AutoModelForCausalLM.from_pretrained(student)
+    assert str(loaded.dtype) == f"torch.{checks['dtype']}" and AutoTokenizer.from_pretrained(model).chat_template
+    unmoved = [key for key, one in loaded.state_dict().items() if (one.float() == old.state_dict()[key].float()).all()]
+    assert unmoved == []
 
 
 def test_the_best_on_held_out_queries_is_kept_and_the_last_step(trained):
