@@ -156,6 +156,10 @@ class AnnotateSettings(ModelWorkers):
         return self
 
 
+# The losses of `r2r.student.losses`, whose weights are settings of the same names.
+LOSSES = ("pairwise", "listwise", "generation", "margin", "lambdarank")
+
+
 class DistillSettings(Section):
     student: str = source(description="model name or folder, or demo")
     reasoning: Reasoning = Field("both", description="which reasons the student learns to write")
@@ -164,6 +168,7 @@ class DistillSettings(Section):
         "drawn", description="labels of N passages in training: drawn from A to T for each example, or the first N"
     )
     steps: int = Field(100, ge=1, description="optimizer steps")
+    epochs: float | None = added(None, gt=0, description="passes over the annotations, in the place of steps")
     batch: int = Field(2, ge=1, description="examples per forward pass")
     batches: int = Field(2, ge=1, description="batches per optimizer step, shared out among the workers")
     workers: int = how(2, ge=1, description="training processes, at most one per batch of a step")
@@ -175,6 +180,8 @@ class DistillSettings(Section):
     pairwise: float = Field(0.4, ge=0, description="weight of the RankNet loss")
     listwise: float = Field(0.4, ge=0, description="weight of the KL loss")
     generation: float = Field(0.2, ge=0, description="weight of the cross-entropy of the reply's tokens")
+    margin: float = added(0.0, ge=0, description="weight of the hinge loss on pairs")
+    lambdarank: float = added(0.0, ge=0, description="weight of the LambdaRank loss: pairs by what they change in nDCG")
     tau: float = Field(1.0, gt=0, description="temperature of the teacher's distribution softmax(-rank / tau)")
     method: Literal["lora", "qlora", "full"] = added(
         "lora", description="what is trained: an adapter; an adapter of the student in 4 bits; or all weights"
@@ -196,13 +203,20 @@ class DistillSettings(Section):
         0.1, ge=0, lt=1, description="share of the queries held out to choose the step, at most 500"
     )
     evaluate_every: int = Field(50, ge=1, description="steps between measurements on the held-out queries")
+    patience: int = added(
+        0, ge=0, description="end after so many measurements in a row without a new best; 0 takes all steps"
+    )
     save_every: int = how(50, ge=1, description="steps between checkpoints")
     seed: int = Field(0, ge=0, description="seed of the adapter, the draws and the dropout")
 
     @model_validator(mode="after")
     def _sound(self) -> DistillSettings:
-        if not (self.pairwise or self.listwise or self.generation):
-            raise ValueError("pairwise, listwise, generation: all are 0, so there is nothing to learn; give one weight")
+        if not any(getattr(self, loss) for loss in LOSSES):
+            raise ValueError(f"{', '.join(LOSSES)}: all are 0, so there is nothing to learn; give one weight")
+        if self.epochs and "steps" in self.model_fields_set:
+            raise ValueError(f"epochs: {self.epochs:g}: steps are given, too ({self.steps}); give one of the two")
+        if self.patience and not self.held_out:
+            raise ValueError(f"patience: {self.patience}: no query is held out to measure on; raise held_out")
         if self.min_workers > self.workers:
             raise ValueError(f"min_workers: {self.min_workers}: more than the {self.workers} workers; give fewer")
         if self.workers > self.batches:

@@ -62,6 +62,7 @@ def other(section: str, name: str) -> typing.Any:
         "lora_dropout": 0.1,
         "tokenizer": "some/model",
         "tokens_per_second": 9.0,
+        "epochs": 2.5,
     }
     special |= {"order_position": "last" if section == "distill" else "first", "min_actors": 2, "workers": 3}
     special |= {"reasoning": "direct" if section == "annotate" else "none", "min_workers": 2}

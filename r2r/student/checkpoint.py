@@ -25,11 +25,13 @@ _MOMENTS = ("exp_avg", "exp_avg_sq")
 
 class State(TypedDict):
     """`step`: the step of the checkpoint, 0 before the first. `best`: step and held-out nDCG of the best, None
-    before the first; the nDCG is None if nothing is held out. `before`: held-out nDCG before training, or None."""
+    before the first; the nDCG is None if nothing is held out. `before`: held-out nDCG before training, or None.
+    `stopped`: whether the training has ended before its last step, and must not go on."""
 
     step: int
     best: list[Any] | None
     before: float | None
+    stopped: bool
 
 
 def newest(folder: Path) -> int:
@@ -80,7 +82,8 @@ def save(engine: Any, folder: Path, state: State) -> None:
 
 
 def load_state(folder: Path) -> State:
-    return json.loads((folder / "state.json").read_text())
+    # Checkpoints of earlier releases do not say whether they stopped: they never did.
+    return {"stopped": False} | json.loads((folder / "state.json").read_text())
 
 
 def load_weights(model: Any, folder: Path) -> None:

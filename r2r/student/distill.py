@@ -23,9 +23,8 @@ from r2r.identity import fingerprint, of_files
 from r2r.llm.prompt import load_tokenizer
 from r2r.stage import Identity, Input, Result, Stage, There, run
 from r2r.student import adapter, checkpoint, prompt, record
-from r2r.student.batches import split
-from r2r.student.log import read_steps
-from r2r.student.losses import LOSSES
+from r2r.student.batches import split, steps_of
+from r2r.student.log import losses_of, read_steps
 from r2r.student.model import dtype
 from r2r.student.prompt import fields
 from r2r.student.rank import check_student
@@ -82,6 +81,10 @@ def _work(annotations: str, out: Path, settings: DistillSettings, identity: Iden
         shutil.rmtree(out / "checkpoints", ignore_errors=True)
     plan = choose(rows, settings)
     held = len(plan["held"])
+    if settings.epochs:
+        needed = steps_of(settings.epochs, len(plan["learn"]), settings)
+        print(f"distill: {settings.epochs:g} epochs are {needed:,} steps", flush=True)
+        settings = settings.model_copy(update={"steps": needed, "epochs": None})
     print(
         f"distill: {len(plan['learn']):,} annotations to learn from, {held:,} held out; {plan['left_out']:,} left out, "
         f"too long for max_length {settings.max_length} or of over 20 passages; {plan['unranked']:,} of a single "
@@ -93,7 +96,8 @@ def _work(annotations: str, out: Path, settings: DistillSettings, identity: Iden
     config = {"settings": settings.model_dump(), "rows": partial(read_rows, annotations, settings)}
     _train(config | {"out": str(out), "checkpoints": str(checkpoints)}, settings, out)
 
-    state = checkpoint.load_state(checkpoint.step_folder(checkpoints, settings.steps))
+    # A training that patience ended has not come to its last step.
+    state = checkpoint.load_state(checkpoint.step_folder(checkpoints, checkpoint.newest(checkpoints)))
     assert state["best"] is not None
     best, value = state["best"]
     found = checkpoint.best_folder(checkpoints, best)
@@ -120,7 +124,7 @@ def _work(annotations: str, out: Path, settings: DistillSettings, identity: Iden
         "tokens": tokens,
         "padding": round(1 - tokens / positions, 4),
     }
-    _tell(steps, best, value, state["before"], held, trained)
+    _tell(steps, state, held, settings)
     return Result(
         {"annotations": len(rows), "steps": len(steps)},
         of_files(out / trained),
@@ -131,14 +135,21 @@ def _work(annotations: str, out: Path, settings: DistillSettings, identity: Iden
 
 def _step_row(step: dict[str, Any]) -> dict[str, Any]:
     """Return a row of the table `steps` from a line of steps.jsonl."""
-    return step | {"loss": {loss.name: step[loss.name] for loss in LOSSES}}
+    return step | {"loss": losses_of(step)}
 
 
-def _tell(
-    steps: list[dict[str, Any]], best: int, value: float | None, before: float | None, held: int, trained: str
-) -> None:
-    for loss in LOSSES:
-        print(f"distill: {loss.name} loss {steps[0][loss.name]:.4f} -> {steps[-1][loss.name]:.4f}", flush=True)
+def _tell(steps: list[dict[str, Any]], state: checkpoint.State, held: int, settings: DistillSettings) -> None:
+    """Print what was learned, which step was chosen, and why the training ended."""
+    assert state["best"] is not None
+    trained, (best, value), before = adapter.kind(settings), state["best"], state["before"]
+    if state["stopped"]:
+        print(
+            f"distill: ended after step {state['step']} of {settings.steps}: {settings.patience} measurements in a row "
+            f"(patience) were no better than that of step {best}",
+            flush=True,
+        )
+    for name, first in losses_of(steps[0]).items():
+        print(f"distill: {name} loss {first:.4f} -> {steps[-1][name]:.4f}", flush=True)
     if value is None:
         print(f"distill: no query was held out, so the {trained} is that of the last step, {best}", flush=True)
     else:
@@ -270,7 +281,7 @@ def _progress(log: Path, steps: int) -> Iterator[None]:
             done = read_steps(log)
             if done:
                 last = done[-1]
-                losses = " ".join(f"{loss.name} {last[loss.name]:.3f}" for loss in LOSSES)
+                losses = " ".join(f"{name} {value:.3f}" for name, value in losses_of(last).items())
                 shown.set_postfix_str(f"{losses}, {last['tokens'] / last['seconds']:,.0f} tokens/s", refresh=False)
             shown.update(len(done) - shown.n)
 

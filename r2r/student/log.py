@@ -49,8 +49,8 @@ class Log:
         with self.file.open("a") as lines:
             lines.write(json.dumps({name: value for name, value in entry.items() if name != "squares"}) + "\n")
         step = entry["step"]
-        for loss in LOSSES:
-            self.board.add_scalar(f"loss/{loss.name}", entry[loss.name], step)
+        for name, value in losses_of(entry).items():
+            self.board.add_scalar(f"loss/{name}", value, step)
         for name in ("learning_rate", "grad_norm", "padding", "mfu"):
             if name in entry:
                 self.board.add_scalar(f"training/{name}", entry[name], step)
@@ -65,6 +65,11 @@ def read_steps(file: Path) -> list[dict[str, Any]]:
     """Return the steps in a steps.jsonl, without a last line that is still being written; [] if there is no file."""
     text = file.read_text() if file.exists() else ""
     return [json.loads(line) for line in text.splitlines(keepends=True) if line.endswith("\n")]
+
+
+def losses_of(entry: dict[str, Any]) -> dict[str, float]:
+    """Return the losses in a step's entry, by name."""
+    return {loss.name: entry[loss.name] for loss in LOSSES if loss.name in entry}
 
 
 def operations(model: Any) -> Callable[[dict[str, Any]], float]:

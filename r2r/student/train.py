@@ -30,7 +30,7 @@ from r2r.student.adapter import kind
 from r2r.student.examples import Example, collate, example, until_order
 from r2r.student.heldout import ndcg
 from r2r.student.log import Log, operations, peak
-from r2r.student.losses import LOSSES, Outputs, count_ordered, weights
+from r2r.student.losses import LOSSES, Loss, Outputs, count_ordered, used
 from r2r.student.model import dtype, label_scores, load_model, predict, start_engine
 from r2r.student.prompt import label_ids
 
@@ -65,7 +65,7 @@ class Work(NamedTuple):
 
 
 def train(config: dict[str, Any]) -> None:
-    """Train to the last step, from the newest checkpoint if there is one.
+    """Train to the last step, or until `patience` is over, from the newest checkpoint if there is one.
 
     config: `settings`, as a dict; `rows`, a function that returns the annotations; `out`, the stage's folder;
     `checkpoints`, the run's folder, with the plan of `distill.choose` in `plan.json`. Leaves a checkpoint of the last
@@ -84,7 +84,7 @@ def train(config: dict[str, Any]) -> None:
     # The next step's batches are made while the workers calculate this one.
     with ThreadPoolExecutor(1) as ahead:
         next_work = ahead.submit(prepare, run, done)
-        for step in range(done, last):
+        for step in range(last if state["stopped"] else done, last):
             begun, number = time.time(), step + 1
             work = next_work.result()
             if number < last:
@@ -96,10 +96,13 @@ def train(config: dict[str, Any]) -> None:
                 entry["mfu"] = flops(entry) / seconds / (most * run.world)
             if number % settings.evaluate_every == 0 or number == last:
                 entry |= evaluate(engine, run, groups, probes, state, number)
+                state["stopped"] = number < last and is_over(state, settings, number)
             if log:
                 log.write(entry)
-            if number % settings.save_every == 0 or number == last:
+            if number % settings.save_every == 0 or number == last or state["stopped"]:
                 save(engine, run, state, number)
+            if state["stopped"]:
+                break
     if log:
         log.close()
     torch.distributed.barrier()
@@ -142,7 +145,7 @@ def resume(run: Run) -> tuple[Any, Callable[[dict[str, Any]], float], checkpoint
     flops = operations(model)
     engine = start_engine(model, run.settings, run.world)
     if not folder:
-        return engine, flops, {"step": 0, "best": None, "before": None}
+        return engine, flops, {"step": 0, "best": None, "before": None, "stopped": False}
     checkpoint.load_optimizer(engine, folder)
     return engine, flops, checkpoint.load_state(folder)
 
@@ -189,12 +192,12 @@ def take_step(
         group["lr"] = rate
     # DeepSpeed takes the mean over workers and their batches; each loss is a share of the step's mean.
     scale = torch.distributed.get_world_size() * len(work)
-    sums = []
+    weights, sums = used(settings), []
     for cpu_batch, number, counted in work:
         torch.manual_seed(settings.seed * 1_000_003 + number)
         batch = {name: tensor.to(engine.device) for name, tensor in cpu_batch.items()}
-        losses = forward(engine, batch, labels, settings.tau, ordered, replies)
-        total = sum(weight * loss for weight, loss in zip(weights(settings), losses, strict=True))
+        losses = forward(engine, batch, labels, settings.tau, ordered, replies, tuple(weights))
+        total = sum(weight * loss for weight, loss in zip(weights.values(), losses, strict=True))
         engine.backward(total * (scale if counted else 0))
         if not engine.zero_optimization_stage():
             # Without ZeRO, DeepSpeed does not report the norm. After the last batch, it is that of the whole step.
@@ -202,11 +205,11 @@ def take_step(
         engine.step()
         if counted:
             sums.append(torch.stack([loss.detach().double() for loss in losses]))
-    means = _sum_over_workers(sums, len(LOSSES), engine.device)
+    means = _sum_over_workers(sums, len(weights), engine.device)
     if engine.zero_optimization_stage():
         norm = engine.get_global_grad_norm()
     return {
-        **{loss.name: mean for loss, mean in zip(LOSSES, means.tolist(), strict=True)},
+        **{loss.name: mean for loss, mean in zip(weights, means.tolist(), strict=True)},
         "examples": examples,
         "unranked": examples - ordered,
         "tokens": tokens,
@@ -229,16 +232,22 @@ def learning_rate(settings: DistillSettings, step: int) -> float:
 
 
 def forward(
-    model: Any, batch: dict[str, torch.Tensor], labels: torch.Tensor, tau: float, ordered: int = 0, replies: int = 0
+    model: Any,
+    batch: dict[str, torch.Tensor],
+    labels: torch.Tensor,
+    tau: float,
+    ordered: int = 0,
+    replies: int = 0,
+    losses: tuple[Loss, ...] = LOSSES,
 ) -> tuple[torch.Tensor, ...]:
-    """Return each of `LOSSES` for a batch (see `examples.collate`), from one forward pass.
+    """Return each of `losses` for a batch (see `examples.collate`), from one forward pass.
 
     labels: [20], the label tokens. ordered, replies: the counts of the step that the batch is part of; 0: of the batch.
     """
     logits, ranks, targets = predict(model, batch), batch["ranks"], batch["targets"]
     counts = ordered or count_ordered(ranks).clamp(min=1), replies or (targets != -100).sum().clamp(min=1)
     outputs = Outputs(label_scores(logits, batch, labels), ranks, logits, targets, tau, *counts)
-    return tuple(loss.function(outputs) for loss in LOSSES)
+    return tuple(loss.function(outputs) for loss in losses)
 
 
 def evaluate(
@@ -254,6 +263,14 @@ def evaluate(
         state["best"] = [number, value]
         save_best(engine, run, probes, checkpoint.best_folder(run.folder, number))
     return {} if value is None else {"ndcg": value}
+
+
+def is_over(state: checkpoint.State, settings: DistillSettings, number: int) -> bool:
+    """Return whether, at the measurement after step `number`, patience with a student that learns no more is over."""
+    if state["best"] is None:
+        return False
+    waited = number // settings.evaluate_every - state["best"][0] // settings.evaluate_every
+    return 0 < settings.patience <= waited
 
 
 def measure(engine: Any, run: Run, groups: list[list[Example]]) -> float | None:

@@ -20,10 +20,10 @@ from r2r.student import adapter
 from r2r.student.log import operations, read_steps
 from r2r.student.losses import LOSSES
 from r2r.student.model import load_model, predict
-from r2r.student.train import learning_rate
+from r2r.student.train import is_over, learning_rate
 from tests.tiny import tiny_model
 
-NAMES = [loss.name for loss in LOSSES]
+NAMES = [loss.name for loss in LOSSES if loss.always]
 STEPS, STOPPED = 6, 5
 BASE = {
     **{"steps": STEPS, "batch": 2, "workers": 2, "learning_rate": 0.01, "lora_rank": 1, "warmup": 0.2},
@@ -83,6 +83,16 @@ JOBS = {
         ),
         job("all weights, bfloat16", workers=1, method="full", learning_rate=1e-3, dtype="bfloat16"),
         *(job(f"without {part}", **{part: 0}, **ONE_STEP) for part in NAMES),
+        job("without patience", patience=1, workers=1, learning_rate=1e-9, evaluate_every=1),
+        job(
+            "stopped without patience",
+            workers=1,
+            patience=1,
+            learning_rate=1e-9,
+            evaluate_every=1,
+            resume="without patience",
+        ),
+        job("other losses", margin=0.3, lambdarank=0.7, **ONE_STEP),
         job("two workers, then one", resume="two workers stopped"),
         job("two workers, then one, zero 3", resume="two workers stopped, zero 3", zero_stage=3),
     ],
@@ -283,6 +293,36 @@ def test_the_best_on_held_out_queries_is_kept_and_the_last_step(trained):
     assert sorted(found.name for found in folder.iterdir()) == [f"best-{best:06}", "plan.json", f"step-{STEPS:06}"]
     state = json.loads((folder / f"step-{STEPS:06}" / "state.json").read_text())
     assert state["best"] == [best, measured[best]] and 0 < state["before"] <= 1
+
+
+@pytest.mark.parametrize("name", ["without patience", "stopped without patience"])
+def test_a_student_that_learns_no_more_is_not_trained_to_the_last_step(trained, name):
+    # At such a learning rate no step changes the order, so the first measurement is the best. Nor does a training that
+    # has ended go on when it is resumed.
+    steps = read_steps(trained / name / "steps.jsonl")
+    assert [step["step"] for step in steps] == [1, 2] and steps[0]["ndcg"] == steps[1]["ndcg"]
+    folder = trained / name / "checkpoints"
+    assert sorted(found.name for found in folder.iterdir()) == ["best-000001", "plan.json", "step-000002"]
+    state = json.loads((folder / "step-000002" / "state.json").read_text())
+    assert state["stopped"] and state["best"] == [1, steps[0]["ndcg"]]
+
+
+def test_other_losses_are_learned_from_and_logged(trained):
+    (step,) = read_steps(trained / "other losses" / "steps.jsonl")
+    assert all(step[name] > 0 for name in (*NAMES, "margin", "lambdarank"))
+    assert not {"margin", "lambdarank"} & read_steps(trained / "one worker" / "steps.jsonl")[0].keys()
+    gradients = [torch.load(trained / name / "gradients.pt") for name in ("other losses", "both, order first")]
+    assert any((one - gradients[1][name]).abs().max() > 1e-3 for name, one in gradients[0].items())
+
+
+def test_patience_counts_measurements_without_a_new_best():
+    settings = DistillSettings(student="demo", evaluate_every=10, patience=2)
+
+    def over(best, number, settings=settings):
+        return is_over({"step": number, "best": best, "before": 0.5, "stopped": False}, settings, number)
+
+    assert not over([10, 0.5], 20) and over([10, 0.5], 30) and not over([30, 0.5], 30) and not over(None, 30)
+    assert not over([10, 0.5], 90, settings.model_copy(update={"patience": 0}))
 
 
 def test_steps_tell_what_they_were_made_of(trained):
