@@ -24,6 +24,7 @@ from r2r.errors import BadInput
 
 Reasoning = Literal["none", "direct", "comparison", "both"]
 OrderPosition = Literal["first", "last"]
+Scores = Literal["labels", "likelihood"]
 
 # vLLM's engine arguments that say where and how fast it runs, not what it answers.
 ENGINE_HOW = {
@@ -167,6 +168,10 @@ class DistillSettings(Section):
     labels: Literal["drawn", "first"] = Field(
         "drawn", description="labels of N passages in training: drawn from A to T for each example, or the first N"
     )
+    scores: Scores = added(
+        "labels",
+        description="a passage's score: its label's logit in a window, or the log-likelihood of the query after it",
+    )
     steps: int = Field(100, ge=1, description="optimizer steps")
     epochs: float | None = added(None, gt=0, description="passes over the annotations, in the place of steps")
     batch: int = Field(2, ge=1, description="examples per forward pass")
@@ -235,6 +240,9 @@ class RankSettings(Section):
     mode: Literal["score", "generate"] = Field(
         "score", description="rank by the labels' scores at one position, or have the order written out"
     )
+    scores: Scores | None = added(
+        None, description="score by labels in windows, or each passage by query likelihood (default: as trained)"
+    )
     reasoning: Reasoning | None = Field(None, description="reasons of an explanation (default: as trained, else both)")
     order_position: OrderPosition | None = Field(
         None, description="the order in the reply: before or after the reasons (default: as trained, else first)"
@@ -245,6 +253,8 @@ class RankSettings(Section):
 
     @model_validator(mode="after")
     def _windows_overlap(self) -> RankSettings:
+        if self.scores == "likelihood" and self.mode == "generate":
+            raise ValueError("mode: generate: writes an order; with scores likelihood, rank by score")
         self.check_windows(self.window or 20, self.stride or 1, self.order_position)
         return self
 
@@ -338,6 +348,8 @@ class RunFile(Section):
         taught, given, rerank = self.distill.reasoning, self.annotate.reasoning, self.rerank
         if not self.annotate.teacher.startswith("teacher:") and given not in ("both", taught) and taught != "none":
             raise ValueError(f"distill.reasoning: {taught}: the teacher gives {given}; raise annotate.reasoning")
+        if rerank.scores not in (None, self.distill.scores):
+            raise ValueError(f"rerank.scores: {rerank.scores}: distill trains {self.distill.scores}; leave it out")
         if rerank.order_position not in (None, self.distill.order_position):
             raise ValueError(f"rerank.order_position: {rerank.order_position}: distill teaches the other; leave it out")
         if rerank.explain and rerank.reasoning not in (None, taught):

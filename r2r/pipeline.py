@@ -70,9 +70,11 @@ def stages_of(settings: RunFile) -> Iterator[Stage]:
     yield annotate.stage(train, place("annotate"), settings.annotate)
     yield distill.stage(place("annotate"), place("distill"), settings.distill)
     if settings.zero_shot:
-        # In windows of the size that the student will be trained on, so that the two rows compare.
+        # Scored, and in windows of the size, as the student will be trained, so that the two rows compare.
         window = settings.rerank.window or settings.annotate.passages
-        plain = settings.rerank.model_copy(update={"window": window, "explain": 0, "merge": False})
+        scores = settings.distill.scores if settings.distill.scores != "labels" else None
+        alike = {"window": window, "scores": scores, "explain": 0, "merge": False}
+        plain = settings.rerank.model_copy(update=alike)
         yield rerank.stage(candidates, student, None, place("rerank-zero-shot"), plain)
         runs["zero-shot"] = place("rerank-zero-shot/run.txt")
     yield rerank.stage(candidates, student, place("distill"), place("rerank"), settings.rerank)

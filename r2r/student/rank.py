@@ -21,6 +21,7 @@ from r2r.reasons import check_reasons
 from r2r.replies import Unsound
 from r2r.student import adapter as adapters
 from r2r.student import prompt as form
+from r2r.student.likelihood import asked
 from r2r.student.prompt import LABELS
 from r2r.student.record import completed
 from r2r.student.strategies import STRATEGIES
@@ -120,15 +121,40 @@ class Ranker:
             windows.append(window)
             return window.scores
 
-        strategy = STRATEGIES["sliding"]
-        order = await strategy(len(passages), self.taught.window, self.taught.stride, score)
-        # A single passage is ranked without a window.
-        top = windows[-1] if windows else Window(order, [0.0] * len(order), "")
+        if self.taught.scores == "likelihood":
+            likely = await self._likelihoods(query, passages, counts)
+            order = sorted(range(len(passages)), key=lambda index: -likely[index])
+        else:
+            strategy = STRATEGIES["sliding"]
+            order = await strategy(len(passages), self.taught.window, self.taught.stride, score)
+        # A single passage, or one that is read alone, is ranked without a window.
+        top = windows[-1] if windows else await self._first_window(query, passages, order, bool(explain), counts)
         reasons = await self._explain(query, passages, order, top, explain, counts) if explain else {}
         if off is not None and not self._check_counted:
             self._check_counted = True
             counts.update(engines=1, adapter_off=off)  # type: ignore[call-overload] # a float is added like an int
         return Ranked(order, reasons, counts)
+
+    async def _likelihoods(self, query: str, passages: list[str], counts: Counter[str]) -> list[float]:
+        """Return the log-likelihood of the query after each passage (see `likelihood`), in nats."""
+
+        async def one(passage: str) -> float:
+            prompt, written, cut = asked(
+                self.tokenizer, query, passage, self.model.max_length - 1, self.settings.passage_tokens
+            )
+            counts.update(windows=1, cut_texts=int(cut), prompt_tokens=len(prompt) + len(written), completion_tokens=1)
+            return await self.model.likelihood(prompt, written)
+
+        return await asyncio.gather(*map(one, passages))
+
+    async def _first_window(
+        self, query: str, passages: list[str], order: list[int], explain: bool, counts: Counter[str]
+    ) -> Window:
+        """Return the window of the passages that lead an order which was found without windows, for their reasons."""
+        shown = order[: self.taught.window]
+        if explain and len(shown) > 1 and self.taught.order_position == "last":
+            return await self._score(query, passages, shown, counts)
+        return Window(shown, [0.0] * len(shown), "")
 
     async def _score(self, query: str, passages: list[str], shown: list[int], counts: Counter[str]) -> Window:
         """Score the passages `shown`: by the log-probability of each label, or by an order that the student writes."""

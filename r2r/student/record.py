@@ -13,7 +13,7 @@ import sys
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from r2r.config import DistillSettings, OrderPosition, RankSettings, Reasoning, ServeSettings
+from r2r.config import DistillSettings, OrderPosition, RankSettings, Reasoning, Scores, ServeSettings
 from r2r.errors import BadInput
 from r2r.student import adapter as adapters
 from r2r.student.prompt import LABELS
@@ -26,13 +26,14 @@ class Taught(NamedTuple):
     """How a student ranks.
 
     window: passages in a prompt. stride: passages that a window moves up. reasoning: the reasons that it writes.
-    order_position: the order before or after the reasons.
+    order_position: the order before or after the reasons. scores: what a passage's score is.
     """
 
     window: int
     stride: int
     reasoning: Reasoning
     order_position: OrderPosition
+    scores: Scores = "labels"
 
 
 def write(folder: Path, rows: list[dict[str, Any]], settings: DistillSettings) -> None:
@@ -41,7 +42,7 @@ def write(folder: Path, rows: list[dict[str, Any]], settings: DistillSettings) -
     rows: the annotations that were trained on; the longest decides the window.
     """
     window = max(2, min(len(LABELS), max(len(row["docids"]) for row in rows)))
-    taught = Taught(window, max(1, window // 2), settings.reasoning, settings.order_position)
+    taught = Taught(window, max(1, window // 2), settings.reasoning, settings.order_position, settings.scores)
     record = taught._asdict() | {"labels": settings.labels}
     write_text(json.dumps(record, indent=2) + "\n", folder / adapters.RECORD)
 
@@ -101,10 +102,15 @@ def completed(settings: RankSettings, adapter: str | None, student: str | None =
         raise BadInput(
             f"order_position: {order_position}: {trained} was distilled with {record['order_position']}; leave it out"
         )
+    scores = settings.scores or record.get("scores", "labels")
+    if scores != record.get("scores", scores):
+        raise BadInput(f"scores: {scores}: {trained} was distilled with {record['scores']}; leave it out")
+    if scores == "likelihood" and settings.mode == "generate":
+        raise BadInput(f"mode: generate: {trained} is scored by query likelihood and writes no order; leave it out")
     if writes_reasons and reasoning != record.get("reasoning", reasoning):
         raise BadInput(f"reasoning: {reasoning}: {trained} was distilled with {record['reasoning']}; leave it out")
     if explain and reasoning == "none":
         teller = trained if record or adapter else "reasoning none"
         raise BadInput(f"explain: {explain}: {teller} gives no reasons; explain 0, or distill with some")
     # Without reasons, the order is all that the student was taught to write.
-    return Taught(window, stride, reasoning, "first" if reasoning == "none" else order_position)
+    return Taught(window, stride, reasoning, "first" if reasoning == "none" else order_position, scores)

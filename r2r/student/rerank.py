@@ -55,7 +55,7 @@ def stage(candidates: str, student: str, adapter: str | None, out: str | Path, s
     if adapter is not None:
         inputs["adapter"] = Input(adapter)
     writes = ["rankings", "rejects", "run.txt", "stats.json"]
-    return Stage("rerank", Path(out), settings, inputs, check, work, writes, prompt=prompt.VERSION)
+    return Stage("rerank", Path(out), settings, inputs, check, work, writes, prompt=prompt.version(settings.scores))
 
 
 def rerank(candidates: str, student: str, adapter: str | None, out: str | Path, settings: RerankSettings) -> None:

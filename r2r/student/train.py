@@ -31,7 +31,7 @@ from r2r.student.examples import Example, collate, example, until_order
 from r2r.student.heldout import ndcg
 from r2r.student.log import Log, operations, peak
 from r2r.student.losses import LOSSES, Loss, Outputs, count_ordered, used
-from r2r.student.model import dtype, label_scores, load_model, predict, start_engine
+from r2r.student.model import dtype, load_model, predict, score, start_engine
 from r2r.student.prompt import label_ids
 
 # Prompts whose label scores are saved with what was trained, so that whoever loads it can compare.
@@ -157,8 +157,13 @@ def prepare(run: Run, step: int) -> list[Work]:
     for batch, counts in batches.shares(drawn, run.rank, run.world):
         rows = [(run.rows[run.plan["learn"][row]], seed) for row, seed in batch.drawn]
         examples = [example(run.tokenizer, row, run.settings, seed) for row, seed in rows]
-        work.append(Work(collate(examples, run.pad), batch.number, counts))
+        work.append(Work(collate(examples, run.pad, reads_windows(run.settings)), batch.number, counts))
     return work
+
+
+def reads_windows(settings: DistillSettings) -> bool:
+    """Return whether training needs the windows, for labels to score or replies to write."""
+    return settings.scores == "labels" or settings.generation > 0
 
 
 def ranking_examples(run: Run) -> tuple[list[list[Example]], list[Example]]:
@@ -244,9 +249,12 @@ def forward(
 
     labels: [20], the label tokens. ordered, replies: the counts of the step that the batch is part of; 0: of the batch.
     """
-    logits, ranks, targets = predict(model, batch), batch["ranks"], batch["targets"]
+    ranks = batch["ranks"]
+    # A student that is scored by query likelihood, and writes nothing, reads no windows.
+    targets = batch.get("targets", ranks.new_empty((len(ranks), 0)))
+    logits = predict(model, batch) if "targets" in batch else torch.empty((len(ranks), 0, 1), device=ranks.device)
     counts = ordered or count_ordered(ranks).clamp(min=1), replies or (targets != -100).sum().clamp(min=1)
-    outputs = Outputs(label_scores(logits, batch, labels), ranks, logits, targets, tau, *counts)
+    outputs = Outputs(score(model, batch, labels, logits), ranks, logits, targets, tau, *counts)
     return tuple(loss.function(outputs) for loss in losses)
 
 
@@ -280,9 +288,9 @@ def measure(engine: Any, run: Run, groups: list[list[Example]]) -> float | None:
     sums = []
     engine.eval()
     for examples, counts in batches.shares(groups, run.rank, run.world):
-        batch = _to_device(examples, run, engine)
+        batch = _to_device(examples, run, engine, windows=run.settings.scores == "labels")
         with torch.no_grad():
-            values = ndcg(label_scores(predict(engine, batch), batch, run.labels), batch["ranks"])
+            values = ndcg(score(engine, batch, run.labels), batch["ranks"])
         if counts:
             sums.append(torch.stack([values.sum(), torch.tensor(len(values), device=values.device)]))
     engine.train()
@@ -320,16 +328,17 @@ def save(engine: Any, run: Run, state: checkpoint.State, number: int) -> None:
         checkpoint.keep(run.folder, number, state["best"][0] if state["best"] else 0)
 
 
-def _to_device(examples: list[Example], run: Run, engine: Any) -> dict[str, torch.Tensor]:
-    return {name: tensor.to(engine.device) for name, tensor in collate(examples, run.pad).items()}
+def _to_device(examples: list[Example], run: Run, engine: Any, windows: bool = True) -> dict[str, torch.Tensor]:
+    return {name: tensor.to(engine.device) for name, tensor in collate(examples, run.pad, windows).items()}
 
 
 def _counts(batch: dict[str, torch.Tensor]) -> torch.Tensor:
     """Return a batch's examples, those with an order, reply tokens, tokens, their squared lengths, and positions."""
-    lengths = batch["attention_mask"].sum(-1)
-    replies = (batch["targets"] != -100).sum()
-    counts = [len(lengths), count_ordered(batch["ranks"]), replies, lengths.sum(), (lengths**2).sum()]
-    return torch.tensor([*counts, batch["input_ids"].numel()], dtype=torch.float64)
+    masks = [batch[name] for name in ("attention_mask", "asked_attention_mask") if name in batch]
+    lengths = torch.cat([mask.sum(-1) for mask in masks])
+    replies = (batch["targets"] != -100).sum() if "targets" in batch else 0
+    counts = [len(batch["ranks"]), count_ordered(batch["ranks"]), replies, lengths.sum(), (lengths**2).sum()]
+    return torch.tensor([*counts, sum(mask.numel() for mask in masks)], dtype=torch.float64)
 
 
 def _sum_over_workers(tensors: list[torch.Tensor], width: int, device: Any) -> torch.Tensor:
