@@ -9,8 +9,10 @@ rerank stage and the server call it.
 from __future__ import annotations
 
 import asyncio
+import random
 import tempfile
 from collections import Counter
+from collections.abc import Sequence
 from typing import NamedTuple
 
 from r2r.config import RerankSettings, ServeSettings
@@ -24,6 +26,7 @@ from r2r.student import prompt as form
 from r2r.student.prompt import LABELS
 from r2r.student.record import completed
 from r2r.student.strategies import STRATEGIES
+from r2r.student.strategies import windows as spans
 
 # Most tokens for a character of a reason, and for the JSON around a reason.
 _TOKENS_PER_CHAR, _AROUND = 0.5, 10
@@ -60,6 +63,33 @@ def scores(n: int) -> list[float]:
     return [1 / rank for rank in range(1, n + 1)]
 
 
+def orders(shown: list[int], passes: int) -> list[list[int]]:
+    """Return the orders in which the passes show a window's passages: first as they are, then others.
+
+    Every second order is the one before it reversed, so that over the two of them all passages stand equally far up.
+    The rest are seeded shuffles.
+    """
+    found = [shown]
+    for number in range(1, passes):
+        if number % 2:
+            found.append(found[-1][::-1])
+        else:
+            found.append(random.Random(f"{number} {shown}").sample(shown, len(shown)))
+    return found
+
+
+def merged(windows: Sequence[Window]) -> list[float]:
+    """Return the mean score of each passage over several passes, aligned with what the first one shows.
+
+    In mode score, it is the mean log-probability of the passage's labels; in mode generate, minus its mean place, which
+    is Borda's count.
+    """
+    if len(windows) == 1:
+        return windows[0].scores
+    of_each = [dict(zip(window.shown, window.scores, strict=True)) for window in windows]
+    return [sum(scores[index] for scores in of_each) / len(of_each) for index in windows[0].shown]
+
+
 def check_student(student: str, adapter: str | None) -> None:
     """Raise BadInput for a student that cannot rank, or an adapter of another model, without loading their weights."""
     model, folder = adapters.places(student, adapter)
@@ -89,6 +119,8 @@ class Ranker:
             self.model = open_label_model(model, settings.engine, folder)
         self.tokenizer = self.model.tokenizer
         self.labels = form.label_ids(self.tokenizer, student)
+        # Windows, as steps of the queries in work (see `rows.pool.RowWorker`).
+        self.so_far: Counter[str] = Counter()
         self._checking: asyncio.Task[float | None] | None = None
         self._check_counted = False
 
@@ -114,14 +146,28 @@ class Ranker:
         counts: Counter[str] = Counter()
         off = await self.check_adapter()
         windows: list[Window] = []
+        left = len(spans(len(passages), self.taught.window, self.taught.stride)) * self.settings.passes
+        self.so_far["begun"] += left
+
+        async def score_once(shown: list[int]) -> Window:
+            nonlocal left
+            window = await self._score(query, passages, shown, counts)
+            left -= 1
+            self.so_far["steps"] += 1
+            return window
 
         async def score(shown: list[int]) -> list[float]:
-            window = await self._score(query, passages, shown, counts)
-            windows.append(window)
-            return window.scores
+            scored = await asyncio.gather(*map(score_once, orders(shown, self.settings.passes)))
+            # Reasons are asked for with the first pass's prompt, in which the passages stand in their order so far.
+            windows.append(scored[0])
+            return merged(scored)
 
         strategy = STRATEGIES["sliding"]
-        order = await strategy(len(passages), self.taught.window, self.taught.stride, score)
+        try:
+            order = await strategy(len(passages), self.taught.window, self.taught.stride, score)
+        finally:
+            # Of a query that the engine refuses, and of a single passage, no window is scored any more.
+            self.so_far["begun"] -= left
         # A single passage is ranked without a window.
         top = windows[-1] if windows else Window(order, [0.0] * len(order), "")
         reasons = await self._explain(query, passages, order, top, explain, counts) if explain else {}
