@@ -98,7 +98,9 @@ class ModelWorkers(Section):
 
     actors: int = how(1, ge=1, description="engines that run at the same time")
     min_actors: int = how(1, ge=1, description="minimum engines when the cluster is full")
-    cpus: float = how(1, gt=0, description="CPUs that Ray reserves for each engine")
+    cpus: float | None = how(
+        None, gt=0, description="CPUs that Ray reserves for each engine (default: all, shared out; with GPUs 1)"
+    )
     gpus: float = how(0, ge=0, description="GPUs that Ray reserves for each engine")
     in_flight: int = how(64, ge=1, description="rows that an engine works on at the same time")
     engine: dict[str, Any] = Field({}, description='engine arguments of vLLM, as JSON: {"max_model_len": 8192}')
@@ -246,6 +248,12 @@ class RankSettings(Section):
     reasoning: Reasoning | None = Field(None, description="reasons of an explanation (default: as trained, else both)")
     order_position: OrderPosition | None = Field(
         None, description="the order in the reply: before or after the reasons (default: as trained, else first)"
+    )
+    passes: int = added(
+        1,
+        ge=1,
+        le=20,
+        description="times that each window is scored, its passages at other places and labels each time",
     )
     passage_tokens: int = Field(256, ge=8, description="longest passage in a prompt, in tokens; longer ones are cut")
     reason_chars: int = Field(400, ge=1, description="longest reason or evidence of a passage, in characters")

@@ -63,6 +63,7 @@ def other(section: str, name: str) -> typing.Any:
         "tokenizer": "some/model",
         "tokens_per_second": 9.0,
         "epochs": 2.5,
+        "cpus": 2.0,
     }
     special |= {"order_position": "last" if section == "distill" else "first", "min_actors": 2, "workers": 3}
     special |= {"reasoning": "direct" if section == "annotate" else "none", "min_workers": 2}

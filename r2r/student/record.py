@@ -107,6 +107,8 @@ def completed(settings: RankSettings, adapter: str | None, student: str | None =
         raise BadInput(f"scores: {scores}: {trained} was distilled with {record['scores']}; leave it out")
     if scores == "likelihood" and settings.mode == "generate":
         raise BadInput(f"mode: generate: {trained} is scored by query likelihood and writes no order; leave it out")
+    if scores == "likelihood" and settings.passes > 1:
+        raise BadInput(f"passes: {settings.passes}: query likelihood reads each passage alone, once; leave it out")
     if writes_reasons and reasoning != record.get("reasoning", reasoning):
         raise BadInput(f"reasoning: {reasoning}: {trained} was distilled with {record['reasoning']}; leave it out")
     if explain and reasoning == "none":

@@ -75,7 +75,8 @@ def _work(
     rows = datasets.open_candidates(candidates)
     version = f"{KEYS}-{identity.key(*(name for name in identity.inputs if name != 'candidates'))}"
     row_key = partial(key, version=version)
-    job = pool.Job("rerank", Reranker, (student, adapter, settings, row_key), row_key, version, ("rankings", "rejects"))
+    worker, written = (student, adapter, settings, row_key), ("rankings", "rejects")
+    job = pool.Job("rerank", Reranker, worker, row_key, version, written, "windows")
     done = pool.run_rows(rows, job, settings, out, lambda counts: True)
     tables.write_run(tables.ranked(out, "rankings"), out / "run.txt", "student")
     found = _stats(done)
@@ -153,6 +154,7 @@ class Reranker:
     ) -> None:
         self.ranker = Ranker(student, adapter, settings)
         self.key, self.explain = row_key, settings.explain
+        self.so_far = self.ranker.so_far
 
     def close(self) -> None:
         self.ranker.model.close()

@@ -50,7 +50,7 @@ def test_a_model_with_a_record_takes_the_place_of_its_student(saved, tmp_path):
     assert adapter.places("demo", str(tmp_path)) == adapter.places("demo", model) == (model, None)
     assert adapter.places(model, None) == (model, None)
     # However it is named, the record in it decides how it ranks.
-    taught = (3, 1, "direct", "first")
+    taught = (3, 1, "direct", "first", "labels")
     assert record.completed(RerankSettings(), None, model) == record.completed(RerankSettings(), model) == taught
     rank.check_student("demo", str(tmp_path))
     adapter.check_saved(model)
