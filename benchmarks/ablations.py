@@ -29,7 +29,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 from xml.sax.saxutils import escape, quoteattr
 
-from r2r.config import DistillSettings, EvaluateSettings, RerankSettings, RunFile, Section
+from r2r.config import LOSSES, DistillSettings, EvaluateSettings, RerankSettings, RunFile, Section
 from r2r.errors import BadInput, Stopped
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -65,8 +65,8 @@ def conditions(settings: RunFile, standard: int, numbers: list[int]) -> list[Con
     asked = [
         changed("standard", {}),
         *(changed(f"reasoning {which}", {"reasoning": which}) for which in ("none", "direct", "comparison", "both")),
-        *(changed(f"{loss} off", {loss: 0.0}) for loss in ("pairwise", "listwise", "generation")),
-        changed("only generation", {"pairwise": 0.0, "listwise": 0.0}),
+        *(changed(f"{loss} off", {loss: 0.0}) for loss in LOSSES),
+        changed("only generation", {loss: 0.0 for loss in LOSSES if loss != "generation"}),
         *(changed(f"order {place}", {"order_position": place}) for place in ("first", "last")),
         changed("3 samples", {}, samples=3),
         *(changed(f"{number} queries", {}, queries=number) for number in sorted(numbers)),
@@ -81,8 +81,8 @@ def conditions(settings: RunFile, standard: int, numbers: list[int]) -> list[Con
 def _possible(one: Condition, settings: RunFile) -> bool:
     """Return whether the teacher gives the condition's reasons, a loss is left, and its student can rank."""
     given = settings.annotate.reasoning in ("both", one.distill.reasoning) or one.distill.reasoning == "none"
-    losses = one.distill.pairwise or one.distill.listwise or one.distill.generation
-    return bool(given and losses) and not (one.rerank.order_position == "last" and one.rerank.mode == "generate")
+    losses = any(getattr(one.distill, loss) for loss in LOSSES)
+    return given and losses and not (one.rerank.order_position == "last" and one.rerank.mode == "generate")
 
 
 def summary(values: dict[str, float]) -> dict[str, Any]:

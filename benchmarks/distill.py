@@ -124,7 +124,7 @@ def main(given: list[str]) -> None:
     from r2r.student.batches import step_batches
     from r2r.student.distill import choose
     from r2r.student.examples import collate, example
-    from r2r.student.losses import LOSSES, Outputs
+    from r2r.student.losses import Loss, Outputs
     from r2r.student.model import load_model, predict, start_engine
     from r2r.student.prompt import label_ids
 
@@ -143,11 +143,17 @@ def main(given: list[str]) -> None:
     plain = plain_loop(settings)
 
     def generation_alone(
-        model: Any, batch: dict[str, torch.Tensor], labels: torch.Tensor, tau: float, ordered: int = 0, replies: int = 0
+        model: Any,
+        batch: dict[str, torch.Tensor],
+        labels: torch.Tensor,
+        tau: float,
+        ordered: int,
+        replies: int,
+        losses: tuple[Loss, ...],
     ) -> tuple[torch.Tensor, ...]:
         nothing, ranks, targets = torch.zeros(()), batch["ranks"], batch["targets"]
         outputs = Outputs(nothing, ranks, predict(model, batch), targets, tau, ordered, replies)
-        return tuple(loss.function(outputs) if loss.name == "generation" else nothing for loss in LOSSES)
+        return tuple(loss.function(outputs) if loss.name == "generation" else nothing for loss in losses)
 
     all_three = training.forward
     seconds: dict[str, list[float]] = {"all": [], "generation": [], "plain": [], "tokenising": []}

@@ -29,6 +29,7 @@ Analyzer = Literal[
     "ar", "bn", "da", "de", "en", "es", "fa", "fi", "fr", "hi", "hu", "id", "it", "ja", "ko", "nl", "no", "pl", "pt",
     "ru", "sv", "te", "tr", "uk", "zh", "none"
 ]  # fmt: skip
+Scores = Literal["labels", "likelihood"]
 
 # vLLM's engine arguments that say where and how fast it runs, not what it answers.
 ENGINE_HOW = {
@@ -102,7 +103,9 @@ class ModelWorkers(Section):
 
     actors: int = how(1, ge=1, description="engines that run at the same time")
     min_actors: int = how(1, ge=1, description="minimum engines when the cluster is full")
-    cpus: float = how(1, gt=0, description="CPUs that Ray reserves for each engine")
+    cpus: float | None = how(
+        None, gt=0, description="CPUs that Ray reserves for each engine (default: all, shared out; with GPUs 1)"
+    )
     gpus: float = how(0, ge=0, description="GPUs that Ray reserves for each engine")
     in_flight: int = how(64, ge=1, description="rows that an engine works on at the same time")
     engine: dict[str, Any] = Field({}, description='engine arguments of vLLM, as JSON: {"max_model_len": 8192}')
@@ -167,6 +170,10 @@ class AnnotateSettings(ModelWorkers):
         return self
 
 
+# The losses of `r2r.student.losses`, whose weights are settings of the same names.
+LOSSES = ("pairwise", "listwise", "generation", "margin", "lambdarank")
+
+
 class DistillSettings(Section):
     student: str = source(description="model name or folder, or demo")
     reasoning: Reasoning = Field("both", description="which reasons the student learns to write")
@@ -174,7 +181,12 @@ class DistillSettings(Section):
     labels: Literal["drawn", "first"] = Field(
         "drawn", description="labels of N passages in training: drawn from A to T for each example, or the first N"
     )
+    scores: Scores = added(
+        "labels",
+        description="a passage's score: its label's logit in a window, or the log-likelihood of the query after it",
+    )
     steps: int = Field(100, ge=1, description="optimizer steps")
+    epochs: float | None = added(None, gt=0, description="passes over the annotations, in the place of steps")
     batch: int = Field(2, ge=1, description="examples per forward pass")
     batches: int = Field(2, ge=1, description="batches per optimizer step, shared out among the workers")
     workers: int = how(2, ge=1, description="training processes, at most one per batch of a step")
@@ -186,7 +198,12 @@ class DistillSettings(Section):
     pairwise: float = Field(0.4, ge=0, description="weight of the RankNet loss")
     listwise: float = Field(0.4, ge=0, description="weight of the KL loss")
     generation: float = Field(0.2, ge=0, description="weight of the cross-entropy of the reply's tokens")
+    margin: float = added(0.0, ge=0, description="weight of the hinge loss on pairs")
+    lambdarank: float = added(0.0, ge=0, description="weight of the LambdaRank loss: pairs by what they change in nDCG")
     tau: float = Field(1.0, gt=0, description="temperature of the teacher's distribution softmax(-rank / tau)")
+    method: Literal["lora", "qlora", "full"] = added(
+        "lora", description="what is trained: an adapter; an adapter of the student in 4 bits; or all weights"
+    )
     lora_rank: int = Field(16, ge=1, description="rank of the adapter")
     lora_alpha: int = Field(32, ge=1, description="the adapter is scaled by lora_alpha / lora_rank")
     lora_dropout: float = Field(0.0, ge=0, lt=1, description="dropout of the adapter's input")
@@ -204,13 +221,20 @@ class DistillSettings(Section):
         0.1, ge=0, lt=1, description="share of the queries held out to choose the step, at most 500"
     )
     evaluate_every: int = Field(50, ge=1, description="steps between measurements on the held-out queries")
+    patience: int = added(
+        0, ge=0, description="end after so many measurements in a row without a new best; 0 takes all steps"
+    )
     save_every: int = how(50, ge=1, description="steps between checkpoints")
     seed: int = Field(0, ge=0, description="seed of the adapter, the draws and the dropout")
 
     @model_validator(mode="after")
     def _sound(self) -> DistillSettings:
-        if not (self.pairwise or self.listwise or self.generation):
-            raise ValueError("pairwise, listwise, generation: all are 0, so there is nothing to learn; give one weight")
+        if not any(getattr(self, loss) for loss in LOSSES):
+            raise ValueError(f"{', '.join(LOSSES)}: all are 0, so there is nothing to learn; give one weight")
+        if self.epochs and "steps" in self.model_fields_set:
+            raise ValueError(f"epochs: {self.epochs:g}: steps are given, too ({self.steps}); give one of the two")
+        if self.patience and not self.held_out:
+            raise ValueError(f"patience: {self.patience}: no query is held out to measure on; raise held_out")
         if self.min_workers > self.workers:
             raise ValueError(f"min_workers: {self.min_workers}: more than the {self.workers} workers; give fewer")
         if self.workers > self.batches:
@@ -229,9 +253,18 @@ class RankSettings(Section):
     mode: Literal["score", "generate"] = Field(
         "score", description="rank by the labels' scores at one position, or have the order written out"
     )
+    scores: Scores | None = added(
+        None, description="score by labels in windows, or each passage by query likelihood (default: as trained)"
+    )
     reasoning: Reasoning | None = Field(None, description="reasons of an explanation (default: as trained, else both)")
     order_position: OrderPosition | None = Field(
         None, description="the order in the reply: before or after the reasons (default: as trained, else first)"
+    )
+    passes: int = added(
+        1,
+        ge=1,
+        le=20,
+        description="times that each window is scored, its passages at other places and labels each time",
     )
     passage_tokens: int = Field(256, ge=8, description="longest passage in a prompt, in tokens; longer ones are cut")
     reason_chars: int = Field(400, ge=1, description="longest reason or evidence of a passage, in characters")
@@ -239,6 +272,8 @@ class RankSettings(Section):
 
     @model_validator(mode="after")
     def _windows_overlap(self) -> RankSettings:
+        if self.scores == "likelihood" and self.mode == "generate":
+            raise ValueError("mode: generate: writes an order; with scores likelihood, rank by score")
         self.check_windows(self.window or 20, self.stride or 1, self.order_position)
         return self
 
@@ -338,6 +373,8 @@ class RunFile(Section):
         taught, given, rerank = self.distill.reasoning, self.annotate.reasoning, self.rerank
         if not self.annotate.teacher.startswith("teacher:") and given not in ("both", taught) and taught != "none":
             raise ValueError(f"distill.reasoning: {taught}: the teacher gives {given}; raise annotate.reasoning")
+        if rerank.scores not in (None, self.distill.scores):
+            raise ValueError(f"rerank.scores: {rerank.scores}: distill trains {self.distill.scores}; leave it out")
         if rerank.order_position not in (None, self.distill.order_position):
             raise ValueError(f"rerank.order_position: {rerank.order_position}: distill teaches the other; leave it out")
         if rerank.explain and rerank.reasoning not in (None, taught):

@@ -19,12 +19,15 @@ from r2r.stage import Plan, Stage
 
 def run(settings: RunFile) -> None:
     """Run the stages of a run file into its `out` folder. Raises BadInput before the first one if any would fail."""
+    from r2r.student.adapter import kind
+
     planned = list(stages_of(settings))
     stages.plan(planned)
     for stage in planned:
         stages.run(stage)
     print(f"run: all stages are done -> {settings.out}")
-    for what, at in {"report": "evaluate/report.html", "runs": "*/run.txt", "adapter": "distill/adapter"}.items():
+    trained = kind(settings.distill)
+    for what, at in {"report": "evaluate/report.html", "runs": "*/run.txt", trained: f"distill/{trained}"}.items():
         print(f"  {what:8} {Path(settings.out) / at}")
 
 
@@ -73,9 +76,11 @@ def stages_of(settings: RunFile) -> Iterator[Stage]:
     yield annotate.stage(train, place("annotate"), settings.annotate)
     yield distill.stage(place("annotate"), place("distill"), settings.distill)
     if settings.zero_shot:
-        # In windows of the size that the student will be trained on, so that the two rows compare.
+        # Scored, and in windows of the size, as the student will be trained, so that the two rows compare.
         window = settings.rerank.window or settings.annotate.passages
-        plain = settings.rerank.model_copy(update={"window": window, "explain": 0, "merge": False})
+        scores = settings.distill.scores if settings.distill.scores != "labels" else None
+        alike = {"window": window, "scores": scores, "explain": 0, "merge": False}
+        plain = settings.rerank.model_copy(update=alike)
         yield rerank.stage(candidates, student, None, place("rerank-zero-shot"), plain)
         runs["zero-shot"] = place("rerank-zero-shot/run.txt")
     yield rerank.stage(candidates, student, place("distill"), place("rerank"), settings.rerank)

@@ -15,6 +15,7 @@ import os
 import signal
 import sys
 import threading
+import time
 import warnings
 from collections import Counter
 from collections.abc import Callable, Hashable, Iterator
@@ -30,6 +31,8 @@ if TYPE_CHECKING:
 BATCHES_IN_FLIGHT = 4
 # How often an actor is replaced, and a block retried. Spot nodes get reclaimed.
 _MAX_RESTARTS = 10
+# Seconds within which the CPUs of an earlier stage become free.
+_PATIENCE = 5.0
 # Attempts to start a Ray on this machine, each of which Ray gives 30 seconds.
 _STARTS = 4
 
@@ -112,6 +115,40 @@ def use_driver_folder(folder: str) -> None:
         os.chdir(folder)
 
 
+def cpus_each(actors: int, gpus: float) -> float:
+    """Return how many CPUs to reserve for each of `actors` engines where the user does not say: all, shared out.
+
+    An engine on a CPU has as many threads as Ray reserves CPUs for it. The result is the largest whole number of which
+    the nodes, as they are now, hold `actors`, each on a single node. So no engine waits for a node that is not there,
+    and the engines of several nodes are spread over them. It is 1
+
+    - for engines on GPUs, whose CPUs do little,
+    - where more engines are asked for than there are CPUs; those without one wait, as they always did,
+    - where something else holds a part of the cluster: a job that asks for all of it could wait without end. What an
+      earlier stage of the same job held is free again within seconds, and is waited for.
+
+    Nothing else of a job needs a CPU of Ray's while its engines run: its blocks lie in memory, and the actors that
+    count progress and costs reserve none.
+    """
+    if gpus:
+        return 1
+    import ray
+
+    nodes = [node["Resources"].get("CPU", 0) for node in ray.nodes() if node["Alive"]]
+    until = time.monotonic() + _PATIENCE
+    while ray.available_resources().get("CPU", 0) < sum(nodes):
+        if time.monotonic() > until:
+            return 1
+        time.sleep(0.1)
+    return share_of(nodes, actors)
+
+
+def share_of(nodes: list[float], actors: int) -> int:
+    """Return the largest whole number of CPUs of which `nodes`, with so many CPUs each, hold `actors`; at least 1."""
+    sizes = range(int(max(nodes, default=1)), 0, -1)
+    return next((size for size in sizes if sum(cpus // size for cpus in nodes) >= actors), 1)
+
+
 def on_workers(
     blocks: list[pa.Table],
     worker: type,
@@ -121,7 +158,7 @@ def on_workers(
     *,
     min_count: int | None = None,
     batch_size: int | None = None,
-    cpus: float = 1,
+    cpus: float | None = 1,
     gpus: float = 0,
 ) -> Iterator[dict[str, Any]]:
     """Run batches of rows through actors and yield each batch's answer as it finishes.
@@ -135,7 +172,7 @@ def on_workers(
         ahead: blocks that an actor holds at once.
         min_count: actors that are enough while the cluster has no room for more; None: `count`.
         batch_size: rows in a batch; None: a block.
-        cpus, gpus: what Ray reserves for each actor.
+        cpus, gpus: what Ray reserves for each actor; for cpus None see `cpus_each`.
 
     Raises BadInput if a worker does. Replaces an actor that dies, up to _MAX_RESTARTS times.
     """
@@ -162,7 +199,7 @@ def on_workers(
                 max_tasks_in_flight_per_actor=ahead,
                 max_concurrent_calls_per_actor=ahead if asynchronous else None,
             ),
-            num_cpus=cpus,
+            num_cpus=cpus_each(most, gpus) if cpus is None else cpus,
             num_gpus=gpus,
             max_restarts=_MAX_RESTARTS,
             max_task_retries=_MAX_RESTARTS,

@@ -93,7 +93,9 @@ def test_recorded_annotations_are_no_row_of_the_table(tmp_path):
 
 # A run file with each of these mistakes was once accepted, and failed hours later in its own stage.
 LATE = {
-    "distill: {student: demo, pairwise: 0, listwise: 0, generation: 0}": "distill.pairwise, listwise, generation: all",
+    "distill: {student: demo, pairwise: 0, listwise: 0, generation: 0}": "distill.pairwise, listwise, generation, ",
+    "distill: {student: demo, epochs: 3, steps: 100}": "distill.epochs: 3: steps are given, too (100); give one of",
+    "distill: {student: demo, patience: 3, held_out: 0}": "distill.patience: 3: no query is held out to measure on",
     "distill: {student: demo, min_workers: 3}": "distill.min_workers: 3: more than the 2 workers",
     "distill: {student: demo, workers: 9}": "distill.workers: 9: more than the 2 batches of a step",
     "annotate: {teacher: demo, max_cost: 5}": "annotate.max_cost: needs prices to count with",

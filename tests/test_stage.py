@@ -33,7 +33,7 @@ FOLDERS = {
     "evaluate": ["evaluate"],
 }
 # Settings that the run file itself decides for a folder.
-DECIDED = {("rerank", "explain"): ["rerank"], ("rerank", "merge"): ["rerank"]}
+DECIDED = {("rerank", name): ["rerank"] for name in ("explain", "merge", "scores")}
 BASE = {
     **{"out": "run", "corpus": "demo", "queries": "demo", "train_queries": "demo#train", "qrels": "demo"},
     **{
@@ -64,9 +64,12 @@ def other(section: str, name: str) -> typing.Any:
         "tokenizer": "some/model",
         "baseline": "student",
         "tokens_per_second": 9.0,
+        "epochs": 2.5,
+        "cpus": 2.0,
     }
     special |= {"order_position": "last" if section == "distill" else "first", "min_actors": 2, "workers": 3}
     special |= {"reasoning": "direct" if section == "annotate" else "none", "min_workers": 2}
+    special |= {"scores": "likelihood" if section == "distill" else "labels"}
     if name in special:
         return special[name]
     kinds = typing.get_args(field.annotation)
@@ -140,6 +143,8 @@ def test_any_other_setting_repeats_its_stage_and_those_after(finished, section, 
     folders = DECIDED.get((section, name), FOLDERS[section])
     # The model that is distilled is also the one that ranks.
     folders = [*folders, "rerank-zero-shot", "rerank"] if name == "student" else folders
+    # The row without training is scored like the student.
+    folders = [*folders, "rerank-zero-shot"] if (section, name) == ("distill", "scores") else folders
     assert runs_again(changed(section, name)) == after(folders)
 
 

@@ -5,8 +5,9 @@ from pathlib import Path
 import pyarrow as pa
 import pytest
 
+from r2r import workers
 from r2r.errors import BadInput
-from r2r.workers import on_workers
+from r2r.workers import on_workers, share_of
 
 
 class Worker:
@@ -51,3 +52,37 @@ def test_relative_paths_mean_the_same_to_a_worker_of_a_ray_that_was_started_else
     monkeypatch.chdir(tmp_path)
     answers = on_workers([pa.table({"number": [1]})], Here, (), count=1, ahead=1)
     assert list(answers) == [{"folder": str(tmp_path)}]
+
+
+@pytest.mark.parametrize(
+    ("nodes", "actors", "each"),
+    [
+        ([2], 1, 2),
+        ([2], 2, 1),
+        ([2], 5, 1),
+        ([16, 16], 2, 16),
+        ([16, 4], 2, 8),
+        ([16, 4], 6, 3),
+        ([0, 8], 1, 8),
+        ([], 1, 1),
+    ],
+)
+def test_all_cpus_are_shared_out_among_the_engines(nodes, actors, each):
+    assert share_of(nodes, actors) == each
+    # Each fits on a node that is there.
+    assert each == 1 or sum(cpus // each for cpus in nodes) >= actors
+
+
+def test_an_engine_alone_gets_all_cpus_and_none_of_a_cluster_in_use(monkeypatch):
+    import ray
+
+    free = {"CPU": 4.0}
+    monkeypatch.setattr(workers, "_PATIENCE", 0.1)
+    monkeypatch.setattr(
+        ray, "nodes", lambda: [{"Alive": True, "Resources": {"CPU": 4.0}}, {"Alive": False, "Resources": {}}]
+    )
+    monkeypatch.setattr(ray, "available_resources", lambda: free)
+    assert workers.cpus_each(1, 0) == 4 and workers.cpus_each(2, 0) == 2
+    assert workers.cpus_each(1, gpus=1) == 1
+    free["CPU"] = 3.0
+    assert workers.cpus_each(1, 0) == 1

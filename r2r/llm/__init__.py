@@ -109,6 +109,13 @@ class LabelModel(Model, Protocol):
         """
         ...
 
+    async def likelihood(self, ids: list[int], written: list[int]) -> float:
+        """Return the natural log-probability of writing the tokens `written`, one or more, after the prompt `ids`.
+
+        Raises Refused and Died as `complete` does.
+        """
+        ...
+
 
 def is_remote(model: str) -> bool:
     """Return whether a model's name is a server's address, so that its tokenizer is not at hand."""

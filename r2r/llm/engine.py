@@ -81,6 +81,15 @@ class LocalModel:
         logprobs = output.outputs[0].logprobs[0]
         return [logprobs[label].logprob for label in labels], output.num_cached_tokens or 0
 
+    async def likelihood(self, ids: list[int], written: list[int]) -> float:
+        """Return the log-probability of `written` after the prompt; see `r2r.llm.LabelModel`."""
+        from vllm import SamplingParams
+
+        sampling = SamplingParams(max_tokens=1, temperature=0.0, prompt_logprobs=0, detokenize=False)
+        output = await self._generate(ids + written, sampling)
+        logprobs = output.prompt_logprobs[len(ids) :]
+        return sum(found[token].logprob for found, token in zip(logprobs, written, strict=True))
+
     def close(self) -> None:
         """Stop the engine's processes; also when some of them have died."""
         self._llm.shutdown()

@@ -14,7 +14,7 @@ import time
 import uuid
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping
-from contextlib import asynccontextmanager, nullcontext
+from contextlib import asynccontextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
@@ -34,12 +34,18 @@ from r2r.workers import bar, on_workers, progress
 _PARTS_PER_BLOCK = 16
 # Rows in one file of an output table.
 _ROWS_PER_FILE = 1000
+# Seconds between two reports of an actor.
+_BEAT = 1.0
 # A row that has killed this many engines is rejected.
 _MAX_DEATHS = 3
 
 
 class RowWorker(Protocol):
-    """What an actor makes to answer rows: a model, and how to ask it. Many calls run at once."""
+    """What an actor makes to answer rows: a model, and how to ask it. Many calls run at once.
+
+    It may have the attribute `so_far`, a Counter that tells on the way how far its rows have come, for the progress
+    line: `steps` that are done, `begun` that are in all rows it has begun (see `Job.steps`).
+    """
 
     async def __call__(self, row: dict[str, Any]) -> tuple[str, dict[str, Any], Mapping[str, Any]] | None:
         """Answer one row. A row that was rejected and is asked again has `attempts`, the number of those made before.
@@ -60,7 +66,8 @@ class Job(NamedTuple):
 
     `worker(*arguments)` makes an actor's worker, when the actor has its first row to ask. `key(row)` is the row's
     resume key: a sha256, in hexadecimal, of everything that its answer depends on. `version` names everything in it but
-    the row; answers of other versions are kept beside these. `tables` are the tables of the answers.
+    the row; answers of other versions are kept beside these. `tables` are the tables of the answers. `steps`: what a
+    row's steps are called in the progress line; "" if a row is answered in one.
     """
 
     name: str
@@ -69,6 +76,7 @@ class Job(NamedTuple):
     key: Callable[[dict[str, Any]], str]
     version: str
     tables: tuple[str, ...]
+    steps: str = ""
 
 
 class Done(NamedTuple):
@@ -113,10 +121,11 @@ def run_rows(
     counts: Counter[str] = Counter()
     started, ended = float("inf"), 0.0
 
-    def tokens_per_second(counts: Counter[str], seconds: float) -> str:
-        return f"{(counts['prompt_tokens'] + counts['completion_tokens']) / max(seconds, 1):,.0f} tokens/s"
+    def told(counts: Counter[str], seconds: float) -> str:
+        steps = f"{counts['steps']:,}/{counts['begun']:,} {job.steps}, " if job.steps else ""
+        return f"{steps}{(counts['prompt_tokens'] + counts['completion_tokens']) / max(seconds, 1):,.0f} tokens/s"
 
-    with progress(job.name, total, "row", tokens_per_second, go_on) as tell:
+    with progress(job.name, total, "row", told, go_on) as tell:
         answers = on_workers(
             blocks,
             _RowActor,
@@ -209,8 +218,14 @@ class _RowActor:
     async def __call__(self, batch: pa.Table) -> dict[str, Any]:
         rows = rows_of([self.parts[number] for number in batch["part"].to_numpy()])
         counts: Counter[str] = Counter()
-        for row_counts in await asyncio.gather(*map(self._finish, rows)):
-            counts.update(row_counts)
+        over = asyncio.Event()
+        beating = asyncio.create_task(self._beat(over))
+        try:
+            for row_counts in await asyncio.gather(*map(self._finish, rows)):
+                counts.update(row_counts)
+        finally:
+            over.set()
+            await beating
         await self._tell(Counter(), now=True)
         return {"counts": counts, "started": self.started, "ended": time.time() if counts["asked"] else 0.0}
 
@@ -257,6 +272,7 @@ class _RowActor:
                     await asyncio.to_thread(self.journal.died, key)
                     if self.worker is worker:
                         self.worker = None
+                        self.counts.update(_so_far(worker))
                         worker.close()
         reason = f"ended its engine {_MAX_DEATHS} times"
         return "rejects", {"qid": row["qid"], "key": key, "reason": reason, "reply": "", "attempts": _MAX_DEATHS}, {}
@@ -285,9 +301,21 @@ class _RowActor:
     async def _tell(self, counts: Counter[str], now: bool = False) -> None:
         """Add counts to this actor's, and tell the driver at most once a second, or `now`."""
         self.counts.update(counts)
-        if now or time.monotonic() - self.told_at > 1:
+        if now or time.monotonic() - self.told_at > _BEAT:
             self.told_at = time.monotonic()
-            self.go_on = await self.tell.remote(self.name, dict(self.counts))
+            self.go_on = await self.tell.remote(self.name, dict(self.counts + _so_far(self.worker)))
+
+    async def _beat(self, over: asyncio.Event) -> None:
+        """Tell the driver every second until `over`: all rows may be in flight for long before the first is done."""
+        while not over.is_set():
+            await self._tell(Counter())
+            with suppress(TimeoutError):
+                await asyncio.wait_for(over.wait(), _BEAT)
+
+
+def _so_far(worker: RowWorker | None) -> Counter[str]:
+    found: Counter[str] = getattr(worker, "so_far", Counter())
+    return found
 
 
 def rows_of(parts: list[Part]) -> Iterator[dict[str, Any]]:

@@ -85,9 +85,9 @@ def serve(student: str, adapter: str | None, settings: ServeSettings) -> None:
     from ray import serve as ray_serve
 
     check_arguments(settings.engine)
-    completed(settings, adapter)
+    completed(settings, adapter, student)
     check_student(student, adapter)
-    warn_of_long_windows(settings, adapter)
+    warn_of_long_windows(settings, adapter, student)
     start_ray()
     deployment = ray_serve.deployment(
         ray_serve.ingress(api)(Replica),

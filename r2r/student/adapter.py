@@ -1,49 +1,80 @@
-"""LoRA adapters on disk, as plain PEFT folders: find one, check it, and merge it into its model.
+"""What `distill` trained, on disk: a LoRA adapter, a plain PEFT folder; or, with all weights trained, a plain model
+folder. Find one, check it, and merge an adapter into its model.
 
 Owns these files and the checks of `check.json`, the answers that `distill` recorded. Does not train or rank.
 
-check_fits(find("runs/demo/distill"), "Qwen/Qwen2.5-7B-Instruct")
+model, adapter = places("Qwen/Qwen2.5-7B-Instruct", "runs/demo/distill")
 """
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import re
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from r2r import builtin
+from r2r.config import DistillSettings
 from r2r.errors import BadInput
 from r2r.llm.prompt import load_tokenizer
 
+# The file in the folder that says how it was trained (see `record`).
+RECORD = "r2r.json"
 # Largest difference of log-probabilities that rounding may cause, by data type, for logits of about 16 to 32.
 _TOLERANCE = {"float32": 1e-3, "bfloat16": 0.25}
 
 
+def kind(settings: DistillSettings) -> str:
+    """Return what a training writes, which is also the name of its folder: "adapter" or "model"."""
+    return "model" if settings.method == "full" else "adapter"
+
+
+def is_adapter(folder: str | Path) -> bool:
+    return (Path(folder) / "adapter_config.json").exists()
+
+
 def find(adapter: str) -> str:
-    """Return the PEFT folder: `adapter` itself, or `adapter/` in a distill stage's folder. Else raises BadInput."""
-    for folder in (Path(adapter), Path(adapter) / "adapter"):
-        if (folder / "adapter_config.json").exists():
+    """Return the folder of what was trained: `adapter` itself, or `adapter/` or `model/` in a distill stage's folder.
+
+    A model counts only with the record that `distill` writes into it. Raises BadInput if there is nothing.
+    """
+    for folder in (Path(adapter), Path(adapter) / "adapter", Path(adapter) / "model"):
+        if is_adapter(folder) or ((folder / "config.json").exists() and (folder / RECORD).exists()):
             return str(folder)
     raise BadInput(f"{adapter}: no adapter_config.json in it; give a PEFT folder, or the folder that distill wrote")
 
 
+def places(student: str, adapter: str | None) -> tuple[str, str | None]:
+    """Return the model to load, and the PEFT folder to load onto it, or None.
+
+    A student whose weights were all trained takes the place of the one that it was trained from. Raises BadInput as
+    `find`.
+    """
+    folder = find(adapter) if adapter else None
+    if folder and not is_adapter(folder):
+        return folder, None
+    return builtin.model(student, "student"), folder
+
+
 def check_saved(folder: str | Path) -> None:
-    """Raise RuntimeError unless all tensors of a saved adapter are finite, and some lora_B is not zero."""
-    tensors = _tensors(folder)
-    if not tensors:
-        raise RuntimeError(f"{folder}: the saved adapter holds no tensor")
-    for name, tensor in tensors.items():
+    """Raise RuntimeError unless all tensors of a saved adapter or model are finite, and some lora_B is not zero."""
+    moved = not is_adapter(folder)
+    for name, tensor in _tensors(folder):
         if tensor.numel() == 0 or not tensor.isfinite().all():
             raise RuntimeError(f"{folder}: {name} is empty or not finite")
-    if not any(tensor.any() for name, tensor in tensors.items() if ".lora_B." in name):
+        moved = moved or (".lora_B." in name and bool(tensor.any()))
+    if not moved:
         raise RuntimeError(f"{folder}: lora_B is zero throughout: the adapter changes nothing")
 
 
-def check_scores(folder: str | Path, check: str | Path, model: str) -> list[list[float]]:
-    """Load model and adapter with PEFT. Raise RuntimeError if their log-probabilities differ from those in training.
+def check_scores(folder: str | Path, check: str | Path, model: str, method: str = "lora") -> list[list[float]]:
+    """Load what was trained. Raise RuntimeError if its log-probabilities differ from those in training.
 
-    check: a JSON file: {"dtype": ..., "prompts": [{"prompt": token ids, "labels": token ids, "logprobs": of each label
-    as the next token}, ...]}. Returns, for each prompt, the log-probabilities of the model without its adapter.
+    folder: a PEFT folder, which is loaded onto `model`, or a model's. check: a JSON file: {"dtype": ..., "prompts":
+    [{"prompt": token ids, "labels": token ids, "logprobs": of each label as the next token}, ...]}. Returns, for each
+    prompt, the log-probabilities of `model` as it was before the training. method: see `DistillSettings`.
     """
     import torch
     from peft import PeftModel
@@ -51,27 +82,56 @@ def check_scores(folder: str | Path, check: str | Path, model: str) -> list[list
 
     recorded = json.loads(Path(check).read_text())
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    base = AutoModelForCausalLM.from_pretrained(
-        model, dtype=recorded["dtype"], device_map=device if device == "cuda" else None
-    )
-    # By default, PEFT would load the adapter in float32 whatever it was trained in.
-    loaded = PeftModel.from_pretrained(base, folder, autocast_adapter_dtype=False).eval()
     tolerance = _TOLERANCE[recorded["dtype"]]
 
-    def logprobs(probe: dict[str, Any]) -> list[float]:
+    def load(name: str) -> Any:
+        return AutoModelForCausalLM.from_pretrained(
+            name,
+            dtype=recorded["dtype"],
+            device_map=device if device == "cuda" else None,
+            **quantized(method, recorded["dtype"]),
+        ).eval()
+
+    def logprobs(loaded: Any, probe: dict[str, Any]) -> list[float]:
         with torch.no_grad():
             logits = loaded(torch.tensor([probe["prompt"]], device=device), logits_to_keep=1).logits[0, -1]
         return logits.float().log_softmax(-1)[probe["labels"]].tolist()
 
+    base = load(model)
+    plain = [logprobs(base, probe) for probe in recorded["prompts"]]
+    if is_adapter(folder):
+        # By default, PEFT would load the adapter in float32 whatever it was trained in.
+        loaded = PeftModel.from_pretrained(base, folder, autocast_adapter_dtype=False).eval()
+    else:
+        del base
+        loaded = load(str(folder))
     for probe in recorded["prompts"]:
-        apart = max(abs(a - b) for a, b in zip(logprobs(probe), probe["logprobs"], strict=True))
+        apart = max(abs(a - b) for a, b in zip(logprobs(loaded, probe), probe["logprobs"], strict=True))
         # Written so that not-a-number fails.
         if not apart <= tolerance:
-            raise RuntimeError(
-                f"{folder}: not the adapter that was trained: log-probabilities of labels are {apart:.4f} apart"
-            )
-    with loaded.disable_adapter():
-        return [logprobs(probe) for probe in recorded["prompts"]]
+            raise RuntimeError(f"{folder}: not what was trained: log-probabilities of labels are {apart:.4f} apart")
+    return plain
+
+
+def quantized(method: str, dtype: str) -> dict[str, Any]:
+    """Return the arguments with which a model is loaded in 4 bits for `method` qlora; none for the others.
+
+    NF4 with double quantization, calculated in `dtype`: QLoRA, Dettmers et al. 2023, arXiv 2305.14314.
+    """
+    if method != "qlora":
+        return {}
+    from transformers import BitsAndBytesConfig
+
+    bits = {"bnb_4bit_quant_type": "nf4", "bnb_4bit_use_double_quant": True, "bnb_4bit_compute_dtype": dtype}
+    return {"quantization_config": BitsAndBytesConfig(load_in_4bit=True, **bits)}
+
+
+def check_method(method: str) -> None:
+    """Raise BadInput for `qlora` where bitsandbytes, which holds weights in 4 bits, is not installed."""
+    if method == "qlora" and importlib.util.find_spec("bitsandbytes") is None:
+        raise BadInput(
+            "method: qlora: needs the package bitsandbytes, which is not installed; install it, or take lora"
+        )
 
 
 def check_targets(targets: list[str], model: str, student: str) -> None:
@@ -103,7 +163,7 @@ def check_fits(folder: str, model: str) -> None:
     if config.get("peft_type") != "LORA" or config.get("use_dora") or config.get("modules_to_save"):
         raise BadInput(f"{folder}: no plain LoRA adapter, and vLLM serves no other; merge it into its model instead")
     made_for = config.get("base_model_name_or_path")
-    for name, tensor in _tensors(folder).items():
+    for name, tensor in _tensors(folder):
         layer, _, side = re.sub(r"^base_model\.model\.", "", name).removesuffix(".weight").rpartition(".lora_")
         if side not in ("A", "B"):
             continue
@@ -129,16 +189,25 @@ def write_merged(folder: str, model: str, out: str) -> None:
 
 
 def recorded(folder: str) -> list[dict[str, Any]]:
-    """Return the answers that `distill` recorded with an adapter, [] if it did not make it: `prompt` and `labels`, as
-    token ids; `logprobs`, of each label as the token after the prompt; and `base`, the same without the adapter."""
+    """Return the answers that `distill` recorded beside what it trained, [] if there are none: `prompt` and `labels`,
+    as token ids; `logprobs`, of each label as the token after the prompt; and `base`, the same before the training."""
     file = Path(folder).parent / "check.json"
     return json.loads(file.read_text())["prompts"] if file.exists() else []
 
 
-def _tensors(folder: str | Path) -> dict[str, Any]:
-    from safetensors.torch import load_file
+def _tensors(folder: str | Path) -> Iterator[tuple[str, Any]]:
+    """Yield the name and the tensor of each weight, one at a time: a model may have many files."""
+    from safetensors import safe_open
 
-    file = Path(folder) / "adapter_model.safetensors"
-    if not file.exists():
-        raise BadInput(f"{file}: missing; a PEFT folder holds the adapter's weights there")
-    return load_file(file)
+    if is_adapter(folder):
+        files = [Path(folder) / "adapter_model.safetensors"]
+        if not files[0].exists():
+            raise BadInput(f"{files[0]}: missing; a PEFT folder holds the adapter's weights there")
+    else:
+        files = sorted(Path(folder).glob("*.safetensors"))
+        if not files:
+            raise BadInput(f"{folder}: holds no .safetensors file; a model's weights are in them")
+    for file in files:
+        with safe_open(file, "pt") as tensors:
+            for name in tensors.keys():  # noqa: SIM118 - not a dict
+                yield name, tensors.get_tensor(name)

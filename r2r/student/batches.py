@@ -9,6 +9,7 @@ number of workers nor restarts. Does not know tokens or models: a row is a numbe
 
 from __future__ import annotations
 
+import math
 import random
 from functools import lru_cache
 from typing import NamedTuple, TypeVar
@@ -41,6 +42,11 @@ def split(queries: list[str], settings: DistillSettings) -> tuple[list[int], lis
     held = set(random.Random(f"{settings.seed} held out").sample(distinct, min(wanted, len(distinct) - 1)))
     rows = range(len(queries))
     return [row for row in rows if queries[row] not in held], [row for row in rows if queries[row] in held]
+
+
+def steps_of(epochs: float, rows: int, settings: DistillSettings) -> int:
+    """Return the steps in which so many passes over `rows` examples are made; the last one may begin another pass."""
+    return max(1, math.ceil(epochs * rows / (settings.batch * settings.batches)))
 
 
 def step_batches(lengths: list[int], settings: DistillSettings, step: int) -> list[Batch]:

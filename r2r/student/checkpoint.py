@@ -1,11 +1,11 @@
-"""The checkpoints of a training run, and its best adapter so far.
+"""The checkpoints of a training run, and the best of what it trained so far.
 
 Owns the files. Turns DeepSpeed's partitions of weights and moments into whole tensors and back, so that a run can
 resume with another number of workers. Does not know when to save, nor which step is best.
 
 `step-000050/` holds the weights and the optimizer's moments in `state.safetensors`, and the `State` in `state.json`.
-`best-000050/` holds `adapter/`, a plain PEFT folder, and `check.json`. Each folder is written under another name and
-then renamed, so it is always complete.
+`best-000050/` holds `adapter/`, a plain PEFT folder, or `model/`, a plain model, and `check.json`. Each folder is
+written under another name and then renamed, so it is always complete.
 
     save(engine, step_folder(folder, 50), state)
 """
@@ -24,12 +24,14 @@ _MOMENTS = ("exp_avg", "exp_avg_sq")
 
 
 class State(TypedDict):
-    """`step`: the step of the checkpoint, 0 before the first. `best`: step and held-out nDCG of the best adapter, None
-    before the first; the nDCG is None if nothing is held out. `before`: held-out nDCG before training, or None."""
+    """`step`: the step of the checkpoint, 0 before the first. `best`: step and held-out nDCG of the best, None
+    before the first; the nDCG is None if nothing is held out. `before`: held-out nDCG before training, or None.
+    `stopped`: whether the training has ended before its last step, and must not go on."""
 
     step: int
     best: list[Any] | None
     before: float | None
+    stopped: bool
 
 
 def newest(folder: Path) -> int:
@@ -57,7 +59,7 @@ def replacing(folder: Path) -> Iterator[Path]:
 
 
 def keep(folder: Path, step: int, best: int) -> None:
-    """Remove all checkpoints but that of `step`, and all adapters but that of step `best`."""
+    """Remove all checkpoints but that of `step`, and all that was trained but that of step `best`."""
     for path in [*folder.glob("step-*"), *folder.glob("best-*"), *folder.glob(".*.tmp")]:
         if path not in (step_folder(folder, step), best_folder(folder, best)):
             shutil.rmtree(path, ignore_errors=True)
@@ -80,7 +82,8 @@ def save(engine: Any, folder: Path, state: State) -> None:
 
 
 def load_state(folder: Path) -> State:
-    return json.loads((folder / "state.json").read_text())
+    # Checkpoints of earlier releases do not say whether they stopped: they never did.
+    return {"stopped": False} | json.loads((folder / "state.json").read_text())
 
 
 def load_weights(model: Any, folder: Path) -> None:
@@ -114,14 +117,23 @@ def load_optimizer(engine: Any, folder: Path) -> None:
             _put(engine, parameter, kind, tensors[name].to(engine.device))
 
 
-def save_adapter(engine: Any, folder: Path) -> None:
-    """Write the adapter as a PEFT folder. Every worker calls it, the first one writes."""
+def save_trained(engine: Any, folder: Path) -> None:
+    """Write the adapter as a PEFT folder, or the model as a plain one. Every worker calls it, the first one writes."""
     import torch
+    from peft import PeftModel
 
-    tensors = _whole(engine, "weight")
-    if torch.distributed.get_rank() == 0:
-        # Without state_dict, PEFT would write the empty parameters that ZeRO-3 leaves in the model.
-        engine.module.save_pretrained(folder, state_dict=tensors, save_embedding_layers=False)
+    model, tensors = engine.module, _whole(engine, "weight")
+    if torch.distributed.get_rank():
+        return
+    # Without state_dict, the empty parameters would be written that ZeRO-3 leaves in the model.
+    if isinstance(model, PeftModel):
+        model.save_pretrained(folder, state_dict=tensors, save_embedding_layers=False)
+        return
+    weights = dict(model.named_parameters(remove_duplicate=False))
+    buffers = {name: tensor for name, tensor in model.state_dict().items() if name not in weights}
+    # In the number type that was calculated in. The optimizer's is float32.
+    rounded = {name: tensor.to(weights[name].dtype) for name, tensor in tensors.items()}
+    model.save_pretrained(folder, state_dict=buffers | rounded)
 
 
 def _read(folder: Path, kind: str) -> dict[str, Any]:

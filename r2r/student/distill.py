@@ -1,4 +1,4 @@
-"""The distill stage: the student learns orders and reasons from annotations, as a LoRA adapter.
+"""The distill stage: the student learns orders and reasons from annotations, as a LoRA adapter or with all weights.
 
 Owns the stage's folder, the choice of annotations, Ray Train's workers and their restarts. `train.py` trains.
 
@@ -23,9 +23,8 @@ from r2r.identity import fingerprint, of_files
 from r2r.llm.prompt import load_tokenizer
 from r2r.stage import Identity, Input, Result, Stage, There, run
 from r2r.student import adapter, checkpoint, prompt, record
-from r2r.student.batches import split
-from r2r.student.log import read_steps
-from r2r.student.losses import LOSSES
+from r2r.student.batches import split, steps_of
+from r2r.student.log import losses_of, read_steps
 from r2r.student.model import dtype
 from r2r.student.prompt import fields
 from r2r.student.rank import check_student
@@ -37,14 +36,16 @@ _MAX_RESTARTS = 10
 
 
 def stage(annotations: str, out: str | Path, settings: DistillSettings) -> Stage:
-    """Return the stage that trains a LoRA adapter. annotations: a stage's folder or `teacher:FILE`."""
+    """Return the stage that trains a student. annotations: a stage's folder or `teacher:FILE`."""
 
     def check(there: There) -> None:
         if there(annotations):
             read_rows(annotations, settings)
         check_student(settings.student, None)
-        model = builtin.model(settings.student, "student")
-        adapter.check_targets(settings.lora_targets, model, settings.student)
+        adapter.check_method(settings.method)
+        if settings.method != "full":
+            model = builtin.model(settings.student, "student")
+            adapter.check_targets(settings.lora_targets, model, settings.student)
 
     def work(identity: Identity) -> Result:
         return _work(annotations, Path(out).resolve(), settings, identity)
@@ -57,13 +58,14 @@ def stage(annotations: str, out: str | Path, settings: DistillSettings) -> Stage
         "annotations": Input(annotations, partial(datasets.fingerprint, what="annotations")),
         "student": Input(settings.student, lambda name: fingerprint(builtin.model(name, "student"))),
     }
-    writes = ["adapter", "check.json", "steps", "steps.jsonl", "tensorboard"]
-    return Stage("distill", Path(out), settings, inputs, check, work, writes, prompt.VERSION, tidy)
+    writes = [adapter.kind(settings), "check.json", "steps", "steps.jsonl", "tensorboard"]
+    return Stage("distill", Path(out), settings, inputs, check, work, writes, prompt.version(settings.scores), tidy)
 
 
 def distill(annotations: str, out: str | Path, settings: DistillSettings) -> None:
-    """Write the adapter and its record into `out/adapter`, its answers to a few prompts into `out/check.json`, and the
-    figures of each step into the table `steps`, `out/steps.jsonl` and `out/tensorboard`.
+    """Write the adapter and its record into `out/adapter` (with method full, the model into `out/model`), its answers
+    to a few prompts into `out/check.json`, and the figures of each step into the table `steps`, `out/steps.jsonl` and
+    `out/tensorboard`.
 
     Arguments as for `stage`. A training that was stopped goes on from its last checkpoint. Raises BadInput if the
     annotations lack the texts that `reasoning` names, if no annotation fits `max_length`, or if the student's tokenizer
@@ -79,6 +81,10 @@ def _work(annotations: str, out: Path, settings: DistillSettings, identity: Iden
         shutil.rmtree(out / "checkpoints", ignore_errors=True)
     plan = choose(rows, settings)
     held = len(plan["held"])
+    if settings.epochs:
+        needed = steps_of(settings.epochs, len(plan["learn"]), settings)
+        print(f"distill: {settings.epochs:g} epochs are {needed:,} steps", flush=True)
+        settings = settings.model_copy(update={"steps": needed, "epochs": None})
     print(
         f"distill: {len(plan['learn']):,} annotations to learn from, {held:,} held out; {plan['left_out']:,} left out, "
         f"too long for max_length {settings.max_length} or of over 20 passages; {plan['unranked']:,} of a single "
@@ -90,13 +96,18 @@ def _work(annotations: str, out: Path, settings: DistillSettings, identity: Iden
     config = {"settings": settings.model_dump(), "rows": partial(read_rows, annotations, settings)}
     _train(config | {"out": str(out), "checkpoints": str(checkpoints)}, settings, out)
 
-    state = checkpoint.load_state(checkpoint.step_folder(checkpoints, settings.steps))
+    # A training that patience ended has not come to its last step.
+    state = checkpoint.load_state(checkpoint.step_folder(checkpoints, checkpoint.newest(checkpoints)))
     assert state["best"] is not None
     best, value = state["best"]
     found = checkpoint.best_folder(checkpoints, best)
     checked = _checked(found, settings)
-    with checkpoint.replacing(out / "adapter") as aside:
-        shutil.copytree(found / "adapter", aside, dirs_exist_ok=True)
+    trained = adapter.kind(settings)
+    for earlier in ("adapter", "model"):
+        # An earlier training may have had another method.
+        shutil.rmtree(out / earlier, ignore_errors=True)
+    with checkpoint.replacing(out / trained) as aside:
+        shutil.copytree(found / trained, aside, dirs_exist_ok=True)
         record.write(aside, [rows[place] for place in plan["fitting"]], settings)
     tables.write_text(json.dumps(checked) + "\n", out / "check.json")
     steps = read_steps(out / "steps.jsonl")
@@ -113,29 +124,38 @@ def _work(annotations: str, out: Path, settings: DistillSettings, identity: Iden
         "tokens": tokens,
         "padding": round(1 - tokens / positions, 4),
     }
-    _tell(steps, best, value, state["before"], held)
+    _tell(steps, state, held, settings)
     return Result(
         {"annotations": len(rows), "steps": len(steps)},
-        of_files(out / "adapter"),
-        ["adapter", "check.json", "steps.jsonl"],
+        of_files(out / trained),
+        [trained, "check.json", "steps.jsonl"],
         counts,
     )
 
 
 def _step_row(step: dict[str, Any]) -> dict[str, Any]:
     """Return a row of the table `steps` from a line of steps.jsonl."""
-    return step | {"loss": {loss.name: step[loss.name] for loss in LOSSES}}
+    return step | {"loss": losses_of(step)}
 
 
-def _tell(steps: list[dict[str, Any]], best: int, value: float | None, before: float | None, held: int) -> None:
-    for loss in LOSSES:
-        print(f"distill: {loss.name} loss {steps[0][loss.name]:.4f} -> {steps[-1][loss.name]:.4f}", flush=True)
+def _tell(steps: list[dict[str, Any]], state: checkpoint.State, held: int, settings: DistillSettings) -> None:
+    """Print what was learned, which step was chosen, and why the training ended."""
+    assert state["best"] is not None
+    trained, (best, value), before = adapter.kind(settings), state["best"], state["before"]
+    if state["stopped"]:
+        print(
+            f"distill: ended after step {state['step']} of {settings.steps}: {settings.patience} measurements in a row "
+            f"(patience) were no better than that of step {best}",
+            flush=True,
+        )
+    for name, first in losses_of(steps[0]).items():
+        print(f"distill: {name} loss {first:.4f} -> {steps[-1][name]:.4f}", flush=True)
     if value is None:
-        print(f"distill: no query was held out, so the adapter is that of the last step, {best}", flush=True)
+        print(f"distill: no query was held out, so the {trained} is that of the last step, {best}", flush=True)
     else:
         print(
             f"distill: nDCG@10 by the teacher's order, on {held:,} held-out annotations: {before:.4f} -> {value:.4f} "
-            f"after step {best}, the best, whose adapter this is",
+            f"after step {best}, the best, whose {trained} this is",
             flush=True,
         )
 
@@ -229,14 +249,16 @@ def _worker(config: dict[str, Any]) -> None:
 
 
 def _checked(best: Path, settings: DistillSettings) -> dict[str, Any]:
-    """Load an adapter back and compare it with the trained one. Return the content of check.json (see
+    """Load what was saved back and compare it with what was trained. Return the content of check.json (see
     `adapter.recorded`). Raises RuntimeError if they differ."""
-    adapter.check_saved(best / "adapter")
-    print(f"distill: loads the adapter back, in {dtype(settings)}, and compares it with what was trained", flush=True)
+    trained = adapter.kind(settings)
+    adapter.check_saved(best / trained)
+    print(f"distill: loads the {trained} back, in {dtype(settings)}, and compares it with what was trained", flush=True)
 
     def compare(here: str) -> list[list[float]]:
         use_driver_folder(here)
-        return adapter.check_scores(best / "adapter", best / "check.json", builtin.model(settings.student, "student"))
+        model = builtin.model(settings.student, "student")
+        return adapter.check_scores(best / trained, best / "check.json", model, settings.method)
 
     if settings.gpus:
         # The driver's machine may have no GPU.
@@ -259,7 +281,7 @@ def _progress(log: Path, steps: int) -> Iterator[None]:
             done = read_steps(log)
             if done:
                 last = done[-1]
-                losses = " ".join(f"{loss.name} {last[loss.name]:.3f}" for loss in LOSSES)
+                losses = " ".join(f"{name} {value:.3f}" for name, value in losses_of(last).items())
                 shown.set_postfix_str(f"{losses}, {last['tokens'] / last['seconds']:,.0f} tokens/s", refresh=False)
             shown.update(len(done) - shown.n)
 

@@ -15,19 +15,21 @@ import torch
 
 from r2r.config import DistillSettings
 from r2r.llm.prompt import chat_ids, fit, text_ids
+from r2r.student.likelihood import Asked, asked
 from r2r.student.prompt import LABELS, fields, order_line, prompt, rename, reply
 
 
 class Example(NamedTuple):
     """`prompt` and `reply`: token ids. `ranks[i]`: the teacher's rank of the passage shown as number i, 0 for the best.
     `labels[i]`: its label, as an index into A to T. `place`: index of the reply token with which the order begins, the
-    label of the best."""
+    label of the best. `asked[i]`: what the passage's query likelihood is read from; empty if labels are scored."""
 
     prompt: list[int]
     reply: list[int]
     ranks: list[int]
     labels: list[int]
     place: int
+    asked: tuple[Asked, ...] = ()
 
 
 def fits(tokenizer: Any, row: dict[str, Any], settings: DistillSettings) -> bool:
@@ -59,7 +61,11 @@ def example(tokenizer: Any, row: dict[str, Any], settings: DistillSettings, seed
     )
     rank_of = {position - 1: rank for rank, position in enumerate(row["ranking"])}
     ranks = [rank_of[position] for position in shown]
-    return Example(chat_ids(tokenizer, message), answer, ranks, labels, place)
+    alone: tuple[Asked, ...] = ()
+    if settings.scores == "likelihood":
+        texts = [row["texts"][position] for position in shown]
+        alone = tuple(asked(tokenizer, row["query"], text, settings.max_length) for text in texts)
+    return Example(chat_ids(tokenizer, message), answer, ranks, labels, place, alone)
 
 
 def until_order(one: Example) -> Example:
@@ -112,38 +118,51 @@ def _reply(
     return [*before, *line, tokenizer.eos_token_id], len(before)
 
 
-def collate(examples: list[Example], pad: int) -> dict[str, torch.Tensor]:
-    """Return a batch of B examples, padded on the left so that all replies end at the last position.
+def collate(examples: list[Example], pad: int, windows: bool = True) -> dict[str, torch.Tensor]:
+    """Return a batch of B examples. All sequences are padded on the left, so that replies end at the last position.
+
+    windows: whether the student reads the windows, or only single passages.
 
     Returns:
-        input_ids, attention_mask, position_ids: [B, L]. The last T positions predict `targets`.
-        targets: [B, T], the reply's tokens, -100 for padding.
-        first: [B], the index into T of the label of the best, where the order begins.
         ranks: [B, N], the teacher's rank of each passage, -1 where there is no passage.
         labels: [B, N], the label of each passage as an index into A to T, 0 where there is no passage.
+        With `windows`:
+            input_ids, attention_mask, position_ids: [B, L]. The last T positions predict `targets`.
+            targets: [B, T], the reply's tokens, -100 for padding.
+            first: [B], the index into T of the label of the best, where the order begins.
+        If the examples are scored by query likelihood, the same for each of their P passages, in the order of `ranks`:
+            asked_input_ids, asked_attention_mask, asked_position_ids: [P, M].
+            asked_targets: [P, Q], the query's tokens.
     """
-    length = max(len(one.prompt) + len(one.reply) - 1 for one in examples)
-    longest = max(len(one.reply) for one in examples)
     widest = max(len(one.ranks) for one in examples)
-    ids = torch.full((len(examples), length), pad)
-    mask = torch.zeros((len(examples), length), dtype=torch.long)
-    targets = torch.full((len(examples), longest), -100)
     ranks = torch.full((len(examples), widest), -1)
     labels = torch.zeros((len(examples), widest), dtype=torch.long)
     for place, one in enumerate(examples):
-        # The last token of the reply is only ever predicted.
-        tokens = torch.tensor(one.prompt + one.reply[:-1])
-        ids[place, length - len(tokens) :] = tokens
-        mask[place, length - len(tokens) :] = 1
-        targets[place, longest - len(one.reply) :] = torch.tensor(one.reply)
         ranks[place, : len(one.ranks)] = torch.tensor(one.ranks)
         labels[place, : len(one.labels)] = torch.tensor(one.labels)
-    return {
-        "input_ids": ids,
-        "attention_mask": mask,
-        "position_ids": (mask.cumsum(-1) - 1).clamp(min=0),
-        "targets": targets,
-        "first": torch.tensor([longest - len(one.reply) + one.place for one in examples]),
-        "ranks": ranks,
-        "labels": labels,
-    }
+    batch = {"ranks": ranks, "labels": labels}
+    if windows:
+        batch |= _padded([(one.prompt, one.reply) for one in examples], pad)
+        longest = batch["targets"].shape[1]
+        batch["first"] = torch.tensor([longest - len(one.reply) + one.place for one in examples])
+    alone = [(one.prompt, one.written) for example in examples for one in example.asked]
+    if alone:
+        batch |= {f"asked_{name}": tensor for name, tensor in _padded(alone, pad).items()}
+    return batch
+
+
+def _padded(pairs: list[tuple[list[int], list[int]]], pad: int) -> dict[str, torch.Tensor]:
+    """Return prompts and replies as tensors; see `collate`."""
+    length = max(len(prompt) + len(reply) - 1 for prompt, reply in pairs)
+    longest = max(len(reply) for _, reply in pairs)
+    ids = torch.full((len(pairs), length), pad)
+    mask = torch.zeros((len(pairs), length), dtype=torch.long)
+    targets = torch.full((len(pairs), longest), -100)
+    for place, (before, after) in enumerate(pairs):
+        # The last token of the reply is only ever predicted.
+        tokens = torch.tensor(before + after[:-1])
+        ids[place, length - len(tokens) :] = tokens
+        mask[place, length - len(tokens) :] = 1
+        targets[place, longest - len(after) :] = torch.tensor(after)
+    positions = (mask.cumsum(-1) - 1).clamp(min=0)
+    return {"input_ids": ids, "attention_mask": mask, "position_ids": positions, "targets": targets}

@@ -49,8 +49,8 @@ class Log:
         with self.file.open("a") as lines:
             lines.write(json.dumps({name: value for name, value in entry.items() if name != "squares"}) + "\n")
         step = entry["step"]
-        for loss in LOSSES:
-            self.board.add_scalar(f"loss/{loss.name}", entry[loss.name], step)
+        for name, value in losses_of(entry).items():
+            self.board.add_scalar(f"loss/{name}", value, step)
         for name in ("learning_rate", "grad_norm", "padding", "mfu"):
             if name in entry:
                 self.board.add_scalar(f"training/{name}", entry[name], step)
@@ -67,25 +67,36 @@ def read_steps(file: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in text.splitlines(keepends=True) if line.endswith("\n")]
 
 
+def losses_of(entry: dict[str, Any]) -> dict[str, float]:
+    """Return the losses in a step's entry, by name."""
+    return {loss.name: entry[loss.name] for loss in LOSSES if loss.name in entry}
+
+
 def operations(model: Any) -> Callable[[dict[str, Any]], float]:
     """Return a function that gives the floating point operations a step needs, from the step's entry.
 
-    Linear layers take 2 operations per weight and token forward, and 2 backward: a frozen weight needs no gradient of
-    its own. The output layer counts for reply tokens only. Attention takes 2 s^2 d per layer forward, for s tokens of
-    width d that see earlier tokens only, and twice that backward. (As for "model FLOPs utilization" in PaLM, arXiv
-    2204.02311, but with frozen weights and causal attention.)
+    Linear layers take 2 operations per weight and token forward, and 2 backward; a trained weight takes 2 more, for a
+    gradient of its own. The output layer counts for reply tokens only. Attention takes 2 s^2 d per layer forward, for s
+    tokens of width d that see earlier tokens only, and twice that backward. (As for "model FLOPs utilization" in PaLM,
+    arXiv 2204.02311, but with frozen weights and causal attention.)
     """
+    import torch
+
     config = model.config.get_text_config()
     heads = config.num_attention_heads
     width = heads * (getattr(config, "head_dim", 0) or config.hidden_size // heads)
     embedded, head = model.get_input_embeddings().weight, config.vocab_size * config.hidden_size
-    weights = sum(weight.numel() for weight in model.parameters() if not weight.requires_grad) - embedded.numel()
+    # Frozen ones count, unless all are trained: an adapter's own are few.
+    each = 6 if embedded.requires_grad else 4
+    counted = [weight for weight in model.parameters() if weight.requires_grad == embedded.requires_grad]
+    # A byte of a model in 4 bits holds two weights.
+    weights = sum(weight.numel() * (1 + (weight.dtype == torch.uint8)) for weight in counted) - embedded.numel()
     if model.get_output_embeddings().weight is not embedded:
         weights -= head
 
     def step_operations(entry: dict[str, Any]) -> float:
         attention = 6 * config.num_hidden_layers * width * entry["squares"]
-        return 4 * weights * entry["tokens"] + 4 * head * entry["replies"] + attention
+        return each * (weights * entry["tokens"] + head * entry["replies"]) + attention
 
     return step_operations
 

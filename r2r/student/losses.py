@@ -54,9 +54,7 @@ def pairwise(outputs: Outputs) -> torch.Tensor:
     Returns: a scalar, in nats.
     """
     scores, ranks = _at_least_float32(outputs.scores), outputs.ranks
-    present = ranks >= 0
-    above = (ranks[:, :, None] < ranks[:, None, :]) & present[:, :, None] & present[:, None, :]
-    weights = above.to(scores.dtype) / (ranks[:, :, None] + ranks[:, None, :] + 2).clamp(min=1)
+    weights = _above(ranks).to(scores.dtype) / (ranks[:, :, None] + ranks[:, None, :] + 2).clamp(min=1)
     losses = F.softplus(scores[:, None, :] - scores[:, :, None])
     totals = weights.sum((1, 2))
     per_example = (weights * losses).sum((1, 2)) / totals.clamp(min=1e-12)
@@ -92,19 +90,78 @@ def generation(outputs: Outputs) -> torch.Tensor:
     return total / outputs.replies
 
 
+def margin(outputs: Outputs) -> torch.Tensor:
+    """Hinge loss over all pairs of an example; the mean over ordered examples of
+
+        sum over i above j of max(0, 1 - (s_i - s_j)) / number of pairs
+
+    The ranking SVM's loss: Herbrich et al. 2000, Joachims 2002. An example with one passage adds 0.
+
+    Returns: a scalar, in units of the scores.
+    """
+    scores = _at_least_float32(outputs.scores)
+    above = _above(outputs.ranks).to(scores.dtype)
+    losses = F.relu(1 - (scores[:, :, None] - scores[:, None, :]))
+    per_example = (above * losses).sum((1, 2)) / above.sum((1, 2)).clamp(min=1)
+    return per_example.sum() / outputs.ordered
+
+
+def lambdarank(outputs: Outputs) -> torch.Tensor:
+    """RankNet over all pairs, weighted by what exchanging the two would change in nDCG; the mean over ordered examples
+    of
+
+        sum over i above j of |G_i - G_j| |1 / D(p_i) - 1 / D(p_j)| log(1 + exp(s_j - s_i))
+
+    G_i = (n - rank_i) / maxDCG, ranks from 0, for n passages: the gains of the held-out nDCG (see `heldout`), over all
+    places. D(p) = log2(p + 1), where p_i is the place, from 1, that the student now gives to passage i.
+
+    LambdaRank as one of the LambdaLoss framework's losses: Wang et al. 2018. An example with one passage adds 0.
+
+    Returns: a scalar, in nats.
+    """
+    scores, ranks = _at_least_float32(outputs.scores), outputs.ranks
+    present = ranks >= 0
+    ordered = scores.detach().masked_fill(~present, -torch.inf).argsort(dim=-1, descending=True, stable=True)
+    places = torch.arange(1, ranks.shape[1] + 1, device=ranks.device, dtype=scores.dtype)
+    # The place of each passage: the inverse of the order.
+    discounts = 1 / (1 + places[ordered.argsort(dim=-1)]).log2()
+    gains = ((present.sum(-1, keepdim=True) - ranks) * present).to(scores.dtype)
+    most = (gains.sort(-1, descending=True).values / (1 + places).log2()).sum(-1, keepdim=True)
+    gains = gains / most.clamp(min=1)
+    changes = (gains[:, :, None] - gains[:, None, :]) * (discounts[:, :, None] - discounts[:, None, :])
+    losses = F.softplus(scores[:, None, :] - scores[:, :, None])
+    per_example = (changes.abs() * losses * _above(ranks)).sum((1, 2))
+    return per_example.sum() / outputs.ordered
+
+
+def _above(ranks: torch.Tensor) -> torch.Tensor:
+    """Return [B, N, N]: whether the teacher puts passage i above passage j. ranks: [B, N], as in `Outputs`."""
+    present = ranks >= 0
+    return (ranks[:, :, None] < ranks[:, None, :]) & present[:, :, None] & present[:, None, :]
+
+
 class Loss(NamedTuple):
-    """`name` is the loss's name in the log, and the field of `DistillSettings` that holds its weight."""
+    """`name` is the loss's name in the log, and the field of `DistillSettings` that holds its weight. `always`: whether
+    it is calculated and logged without a weight, too."""
 
     name: str
     function: Callable[[Outputs], torch.Tensor]
+    always: bool = False
 
 
-LOSSES = (Loss("pairwise", pairwise), Loss("listwise", listwise), Loss("generation", generation))
+LOSSES = (
+    Loss("pairwise", pairwise, always=True),
+    Loss("listwise", listwise, always=True),
+    Loss("generation", generation, always=True),
+    Loss("margin", margin),
+    Loss("lambdarank", lambdarank),
+)
 
 
-def weights(settings: DistillSettings) -> list[float]:
-    """Return the weight of each of `LOSSES`."""
-    return [getattr(settings, loss.name) for loss in LOSSES]
+def used(settings: DistillSettings) -> dict[Loss, float]:
+    """Return the losses of a training, with their weights."""
+    weights = {loss: float(getattr(settings, loss.name)) for loss in LOSSES}
+    return {loss: weight for loss, weight in weights.items() if weight or loss.always}
 
 
 def count_ordered(ranks: torch.Tensor) -> torch.Tensor:

@@ -19,6 +19,7 @@ from r2r.errors import BadInput
 from r2r.identity import digest
 from r2r.reasons import sentences
 from r2r.replies import DECODER, Parsed, Unsound, parse_order, text_field
+from r2r.student import likelihood
 
 LABELS = string.ascii_uppercase[:20]
 
@@ -173,6 +174,11 @@ def rename(comparison: str, names: dict[int, str]) -> str:
 def rename_brackets(comparison: str, names: dict[str, str]) -> str:
     """Return a comparison with each `[old]` replaced by `[new]`, for the old names in `names`."""
     return re.sub(r"\[(\w+)\]", lambda match: f"[{names.get(match[1], match[1])}]", comparison)
+
+
+def version(scores: str | None) -> str:
+    """Return the version of all prompts that a student reads with these scores, for the identity of a stage."""
+    return digest([VERSION, likelihood.VERSION]) if scores == "likelihood" else VERSION
 
 
 # Of prompt and reply, for the identity of what was made with them.

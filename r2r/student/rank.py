@@ -9,11 +9,12 @@ rerank stage and the server call it.
 from __future__ import annotations
 
 import asyncio
+import random
 import tempfile
 from collections import Counter
+from collections.abc import Sequence
 from typing import NamedTuple
 
-from r2r import builtin
 from r2r.config import RerankSettings, ServeSettings
 from r2r.errors import BadInput
 from r2r.llm import Refused, Reply, open_label_model
@@ -22,9 +23,11 @@ from r2r.reasons import check_reasons
 from r2r.replies import Unsound
 from r2r.student import adapter as adapters
 from r2r.student import prompt as form
+from r2r.student.likelihood import asked
 from r2r.student.prompt import LABELS
 from r2r.student.record import completed
 from r2r.student.strategies import STRATEGIES
+from r2r.student.strategies import windows as spans
 
 # Most tokens for a character of a reason, and for the JSON around a reason.
 _TOKENS_PER_CHAR, _AROUND = 0.5, 10
@@ -61,26 +64,54 @@ def scores(n: int) -> list[float]:
     return [1 / rank for rank in range(1, n + 1)]
 
 
+def orders(shown: list[int], passes: int) -> list[list[int]]:
+    """Return the orders in which the passes show a window's passages: first as they are, then others.
+
+    Every second order is the one before it reversed, so that over the two of them all passages stand equally far up.
+    The rest are seeded shuffles.
+    """
+    found = [shown]
+    for number in range(1, passes):
+        if number % 2:
+            found.append(found[-1][::-1])
+        else:
+            found.append(random.Random(f"{number} {shown}").sample(shown, len(shown)))
+    return found
+
+
+def merged(windows: Sequence[Window]) -> list[float]:
+    """Return the mean score of each passage over several passes, aligned with what the first one shows.
+
+    In mode score, it is the mean log-probability of the passage's labels; in mode generate, minus its mean place, which
+    is Borda's count.
+    """
+    if len(windows) == 1:
+        return windows[0].scores
+    of_each = [dict(zip(window.shown, window.scores, strict=True)) for window in windows]
+    return [sum(scores[index] for scores in of_each) / len(of_each) for index in windows[0].shown]
+
+
 def check_student(student: str, adapter: str | None) -> None:
     """Raise BadInput for a student that cannot rank, or an adapter of another model, without loading their weights."""
-    model = builtin.model(student, "student")
+    model, folder = adapters.places(student, adapter)
     form.label_ids(load_tokenizer(model), student)
-    if adapter:
-        adapters.check_fits(adapters.find(adapter), model)
+    if folder:
+        adapters.check_fits(folder, model)
 
 
 class Ranker:
     """A student in a vLLM engine, with or without an adapter.
 
-    student: folder, hub name or demo. adapter: a PEFT folder or a distill stage's folder. settings: those that are None
-    are taken from the adapter's record. `model` is the engine, which the caller closes. Raises BadInput for an adapter
-    that does not exist, or a student without single-token labels.
+    student: folder, hub name or demo. adapter: a PEFT folder or a distill stage's folder; if that holds a whole model,
+    it is loaded in the student's place. settings: those that are None are taken from the record of the training.
+    `model` is the engine, which the caller closes. Raises BadInput for an adapter that does not exist, or a student
+    without single-token labels.
     """
 
     def __init__(self, student: str, adapter: str | None, settings: RerankSettings | ServeSettings):
         self.settings, self.student, self.adapter = settings, student, adapter
-        self.taught = completed(settings, adapter)
-        model, folder = builtin.model(student, "student"), adapters.find(adapter) if adapter else None
+        self.taught = completed(settings, adapter, student)
+        model, folder = adapters.places(student, adapter)
         if folder and settings.merge:
             with tempfile.TemporaryDirectory() as merged:
                 adapters.write_merged(folder, model, merged)
@@ -89,6 +120,8 @@ class Ranker:
             self.model = open_label_model(model, settings.engine, folder)
         self.tokenizer = self.model.tokenizer
         self.labels = form.label_ids(self.tokenizer, student)
+        # Windows, as steps of the queries in work (see `rows.pool.RowWorker`).
+        self.so_far: Counter[str] = Counter()
         self._checking: asyncio.Task[float | None] | None = None
         self._check_counted = False
 
@@ -113,22 +146,71 @@ class Ranker:
             raise Refused("explain: the student gives no reasons (reasoning none); leave it out")
         counts: Counter[str] = Counter()
         off = await self.check_adapter()
-        windows: list[Window] = []
-
-        async def score(shown: list[int]) -> list[float]:
-            window = await self._score(query, passages, shown, counts)
-            windows.append(window)
-            return window.scores
-
-        strategy = STRATEGIES["sliding"]
-        order = await strategy(len(passages), self.taught.window, self.taught.stride, score)
-        # A single passage is ranked without a window.
-        top = windows[-1] if windows else Window(order, [0.0] * len(order), "")
+        find = self._by_likelihood if self.taught.scores == "likelihood" else self._by_windows
+        order, top = await find(query, passages, bool(explain), counts)
         reasons = await self._explain(query, passages, order, top, explain, counts) if explain else {}
         if off is not None and not self._check_counted:
             self._check_counted = True
             counts.update(engines=1, adapter_off=off)  # type: ignore[call-overload] # a float is added like an int
         return Ranked(order, reasons, counts)
+
+    async def _by_windows(
+        self, query: str, passages: list[str], explain: bool, counts: Counter[str]
+    ) -> tuple[list[int], Window]:
+        """Return the order found by windows, and the last of them, whose passages lead it."""
+        windows: list[Window] = []
+        left = len(spans(len(passages), self.taught.window, self.taught.stride)) * self.settings.passes
+        self.so_far["begun"] += left
+
+        async def score_once(shown: list[int]) -> Window:
+            nonlocal left
+            window = await self._score(query, passages, shown, counts)
+            left -= 1
+            self.so_far["steps"] += 1
+            return window
+
+        async def score(shown: list[int]) -> list[float]:
+            scored = await asyncio.gather(*map(score_once, orders(shown, self.settings.passes)))
+            # Reasons are asked for with the first pass's prompt, in which the passages stand in their order so far.
+            windows.append(scored[0])
+            return merged(scored)
+
+        strategy = STRATEGIES["sliding"]
+        try:
+            order = await strategy(len(passages), self.taught.window, self.taught.stride, score)
+        finally:
+            # Of a query that the engine refuses, and of a single passage, no window is scored any more.
+            self.so_far["begun"] -= left
+        # A single passage is ranked without a window.
+        return order, windows[-1] if windows else Window(order, [0.0] * len(order), "")
+
+    async def _by_likelihood(
+        self, query: str, passages: list[str], explain: bool, counts: Counter[str]
+    ) -> tuple[list[int], Window]:
+        """Return the order by query likelihood (see `likelihood`), and a window of the passages that lead it."""
+        left = len(passages)
+        self.so_far["begun"] += left
+
+        async def score(passage: str) -> float:
+            nonlocal left
+            longest, most = self.model.max_length - 1, self.settings.passage_tokens
+            prompt, written, cut = asked(self.tokenizer, query, passage, longest, most)
+            found = await self.model.likelihood(prompt, written) if written else 0.0
+            left -= 1
+            self.so_far["steps"] += 1
+            counts.update(windows=1, cut_texts=int(cut), prompt_tokens=len(prompt) + len(written), completion_tokens=1)
+            return found
+
+        try:
+            likely = await asyncio.gather(*map(score, passages))
+        finally:
+            self.so_far["begun"] -= left
+        order = sorted(range(len(passages)), key=lambda index: -likely[index])
+        shown = order[: self.taught.window]
+        if explain and len(shown) > 1 and self.taught.order_position == "last":
+            # Its reasons are written before the order, so they must be there.
+            return order, await self._score(query, passages, shown, counts)
+        return order, Window(shown, [0.0] * len(shown), "")
 
     async def _score(self, query: str, passages: list[str], shown: list[int], counts: Counter[str]) -> Window:
         """Score the passages `shown`: by the log-probability of each label, or by an order that the student writes."""

@@ -1,6 +1,7 @@
-"""The record of an adapter's training, and how a student ranks by it.
+"""The record of a training, and how a student ranks by it.
 
-Owns `r2r.json` in the adapter's folder. It goes wherever the folder is copied, so a student ranks as it was trained.
+Owns `r2r.json` in the folder of the adapter, or of the model if all weights were trained. It goes wherever the folder
+is copied, so a student ranks as it was trained.
 
     completed(RerankSettings(), "runs/demo/distill").window    # 8, as trained
 """
@@ -12,13 +13,12 @@ import sys
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from r2r.config import DistillSettings, OrderPosition, RankSettings, Reasoning, ServeSettings
+from r2r.config import DistillSettings, OrderPosition, RankSettings, Reasoning, Scores, ServeSettings
 from r2r.errors import BadInput
 from r2r.student import adapter as adapters
 from r2r.student.prompt import LABELS
 from r2r.tables import write_text
 
-_FILE = "r2r.json"
 _WINDOW = 20
 
 
@@ -26,31 +26,36 @@ class Taught(NamedTuple):
     """How a student ranks.
 
     window: passages in a prompt. stride: passages that a window moves up. reasoning: the reasons that it writes.
-    order_position: the order before or after the reasons.
+    order_position: the order before or after the reasons. scores: what a passage's score is.
     """
 
     window: int
     stride: int
     reasoning: Reasoning
     order_position: OrderPosition
+    scores: Scores = "labels"
 
 
 def write(folder: Path, rows: list[dict[str, Any]], settings: DistillSettings) -> None:
-    """Write an adapter's record into its PEFT folder.
+    """Write the record of a training into the folder of what was trained.
 
-    rows: the annotations that it was trained on; the longest decides the window.
+    rows: the annotations that were trained on; the longest decides the window.
     """
     window = max(2, min(len(LABELS), max(len(row["docids"]) for row in rows)))
-    taught = Taught(window, max(1, window // 2), settings.reasoning, settings.order_position)
+    taught = Taught(window, max(1, window // 2), settings.reasoning, settings.order_position, settings.scores)
     record = taught._asdict() | {"labels": settings.labels}
-    write_text(json.dumps(record, indent=2) + "\n", folder / _FILE)
+    write_text(json.dumps(record, indent=2) + "\n", folder / adapters.RECORD)
 
 
-def recorded(adapter: str | None) -> dict[str, Any]:
-    """Return an adapter's record; {} if it has none, or there is no adapter. Raises BadInput if it cannot be read."""
-    if adapter is None:
+def recorded(adapter: str | None, student: str | None = None) -> dict[str, Any]:
+    """Return an adapter's record or, without an adapter, the student's; {} if there is none.
+
+    Raises BadInput if it cannot be read.
+    """
+    place = adapters.find(adapter) if adapter else student
+    if place is None:
         return {}
-    file = Path(adapters.find(adapter)) / _FILE
+    file = Path(place) / adapters.RECORD
     try:
         return dict(json.loads(file.read_text(encoding="utf-8")))
     except FileNotFoundError:
@@ -59,27 +64,28 @@ def recorded(adapter: str | None) -> dict[str, Any]:
         raise BadInput(f"{file}: cannot be read ({error}); distill again, or remove the file") from None
 
 
-def warn_of_long_windows(settings: RankSettings, adapter: str | None) -> None:
-    """Print a line on stderr if the settings ask for a longer window than the adapter's record."""
-    record = recorded(adapter)
+def warn_of_long_windows(settings: RankSettings, adapter: str | None, student: str | None = None) -> None:
+    """Print a line on stderr if the settings ask for a longer window than the record of `recorded`."""
+    record = recorded(adapter, student)
     window, trained = settings.window or 0, record.get("window", _WINDOW)
     if window <= trained:
         return
     unknown = "" if record.get("labels") == "drawn" else f", and never of the labels {LABELS[trained]} to T"
     print(
-        f"window: {window}: warning: {adapter} learned from lists of {trained} at most{unknown}; leave window out to "
-        f"rank as it was trained",
+        f"window: {window}: warning: {adapter or student} learned from lists of {trained} at most{unknown}; leave "
+        f"window out to rank as it was trained",
         file=sys.stderr,
         flush=True,
     )
 
 
-def completed(settings: RankSettings, adapter: str | None) -> Taught:
-    """Return how a student ranks. A setting that is None is taken from the adapter's record, else from the defaults.
+def completed(settings: RankSettings, adapter: str | None, student: str | None = None) -> Taught:
+    """Return how a student ranks. A setting that is None is taken from the record (see `recorded`), else from the
+    defaults.
 
     Raises BadInput if the settings ask for something that the student was not taught, or if windows skip passages.
     """
-    record = recorded(adapter)
+    record, trained = recorded(adapter, student), adapter or student
     window = settings.window or record.get("window", _WINDOW)
     same_window = settings.window in (None, record.get("window"))
     stride = settings.stride or (record.get("stride") if same_window else None) or max(1, window // 2)
@@ -94,13 +100,19 @@ def completed(settings: RankSettings, adapter: str | None) -> Taught:
         raise BadInput(str(error)) from None
     if order_position != record.get("order_position", order_position):
         raise BadInput(
-            f"order_position: {order_position}: {adapter} was distilled with {record['order_position']}; leave it out"
+            f"order_position: {order_position}: {trained} was distilled with {record['order_position']}; leave it out"
         )
+    scores = settings.scores or record.get("scores", "labels")
+    if scores != record.get("scores", scores):
+        raise BadInput(f"scores: {scores}: {trained} was distilled with {record['scores']}; leave it out")
+    if scores == "likelihood" and settings.mode == "generate":
+        raise BadInput(f"mode: generate: {trained} is scored by query likelihood and writes no order; leave it out")
+    if scores == "likelihood" and settings.passes > 1:
+        raise BadInput(f"passes: {settings.passes}: query likelihood reads each passage alone, once; leave it out")
     if writes_reasons and reasoning != record.get("reasoning", reasoning):
-        raise BadInput(f"reasoning: {reasoning}: {adapter} was distilled with {record['reasoning']}; leave it out")
+        raise BadInput(f"reasoning: {reasoning}: {trained} was distilled with {record['reasoning']}; leave it out")
     if explain and reasoning == "none":
-        raise BadInput(
-            f"explain: {explain}: {adapter or 'reasoning none'} gives no reasons; explain 0, or distill with some"
-        )
+        teller = trained if record or adapter else "reasoning none"
+        raise BadInput(f"explain: {explain}: {teller} gives no reasons; explain 0, or distill with some")
     # Without reasons, the order is all that the student was taught to write.
-    return Taught(window, stride, reasoning, "first" if reasoning == "none" else order_position)
+    return Taught(window, stride, reasoning, "first" if reasoning == "none" else order_position, scores)

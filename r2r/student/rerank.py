@@ -38,7 +38,7 @@ def stage(candidates: str, student: str, adapter: str | None, out: str | Path, s
         pool.refuse_old_answers(Path(out))
         check_arguments(settings.engine)
         if adapter is None or there(adapter):
-            record.completed(settings, adapter)
+            record.completed(settings, adapter, student)
             check_student(student, adapter)
         else:
             check_student(student, None)
@@ -55,7 +55,7 @@ def stage(candidates: str, student: str, adapter: str | None, out: str | Path, s
     if adapter is not None:
         inputs["adapter"] = Input(adapter)
     writes = ["rankings", "rejects", "run.txt", "stats.json"]
-    return Stage("rerank", Path(out), settings, inputs, check, work, writes, prompt=prompt.VERSION)
+    return Stage("rerank", Path(out), settings, inputs, check, work, writes, prompt=prompt.version(settings.scores))
 
 
 def rerank(candidates: str, student: str, adapter: str | None, out: str | Path, settings: RerankSettings) -> None:
@@ -71,11 +71,12 @@ def rerank(candidates: str, student: str, adapter: str | None, out: str | Path, 
 def _work(
     candidates: str, student: str, adapter: str | None, out: Path, settings: RerankSettings, identity: Identity
 ) -> Result:
-    record.warn_of_long_windows(settings, adapter)
+    record.warn_of_long_windows(settings, adapter, student)
     rows = datasets.open_candidates(candidates, out / "first-stage")
     version = f"{KEYS}-{identity.key(*(name for name in identity.inputs if name != 'candidates'))}"
     row_key = partial(key, version=version)
-    job = pool.Job("rerank", Reranker, (student, adapter, settings, row_key), row_key, version, ("rankings", "rejects"))
+    worker, written = (student, adapter, settings, row_key), ("rankings", "rejects")
+    job = pool.Job("rerank", Reranker, worker, row_key, version, written, "windows")
     done = pool.run_rows(rows, job, settings, out, lambda counts: True)
     tables.write_run(tables.ranked(out, "rankings"), out / "run.txt", "student")
     found = _stats(done)
@@ -153,6 +154,7 @@ class Reranker:
     ) -> None:
         self.ranker = Ranker(student, adapter, settings)
         self.key, self.explain = row_key, settings.explain
+        self.so_far = self.ranker.so_far
 
     def close(self) -> None:
         self.ranker.model.close()

@@ -26,14 +26,15 @@ from r2r import builtin, tables
 from r2r.config import DistillSettings
 from r2r.llm.prompt import load_tokenizer
 from r2r.student import batches, checkpoint
+from r2r.student.adapter import kind
 from r2r.student.examples import Example, collate, example, until_order
 from r2r.student.heldout import ndcg
 from r2r.student.log import Log, operations, peak
-from r2r.student.losses import LOSSES, Outputs, count_ordered, weights
-from r2r.student.model import dtype, label_scores, load_model, predict, start_engine
+from r2r.student.losses import LOSSES, Loss, Outputs, count_ordered, used
+from r2r.student.model import dtype, load_model, predict, score, start_engine
 from r2r.student.prompt import label_ids
 
-# Prompts whose label scores are saved with an adapter, so that whoever loads it can compare.
+# Prompts whose label scores are saved with what was trained, so that whoever loads it can compare.
 _PROBES = 4
 
 
@@ -64,11 +65,11 @@ class Work(NamedTuple):
 
 
 def train(config: dict[str, Any]) -> None:
-    """Train to the last step, from the newest checkpoint if there is one.
+    """Train to the last step, or until `patience` is over, from the newest checkpoint if there is one.
 
     config: `settings`, as a dict; `rows`, a function that returns the annotations; `out`, the stage's folder;
     `checkpoints`, the run's folder, with the plan of `distill.choose` in `plan.json`. Leaves a checkpoint of the last
-    step, the best adapter, and the log.
+    step, the best of what was trained, and the log.
     """
     run = set_up(config)
     settings, last = run.settings, run.settings.steps
@@ -83,7 +84,7 @@ def train(config: dict[str, Any]) -> None:
     # The next step's batches are made while the workers calculate this one.
     with ThreadPoolExecutor(1) as ahead:
         next_work = ahead.submit(prepare, run, done)
-        for step in range(done, last):
+        for step in range(last if state["stopped"] else done, last):
             begun, number = time.time(), step + 1
             work = next_work.result()
             if number < last:
@@ -95,10 +96,13 @@ def train(config: dict[str, Any]) -> None:
                 entry["mfu"] = flops(entry) / seconds / (most * run.world)
             if number % settings.evaluate_every == 0 or number == last:
                 entry |= evaluate(engine, run, groups, probes, state, number)
+                state["stopped"] = number < last and is_over(state, settings, number)
             if log:
                 log.write(entry)
-            if number % settings.save_every == 0 or number == last:
+            if number % settings.save_every == 0 or number == last or state["stopped"]:
                 save(engine, run, state, number)
+            if state["stopped"]:
+                break
     if log:
         log.close()
     torch.distributed.barrier()
@@ -141,7 +145,7 @@ def resume(run: Run) -> tuple[Any, Callable[[dict[str, Any]], float], checkpoint
     flops = operations(model)
     engine = start_engine(model, run.settings, run.world)
     if not folder:
-        return engine, flops, {"step": 0, "best": None, "before": None}
+        return engine, flops, {"step": 0, "best": None, "before": None, "stopped": False}
     checkpoint.load_optimizer(engine, folder)
     return engine, flops, checkpoint.load_state(folder)
 
@@ -153,8 +157,13 @@ def prepare(run: Run, step: int) -> list[Work]:
     for batch, counts in batches.shares(drawn, run.rank, run.world):
         rows = [(run.rows[run.plan["learn"][row]], seed) for row, seed in batch.drawn]
         examples = [example(run.tokenizer, row, run.settings, seed) for row, seed in rows]
-        work.append(Work(collate(examples, run.pad), batch.number, counts))
+        work.append(Work(collate(examples, run.pad, reads_windows(run.settings)), batch.number, counts))
     return work
+
+
+def reads_windows(settings: DistillSettings) -> bool:
+    """Return whether training needs the windows, for labels to score or replies to write."""
+    return settings.scores == "labels" or settings.generation > 0
 
 
 def ranking_examples(run: Run) -> tuple[list[list[Example]], list[Example]]:
@@ -188,12 +197,12 @@ def take_step(
         group["lr"] = rate
     # DeepSpeed takes the mean over workers and their batches; each loss is a share of the step's mean.
     scale = torch.distributed.get_world_size() * len(work)
-    sums = []
+    weights, sums = used(settings), []
     for cpu_batch, number, counted in work:
         torch.manual_seed(settings.seed * 1_000_003 + number)
         batch = {name: tensor.to(engine.device) for name, tensor in cpu_batch.items()}
-        losses = forward(engine, batch, labels, settings.tau, ordered, replies)
-        total = sum(weight * loss for weight, loss in zip(weights(settings), losses, strict=True))
+        losses = forward(engine, batch, labels, settings.tau, ordered, replies, tuple(weights))
+        total = sum(weight * loss for weight, loss in zip(weights.values(), losses, strict=True))
         engine.backward(total * (scale if counted else 0))
         if not engine.zero_optimization_stage():
             # Without ZeRO, DeepSpeed does not report the norm. After the last batch, it is that of the whole step.
@@ -201,11 +210,11 @@ def take_step(
         engine.step()
         if counted:
             sums.append(torch.stack([loss.detach().double() for loss in losses]))
-    means = _sum_over_workers(sums, len(LOSSES), engine.device)
+    means = _sum_over_workers(sums, len(weights), engine.device)
     if engine.zero_optimization_stage():
         norm = engine.get_global_grad_norm()
     return {
-        **{loss.name: mean for loss, mean in zip(LOSSES, means.tolist(), strict=True)},
+        **{loss.name: mean for loss, mean in zip(weights, means.tolist(), strict=True)},
         "examples": examples,
         "unranked": examples - ordered,
         "tokens": tokens,
@@ -228,22 +237,31 @@ def learning_rate(settings: DistillSettings, step: int) -> float:
 
 
 def forward(
-    model: Any, batch: dict[str, torch.Tensor], labels: torch.Tensor, tau: float, ordered: int = 0, replies: int = 0
+    model: Any,
+    batch: dict[str, torch.Tensor],
+    labels: torch.Tensor,
+    tau: float,
+    ordered: int = 0,
+    replies: int = 0,
+    losses: tuple[Loss, ...] = LOSSES,
 ) -> tuple[torch.Tensor, ...]:
-    """Return each of `LOSSES` for a batch (see `examples.collate`), from one forward pass.
+    """Return each of `losses` for a batch (see `examples.collate`), from one forward pass.
 
     labels: [20], the label tokens. ordered, replies: the counts of the step that the batch is part of; 0: of the batch.
     """
-    logits, ranks, targets = predict(model, batch), batch["ranks"], batch["targets"]
+    ranks = batch["ranks"]
+    # A student that is scored by query likelihood, and writes nothing, reads no windows.
+    targets = batch.get("targets", ranks.new_empty((len(ranks), 0)))
+    logits = predict(model, batch) if "targets" in batch else torch.empty((len(ranks), 0, 1), device=ranks.device)
     counts = ordered or count_ordered(ranks).clamp(min=1), replies or (targets != -100).sum().clamp(min=1)
-    outputs = Outputs(label_scores(logits, batch, labels), ranks, logits, targets, tau, *counts)
-    return tuple(loss.function(outputs) for loss in LOSSES)
+    outputs = Outputs(score(model, batch, labels, logits), ranks, logits, targets, tau, *counts)
+    return tuple(loss.function(outputs) for loss in losses)
 
 
 def evaluate(
     engine: Any, run: Run, groups: list[list[Example]], probes: list[Example], state: checkpoint.State, number: int
 ) -> dict[str, float]:
-    """Measure the student after step `number`, and save its adapter if it is the best so far.
+    """Measure the student after step `number`, and save it if it is the best so far.
 
     Changes `state["best"]`. Returns what to log.
     """
@@ -255,6 +273,14 @@ def evaluate(
     return {} if value is None else {"ndcg": value}
 
 
+def is_over(state: checkpoint.State, settings: DistillSettings, number: int) -> bool:
+    """Return whether, at the measurement after step `number`, patience with a student that learns no more is over."""
+    if state["best"] is None:
+        return False
+    waited = number // settings.evaluate_every - state["best"][0] // settings.evaluate_every
+    return 0 < settings.patience <= waited
+
+
 def measure(engine: Any, run: Run, groups: list[list[Example]]) -> float | None:
     """Return the mean nDCG@10 (see `heldout`) of groups of examples, over all workers; None if there are none."""
     if not groups:
@@ -262,9 +288,9 @@ def measure(engine: Any, run: Run, groups: list[list[Example]]) -> float | None:
     sums = []
     engine.eval()
     for examples, counts in batches.shares(groups, run.rank, run.world):
-        batch = _to_device(examples, run, engine)
+        batch = _to_device(examples, run, engine, windows=run.settings.scores == "labels")
         with torch.no_grad():
-            values = ndcg(label_scores(predict(engine, batch), batch, run.labels), batch["ranks"])
+            values = ndcg(score(engine, batch, run.labels), batch["ranks"])
         if counts:
             sums.append(torch.stack([values.sum(), torch.tensor(len(values), device=values.device)]))
     engine.train()
@@ -273,7 +299,7 @@ def measure(engine: Any, run: Run, groups: list[list[Example]]) -> float | None:
 
 
 def save_best(engine: Any, run: Run, probes: list[Example], folder: Path) -> None:
-    """Write the adapter, and label log-probabilities for the probes. Every worker calls it, the first one writes."""
+    """Write what is trained, and label log-probabilities for probes. Every worker calls it, the first one writes."""
     prompts = []
     engine.eval()
     for probe in probes:
@@ -284,11 +310,14 @@ def save_best(engine: Any, run: Run, probes: list[Example], folder: Path) -> Non
     engine.train()
     if run.rank == 0:
         with checkpoint.replacing(folder) as aside:
-            checkpoint.save_adapter(engine, aside / "adapter")
+            trained = aside / kind(run.settings)
+            checkpoint.save_trained(engine, trained)
+            if run.settings.method == "full":
+                run.tokenizer.save_pretrained(trained)
             check = {"dtype": dtype(run.settings), "prompts": prompts}
             tables.write_text(json.dumps(check) + "\n", aside / "check.json")
     else:
-        checkpoint.save_adapter(engine, folder)
+        checkpoint.save_trained(engine, folder)
 
 
 def save(engine: Any, run: Run, state: checkpoint.State, number: int) -> None:
@@ -299,16 +328,17 @@ def save(engine: Any, run: Run, state: checkpoint.State, number: int) -> None:
         checkpoint.keep(run.folder, number, state["best"][0] if state["best"] else 0)
 
 
-def _to_device(examples: list[Example], run: Run, engine: Any) -> dict[str, torch.Tensor]:
-    return {name: tensor.to(engine.device) for name, tensor in collate(examples, run.pad).items()}
+def _to_device(examples: list[Example], run: Run, engine: Any, windows: bool = True) -> dict[str, torch.Tensor]:
+    return {name: tensor.to(engine.device) for name, tensor in collate(examples, run.pad, windows).items()}
 
 
 def _counts(batch: dict[str, torch.Tensor]) -> torch.Tensor:
     """Return a batch's examples, those with an order, reply tokens, tokens, their squared lengths, and positions."""
-    lengths = batch["attention_mask"].sum(-1)
-    replies = (batch["targets"] != -100).sum()
-    counts = [len(lengths), count_ordered(batch["ranks"]), replies, lengths.sum(), (lengths**2).sum()]
-    return torch.tensor([*counts, batch["input_ids"].numel()], dtype=torch.float64)
+    masks = [batch[name] for name in ("attention_mask", "asked_attention_mask") if name in batch]
+    lengths = torch.cat([mask.sum(-1) for mask in masks])
+    replies = (batch["targets"] != -100).sum() if "targets" in batch else 0
+    counts = [len(batch["ranks"]), count_ordered(batch["ranks"]), replies, lengths.sum(), (lengths**2).sum()]
+    return torch.tensor([*counts, sum(mask.numel() for mask in masks)], dtype=torch.float64)
 
 
 def _sum_over_workers(tensors: list[torch.Tensor], width: int, device: Any) -> torch.Tensor:

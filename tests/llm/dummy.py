@@ -45,6 +45,10 @@ class DummyModel:
         self._check(len(ids) + 1)
         return [-int(_hash(bytes([*ids, label])), 16) / 2**256 for label in labels], 0
 
+    async def likelihood(self, ids: list[int], written: list[int]) -> float:
+        self._check(len(ids) + len(written) + 1)
+        return -int(_hash(bytes(ids + written)), 16) / 2**256
+
     def close(self) -> None:
         self.closed = True
 

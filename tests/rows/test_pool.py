@@ -9,6 +9,7 @@ import sys
 from collections import Counter
 from pathlib import Path
 
+import pyarrow as pa
 import pytest
 
 from r2r import tables
@@ -237,3 +238,43 @@ def test_more_than_a_file_of_rows(run, tmp_path, monkeypatch):
     run([f"query {at}" for at in range(12)])
     assert [file.name for file in tables.files(tmp_path, "rankings")] == [f"part-{at:05}.parquet" for at in range(3)]
     assert [row["qid"] for row in tables.read(tmp_path, "rankings").to_pylist()] == [f"q{at}" for at in range(12)]
+
+
+def test_an_actor_tells_how_far_its_rows_are_before_the_first_is_done(tmp_path, monkeypatch):
+    import asyncio
+
+    monkeypatch.setattr(pool, "_BEAT", 0.01)
+    told, begun = [], asyncio.Event()
+
+    class Slow:
+        def __init__(self):
+            self.so_far = Counter(begun=4)
+
+        async def __call__(self, row):
+            self.so_far["steps"] += 1
+            # The row is not answered before the driver has heard of its step.
+            await begun.wait()
+            ranking = {"qid": row["qid"], "query": row["query"], "docids": row["docids"], "scores": [1.0]}
+            return "rankings", ranking, {"completion_tokens": 2}
+
+        def close(self):
+            pass
+
+    class Tell:
+        @staticmethod
+        async def remote(name, counts):
+            told.append(counts)
+            if counts.get("steps"):
+                begun.set()
+            return True
+
+    parts = [Listed(({"qid": "q0", "query": "query", "docids": ["d"], "texts": ["t"]},))]
+    job = pool.Job("rank", Slow, (), key, "v1", ("rankings", "rejects"), "windows")
+
+    async def work():
+        actor = pool._RowActor(parts, job, tmp_path / "rows", 4, 0, Tell)
+        return await asyncio.wait_for(actor(pa.table({"part": [0]})), 60)
+
+    assert asyncio.run(work())["counts"] == {"rankings": 1, "done": 1, "asked": 1, "completion_tokens": 2}
+    assert {"begun": 4, "steps": 1} in told
+    assert told[-1] == {"begun": 4, "steps": 1, "rankings": 1, "done": 1, "asked": 1, "completion_tokens": 2}

@@ -1,11 +1,15 @@
 """Adapters on disk: how they are found and checked, and refused if they were made for another model."""
 
+import shutil
+
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from r2r import builtin
+from r2r.config import DistillSettings, RerankSettings
 from r2r.errors import BadInput
-from r2r.student import adapter
+from r2r.student import adapter, rank, record
 from tests.tiny import tiny_model
 
 
@@ -31,6 +35,43 @@ def test_a_sound_adapter_is_found_and_fits(saved):
     assert adapter.find(str(saved)) == adapter.find(str(saved / "adapter")) == str(saved / "adapter")
     adapter.check_saved(saved / "adapter")
     adapter.check_fits(str(saved / "adapter"), tiny_model())
+
+
+def test_a_model_with_a_record_takes_the_place_of_its_student(saved, tmp_path):
+    assert adapter.places("demo", str(saved)) == (builtin.model("demo", "student"), str(saved / "adapter"))
+    assert adapter.places("demo", None) == (builtin.model("demo", "student"), None)
+    shutil.rmtree(saved / "adapter")
+    shutil.copytree(tiny_model(), tmp_path / "model")
+    with pytest.raises(BadInput, match=r"adapter_config\.json"):
+        adapter.find(str(tmp_path))
+    rows = [{"docids": ["a", "b", "c"]}]
+    record.write(tmp_path / "model", rows, DistillSettings(student="demo", method="full", reasoning="direct"))
+    model = str(tmp_path / "model")
+    assert adapter.places("demo", str(tmp_path)) == adapter.places("demo", model) == (model, None)
+    assert adapter.places(model, None) == (model, None)
+    # However it is named, the record in it decides how it ranks.
+    taught = (3, 1, "direct", "first", "labels")
+    assert record.completed(RerankSettings(), None, model) == record.completed(RerankSettings(), model) == taught
+    rank.check_student("demo", str(tmp_path))
+    adapter.check_saved(model)
+    (tmp_path / "model" / "model.safetensors").unlink()
+    with pytest.raises(BadInput, match=r"holds no \.safetensors file"):
+        adapter.check_saved(model)
+
+
+def test_a_model_with_a_broken_tensor_is_found_out(tmp_path):
+    shutil.copytree(tiny_model(), tmp_path / "model")
+    file = tmp_path / "model" / "model.safetensors"
+    save_file({name: tensor * float("inf") for name, tensor in load_file(file).items()}, file, {"format": "pt"})
+    with pytest.raises(RuntimeError, match="empty or not finite"):
+        adapter.check_saved(tmp_path / "model")
+
+
+def test_training_in_4_bits_needs_its_package(monkeypatch):
+    monkeypatch.setattr(adapter.importlib.util, "find_spec", lambda name: None)
+    adapter.check_method("lora")
+    with pytest.raises(BadInput, match="method: qlora: needs the package bitsandbytes"):
+        adapter.check_method("qlora")
 
 
 def test_a_folder_without_an_adapter_is_named(tmp_path):

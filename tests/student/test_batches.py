@@ -6,7 +6,7 @@ from itertools import chain
 import pytest
 
 from r2r.config import DistillSettings
-from r2r.student.batches import shares, split, step_batches
+from r2r.student.batches import shares, split, step_batches, steps_of
 
 
 def settings(**given) -> DistillSettings:
@@ -82,3 +82,8 @@ def test_at_least_one_query_is_held_out_and_at_least_one_learned_from():
     assert len(split(["a", "b", "c"], settings(held_out=0.99))[0]) == 1
     assert split(["a", "a"], settings(held_out=0.5)) == ([0, 1], [])
     assert len(split([str(number) for number in range(10_000)], settings(held_out=0.5))[1]) == 500
+
+
+def test_epochs_are_counted_in_whole_steps():
+    four = settings(batch=2, batches=2)
+    assert [steps_of(epochs, 10, four) for epochs in (0.01, 0.4, 1, 2, 2.5)] == [1, 1, 3, 5, 7]

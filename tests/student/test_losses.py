@@ -6,6 +6,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
+from r2r import config
 from r2r.config import DistillSettings
 from r2r.student import losses
 from r2r.student.losses import LOSSES, Outputs, count_ordered
@@ -26,18 +27,43 @@ def listwise(scores, ranks, tau=1.0, ordered=None):
     return losses.listwise(Outputs(scores, ranks, NOTHING, NOTHING, tau=tau, ordered=ordered, replies=1))
 
 
+def of_order(loss):
+    """Return a loss as a function of scores and ranks, like `pairwise`."""
+
+    def call(scores, ranks, ordered=None):
+        ordered = ordered or count_ordered(ranks).clamp(min=1)
+        return loss(Outputs(scores, ranks, NOTHING, NOTHING, tau=1.0, ordered=ordered, replies=1))
+
+    return call
+
+
+margin, lambdarank = of_order(losses.margin), of_order(losses.lambdarank)
+
+
 def generation(logits, targets, replies=None):
     replies = replies or (targets != -100).sum().clamp(min=1)
     return losses.generation(Outputs(NOTHING, NOTHING, logits, targets, tau=1.0, ordered=1, replies=replies))
 
 
-BOTH = pytest.mark.parametrize("loss", [pairwise, lambda *given: listwise(*given[:2], 1.0, *given[2:])])
+OF_ORDERS = pytest.mark.parametrize(
+    "loss", [pairwise, lambda *given: listwise(*given[:2], 1.0, *given[2:]), margin, lambdarank]
+)
 
 
 def test_each_loss_has_a_weight_of_its_name():
-    settings = DistillSettings(student="demo", pairwise=1, listwise=2, generation=3)
-    weights = dict(zip([loss.name for loss in LOSSES], losses.weights(settings), strict=True))
-    assert [weights[name] for name in ("pairwise", "listwise", "generation")] == [1, 2, 3]
+    given = {"pairwise": 1, "listwise": 2, "generation": 3, "margin": 4, "lambdarank": 5}
+    settings = DistillSettings(student="demo", **given)
+    assert {loss.name: weight for loss, weight in losses.used(settings).items()} == given
+    assert tuple(loss.name for loss in LOSSES) == config.LOSSES == tuple(given)
+
+
+def test_the_papers_losses_are_always_calculated_and_others_with_a_weight():
+    settings = DistillSettings(student="demo", pairwise=0, lambdarank=0.5)
+    weights = {loss.name: weight for loss, weight in losses.used(settings).items()}
+    assert weights == {"pairwise": 0, "listwise": 0.4, "generation": 0.2, "lambdarank": 0.5}
+    DistillSettings(student="demo", pairwise=0, listwise=0, generation=0, margin=1)
+    with pytest.raises(ValueError, match="margin, lambdarank: all are 0"):
+        DistillSettings(student="demo", pairwise=0, listwise=0, generation=0)
 
 
 def pairwise_by_hand(scores, ranks, weight=lambda i, j: 1 / (i + j)):
@@ -65,6 +91,15 @@ def listwise_by_hand(scores, ranks, tau):
     return sum(examples) / len(examples)
 
 
+def margin_by_hand(scores, ranks):
+    examples = []
+    for row, order in zip(scores.double().tolist(), ranks.tolist(), strict=True):
+        pairs = [(i, j) for i in range(len(row)) for j in range(len(row)) if 0 <= order[i] < order[j]]
+        if pairs:
+            examples.append(sum(max(0.0, 1 - (row[i] - row[j])) for i, j in pairs) / len(pairs))
+    return sum(examples) / len(examples)
+
+
 def windows(examples: int, most: int, seed: int = 0):
     """Return random scores and ranks of windows of 2 to `most` passages, padded to `most`."""
     draw = torch.Generator().manual_seed(seed)
@@ -82,6 +117,7 @@ def test_windows_of_every_size_are_the_formulas(most):
     scores, ranks = windows(6, most)
     assert pairwise(scores, ranks).item() == pytest.approx(pairwise_by_hand(scores, ranks), rel=1e-5)
     assert listwise(scores, ranks, 1.0).item() == pytest.approx(listwise_by_hand(scores, ranks, 1.0), rel=1e-5)
+    assert margin(scores, ranks).item() == pytest.approx(margin_by_hand(scores, ranks), rel=1e-5)
     precise = scores.double()
     assert pairwise(precise, ranks).item() == pytest.approx(pairwise_by_hand(scores, ranks), rel=1e-12)
     assert listwise(precise, ranks, 1.0).item() == pytest.approx(listwise_by_hand(scores, ranks, 1.0), rel=1e-12)
@@ -162,6 +198,35 @@ def test_pairwise_is_theirs_with_weights():
     assert pairwise(scores, ranks).item() == pytest.approx(theirs.item() * pairs / total, rel=1e-5)
 
 
+def test_lambdarank_is_theirs():
+    from sentence_transformers.cross_encoder.losses import LambdaLoss
+    from sentence_transformers.cross_encoder.losses.lambda_loss import LambdaRankScheme
+
+    for seed in range(5):
+        scores, ranks = windows(1, 12, seed)
+        # Their gains are 2^label - 1: those of these labels are ours, n - rank.
+        flat, inputs, labels = as_their_input(scores, ranks, lambda rank: torch.log2(1 + len(rank) - rank))
+        scheme = LambdaLoss(stub(flat), weighting_scheme=LambdaRankScheme(), reduction_log="natural")
+        pairs = len(flat) * (len(flat) - 1) / 2
+        # Theirs is a mean over the pairs, ours their sum.
+        assert lambdarank(scores, ranks).item() == pytest.approx(scheme(inputs, labels).item() * pairs, rel=1e-4)
+
+
+def test_lambdarank_weighs_a_mistake_at_the_top_more():
+    ranks = torch.arange(6)[None]
+    right = -ranks.double()
+    top, bottom = right.clone(), right.clone()
+    top[0, :2], bottom[0, -2:] = right[0, :2].flip(0), right[0, -2:].flip(0)
+    assert lambdarank(top, ranks) > lambdarank(bottom, ranks) > lambdarank(right, ranks)
+
+
+def test_margin_is_zero_where_all_pairs_are_far_enough_apart():
+    scores = (-1.5 * RANKS.double()).requires_grad_()
+    loss = margin(scores, RANKS)
+    loss.backward()
+    assert loss.item() == 0 and scores.grad.abs().max() == 0
+
+
 def test_listwise_is_zero_where_the_student_agrees():
     scores = (-RANKS.double() / 2).requires_grad_()
     loss = listwise(scores, RANKS, 2.0)
@@ -192,7 +257,7 @@ def test_the_right_order_costs_less_than_the_wrong_one():
     assert listwise(right, ranks, 1.0) < listwise(wrong, ranks, 1.0)
 
 
-@BOTH
+@OF_ORDERS
 def test_padding_relabelling_and_the_order_of_a_batch_change_nothing(loss):
     for seed in range(5):
         scores, ranks = windows(6, 12, seed)
@@ -205,7 +270,7 @@ def test_padding_relabelling_and_the_order_of_a_batch_change_nothing(loss):
         assert loss(scores[examples], ranks[examples]).item() == value
 
 
-@BOTH
+@OF_ORDERS
 def test_parts_of_a_step_add_up(loss):
     scores, ranks = windows(7, 6)
     ranks[3] = torch.tensor([0, -1, -1, -1, -1, -1])
@@ -215,7 +280,7 @@ def test_parts_of_a_step_add_up(loss):
     assert sum(parts) == pytest.approx(loss(scores, ranks).item(), rel=1e-5)
 
 
-@BOTH
+@OF_ORDERS
 def test_one_passage_has_no_order_and_no_gradient(loss):
     scores = torch.tensor([[0.7, 5.0]], requires_grad=True)
     ranks = torch.tensor([[0, -1]])
@@ -228,7 +293,7 @@ def test_one_passage_has_no_order_and_no_gradient(loss):
     )
 
 
-@BOTH
+@OF_ORDERS
 @pytest.mark.parametrize("size", [1.0, 1e2, 3e4, 1e37])
 def test_extreme_scores_in_bfloat16_stay_finite(loss, size):
     scores = torch.tensor([[size, -size, 0.0]], dtype=torch.bfloat16, requires_grad=True)

@@ -94,6 +94,56 @@ def test_each_way_to_rank_ranks(ranker, n, settings):
         assert ranked.counts["completion_tokens"] == ranked.counts["windows"]
 
 
+@pytest.mark.parametrize("settings", [{}, {"mode": "generate"}, {"order_position": "last", "reason_chars": 20}])
+def test_a_window_is_scored_in_several_orders_and_explained_from_the_first(ranker, settings):
+    texts = passages(25)
+    once, asking = ranker(**settings), ranker(passes=3, **settings)
+    first = asyncio.run(once.rank("q", texts, explain=3))
+    start = len(asking.model.prompts)
+    ranked = asyncio.run(asking.rank("q", texts, explain=3))
+    # The stand-in scores passages alike wherever they stand.
+    assert ranked.order == first.order and ranked.reasons == first.reasons
+    assert ranked.counts["windows"] == 3 * first.counts["windows"] == 6
+    shown = [re.findall(r"A thing worth (\d+)\. \[", prompt) for prompt in asking.model.prompts[start:]]
+    assert len({tuple(one) for one in shown if sorted(one) == sorted(shown[0])}) == 3
+
+
+def test_scores_of_the_passes_are_averaged_by_passage():
+    shown = [7, 2, 5]
+    asked = rank.orders(shown, 4)
+    assert asked[:2] == [shown, [5, 2, 7]] and asked[3] == asked[2][::-1] and rank.orders(shown, 4) == asked
+    assert all(sorted(order) == sorted(shown) for order in asked) and rank.orders(shown, 1) == [shown]
+    # A student that prefers the first place by 2 ranks by worth after a pass and its reverse.
+    worth = {7: 0.0, 2: 0.5, 5: 1.0}
+    passes = [
+        rank.Window(order, [worth[index] + bonus for index, bonus in zip(order, (2, 1, 0), strict=True)], "")
+        for order in asked[:2]
+    ]
+    assert rank.merged(passes[:1]) == [2.0, 1.5, 1.0] and rank.merged(passes) == [1.0, 1.5, 2.0]
+
+
+def test_windows_are_counted_on_the_way(ranker):
+    asking = ranker(passes=2)
+    score, seen = asking.model.label_logprobs, []
+
+    async def label_logprobs(ids, labels):
+        seen.append(dict(asking.so_far))
+        return await score(ids, labels)
+
+    asking.model.label_logprobs = label_logprobs
+    asyncio.run(asking.rank("q", passages(45)))
+    assert seen[0]["begun"] == 8 and seen[-1]["steps"] >= 6 and asking.so_far == {"begun": 8, "steps": 8}
+
+    async def refuse(ids, labels):
+        raise Refused("too long")
+
+    asking.model.label_logprobs = refuse
+    with pytest.raises(Refused):
+        asyncio.run(asking.rank("q", passages(45)))
+    asyncio.run(asking.rank("q", passages(1)))
+    assert asking.so_far == {"begun": 8, "steps": 8}
+
+
 def test_a_written_order_that_repeats_a_label_is_mended_and_one_that_says_too_little_changes_nothing(ranker):
     texts = passages(4)
     asking = ranker(mode="generate")

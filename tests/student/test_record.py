@@ -12,7 +12,7 @@ from r2r.serving import app
 from r2r.student import record, rerank
 from r2r.student.record import Taught, completed, warn_of_long_windows
 
-DEFAULT = Taught(20, 10, "both", "first")
+DEFAULT = Taught(20, 10, "both", "first", "labels")
 
 
 def annotation(passages: int) -> dict:
@@ -36,11 +36,11 @@ def adapter(tmp_path):
 
 def test_what_is_left_open_is_as_trained(adapter, tmp_path):
     folder = adapter(order_position="last")
-    assert completed(RerankSettings(), folder) == Taught(8, 4, "direct", "last")
-    assert completed(ServeSettings(), folder) == Taught(8, 4, "direct", "last")
+    assert completed(RerankSettings(), folder) == Taught(8, 4, "direct", "last", "labels")
+    assert completed(ServeSettings(), folder) == Taught(8, 4, "direct", "last", "labels")
     # The record goes with the adapter.
     shutil.copytree(f"{folder}/adapter", tmp_path / "copy")
-    assert completed(RerankSettings(), str(tmp_path / "copy")) == Taught(8, 4, "direct", "last")
+    assert completed(RerankSettings(), str(tmp_path / "copy")) == Taught(8, 4, "direct", "last", "labels")
 
 
 @pytest.mark.parametrize(
@@ -84,13 +84,13 @@ def test_the_longest_annotation_decides_the_window(adapter, passages, window, st
 @pytest.mark.parametrize(
     ("settings", "taught"),
     [
-        ({"window": 12}, (12, 6, "direct", "first")),
-        ({"window": 12, "stride": 5}, (12, 5, "direct", "first")),
-        ({"window": 8}, (8, 3, "direct", "first")),
-        ({"stride": 2}, (8, 2, "direct", "first")),
-        ({"reasoning": "both"}, (8, 3, "both", "first")),
-        ({"reasoning": "direct", "explain": 8}, (8, 3, "direct", "first")),
-        ({"order_position": "first"}, (8, 3, "direct", "first")),
+        ({"window": 12}, (12, 6, "direct", "first", "labels")),
+        ({"window": 12, "stride": 5}, (12, 5, "direct", "first", "labels")),
+        ({"window": 8}, (8, 3, "direct", "first", "labels")),
+        ({"stride": 2}, (8, 2, "direct", "first", "labels")),
+        ({"reasoning": "both"}, (8, 3, "both", "first", "labels")),
+        ({"reasoning": "direct", "explain": 8}, (8, 3, "direct", "first", "labels")),
+        ({"order_position": "first"}, (8, 3, "direct", "first", "labels")),
     ],
 )
 def test_a_setting_that_is_given_wins(adapter, settings, taught):
@@ -144,7 +144,7 @@ def test_without_a_record_the_defaults_hold(tmp_path, has_adapter):
     folder = str(tmp_path) if has_adapter else None
     assert completed(RerankSettings(), folder) == completed(ServeSettings(), folder) == DEFAULT
     given = RerankSettings(window=10, reasoning="direct", order_position="last", explain=10)
-    assert completed(given, folder) == Taught(10, 5, "direct", "last")
+    assert completed(given, folder) == Taught(10, 5, "direct", "last", "labels")
     with pytest.raises(BadInput, match=r"explain: 3: .* gives no reasons"):
         completed(RerankSettings(reasoning="none", explain=3), folder)
 

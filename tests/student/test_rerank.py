@@ -20,7 +20,7 @@ class Ranker:
     answer = None
 
     def __init__(self, *arguments):
-        pass
+        self.so_far = Counter()
 
     async def rank(self, query, texts, explain):
         if isinstance(self.answer, Exception):

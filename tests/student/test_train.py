@@ -20,10 +20,10 @@ from r2r.student import adapter
 from r2r.student.log import operations, read_steps
 from r2r.student.losses import LOSSES
 from r2r.student.model import load_model, predict
-from r2r.student.train import learning_rate
+from r2r.student.train import is_over, learning_rate
 from tests.tiny import tiny_model
 
-NAMES = [loss.name for loss in LOSSES]
+NAMES = [loss.name for loss in LOSSES if loss.always]
 STEPS, STOPPED = 6, 5
 BASE = {
     **{"steps": STEPS, "batch": 2, "workers": 2, "learning_rate": 0.01, "lora_rank": 1, "warmup": 0.2},
@@ -65,13 +65,41 @@ JOBS = {
             for reasoning in ("none", "direct", "comparison", "both")
             for order in ("first", "last")
         ),
+        *(
+            job(
+                f"all weights, zero {stage}{more}",
+                workers=1,
+                method="full",
+                learning_rate=1e-3,
+                zero_stage=stage,
+                **given,
+            )
+            for stage in (0, 2, 3)
+            for more, given in (
+                ("", {}),
+                (" stopped", {"die": STOPPED}),
+                (" stopped and on", {"resume": f"all weights, zero {stage} stopped"}),
+            )
+        ),
+        job("all weights, bfloat16", workers=1, method="full", learning_rate=1e-3, dtype="bfloat16"),
         *(job(f"without {part}", **{part: 0}, **ONE_STEP) for part in NAMES),
+        job("without patience", patience=1, workers=1, learning_rate=1e-9, evaluate_every=1),
+        job(
+            "stopped without patience",
+            workers=1,
+            patience=1,
+            learning_rate=1e-9,
+            evaluate_every=1,
+            resume="without patience",
+        ),
+        job("other losses", margin=0.3, lambdarank=0.7, **ONE_STEP),
         job("two workers, then one", resume="two workers stopped"),
         job("two workers, then one, zero 3", resume="two workers stopped, zero 3", zero_stage=3),
     ],
     2: [
         job("two workers"),
         job("two workers, zero 0", zero_stage=0),
+        job("all weights, two workers", method="full", learning_rate=1e-3),
         job("two workers, zero 3", zero_stage=3),
         job("two workers stopped, zero 3", zero_stage=3, die=STOPPED),
         job("two workers stopped", die=STOPPED),
@@ -135,8 +163,8 @@ def trained(tmp_path_factory):
 
 
 def weights(trained: Path, name: str) -> dict:
-    (found,) = (trained / name / "checkpoints").glob("best-*/adapter")
-    return load_file(found / "adapter_model.safetensors")
+    (found,) = (trained / name / "checkpoints").glob("best-*/*/*.safetensors")
+    return load_file(found)
 
 
 def last_weights(trained: Path, name: str) -> dict:
@@ -220,8 +248,40 @@ def test_a_saved_adapter_is_loaded_back_as_it_was_trained(trained, name):
     assert len(checks) == 4
     checks[0]["logprobs"] = [value + 0.5 for value in checks[0]["logprobs"]]
     (best / "wrong.json").write_text(json.dumps({"dtype": "float32", "prompts": checks}))
-    with pytest.raises(RuntimeError, match="not the adapter that was trained"):
+    with pytest.raises(RuntimeError, match="not what was trained"):
         adapter.check_scores(best / "adapter", best / "wrong.json", str(trained / "student"))
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["all weights, zero 0", "all weights, zero 3", "all weights, two workers", "all weights, zero 2 stopped and on"],
+)
+def test_training_all_weights_does_not_depend_on_workers_zero_or_stops(trained, name):
+    same(trained, "all weights, zero 2", name, 1e-4)
+
+
+@pytest.mark.parametrize("stage", [0, 3])
+def test_training_all_weights_goes_on_as_if_never_stopped(trained, stage):
+    same(trained, f"all weights, zero {stage}", f"all weights, zero {stage} stopped and on", 1e-6)
+
+
+@pytest.mark.parametrize("name", ["all weights, zero 2", "all weights, zero 3", "all weights, bfloat16"])
+def test_a_saved_model_is_a_plain_one_and_is_loaded_back_as_it_was_trained(trained, name):
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    (best,) = (trained / name / "checkpoints").glob("best-*")
+    assert sorted(file.name for file in best.iterdir()) == ["check.json", "model"]
+    student, model = str(trained / "student"), best / "model"
+    adapter.check_saved(model)
+    before = adapter.check_scores(model, best / "check.json", student, "full")
+    checks = json.loads((best / "check.json").read_text())
+    assert len(before) == 4 and all(
+        one != probe["logprobs"] for one, probe in zip(before, checks["prompts"], strict=True)
+    )
+    loaded, old = AutoModelForCausalLM.from_pretrained(model), AutoModelForCausalLM.from_pretrained(student)
+    assert str(loaded.dtype) == f"torch.{checks['dtype']}" and AutoTokenizer.from_pretrained(model).chat_template
+    unmoved = [key for key, one in loaded.state_dict().items() if (one.float() == old.state_dict()[key].float()).all()]
+    assert unmoved == []
 
 
 def test_the_best_on_held_out_queries_is_kept_and_the_last_step(trained):
@@ -233,6 +293,36 @@ def test_the_best_on_held_out_queries_is_kept_and_the_last_step(trained):
     assert sorted(found.name for found in folder.iterdir()) == [f"best-{best:06}", "plan.json", f"step-{STEPS:06}"]
     state = json.loads((folder / f"step-{STEPS:06}" / "state.json").read_text())
     assert state["best"] == [best, measured[best]] and 0 < state["before"] <= 1
+
+
+@pytest.mark.parametrize("name", ["without patience", "stopped without patience"])
+def test_a_student_that_learns_no_more_is_not_trained_to_the_last_step(trained, name):
+    # At such a learning rate no step changes the order, so the first measurement is the best. Nor does a training that
+    # has ended go on when it is resumed.
+    steps = read_steps(trained / name / "steps.jsonl")
+    assert [step["step"] for step in steps] == [1, 2] and steps[0]["ndcg"] == steps[1]["ndcg"]
+    folder = trained / name / "checkpoints"
+    assert sorted(found.name for found in folder.iterdir()) == ["best-000001", "plan.json", "step-000002"]
+    state = json.loads((folder / "step-000002" / "state.json").read_text())
+    assert state["stopped"] and state["best"] == [1, steps[0]["ndcg"]]
+
+
+def test_other_losses_are_learned_from_and_logged(trained):
+    (step,) = read_steps(trained / "other losses" / "steps.jsonl")
+    assert all(step[name] > 0 for name in (*NAMES, "margin", "lambdarank"))
+    assert not {"margin", "lambdarank"} & read_steps(trained / "one worker" / "steps.jsonl")[0].keys()
+    gradients = [torch.load(trained / name / "gradients.pt") for name in ("other losses", "both, order first")]
+    assert any((one - gradients[1][name]).abs().max() > 1e-3 for name, one in gradients[0].items())
+
+
+def test_patience_counts_measurements_without_a_new_best():
+    settings = DistillSettings(student="demo", evaluate_every=10, patience=2)
+
+    def over(best, number, settings=settings):
+        return is_over({"step": number, "best": best, "before": 0.5, "stopped": False}, settings, number)
+
+    assert not over([10, 0.5], 20) and over([10, 0.5], 30) and not over([30, 0.5], 30) and not over(None, 30)
+    assert not over([10, 0.5], 90, settings.model_copy(update={"patience": 0}))
 
 
 def test_steps_tell_what_they_were_made_of(trained):
