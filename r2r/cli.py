@@ -34,7 +34,7 @@ from r2r.errors import BadInput, Stopped, Terminated
 from r2r.workers import end_on_sigterm, was_terminated
 
 _OUT = Field(description="the stage's folder")
-_ADAPTER = Field(None, description="PEFT folder, or distill's; without it the student ranks as it is")
+_ADAPTER = Field(None, description="PEFT folder, or what distill wrote; without it the student ranks as it is")
 _CANDIDATES = "folder that retrieve wrote, run:FILE#corpus=DATASET,queries=DATASET, or rankgpt:FILE"
 
 
@@ -88,7 +88,7 @@ class _Annotate(_Arguments):
 
 
 class _Distill(_Arguments):
-    """A LoRA adapter from annotations."""
+    """A LoRA adapter, or a whole model, from annotations."""
 
     annotations: str = Field(description="folder that annotate wrote, or teacher:FILE")
     out: str = _OUT

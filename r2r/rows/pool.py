@@ -314,8 +314,8 @@ class _RowActor:
 
 
 def _so_far(worker: RowWorker | None) -> Counter[str]:
-    found: Counter[str] = getattr(worker, "so_far", Counter())
-    return found
+    found = getattr(worker, "so_far", None)
+    return Counter() if found is None else found
 
 
 def rows_of(parts: list[Part]) -> Iterator[dict[str, Any]]:

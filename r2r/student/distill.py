@@ -142,14 +142,14 @@ def _tell(steps: list[dict[str, Any]], state: checkpoint.State, held: int, setti
     """Print what was learned, which step was chosen, and why the training ended."""
     assert state["best"] is not None
     trained, (best, value), before = adapter.kind(settings), state["best"], state["before"]
+    for name, first in losses_of(steps[0]).items():
+        print(f"distill: {name} loss {first:.4f} -> {steps[-1][name]:.4f}", flush=True)
     if state["stopped"]:
         print(
             f"distill: ended after step {state['step']} of {settings.steps}: {settings.patience} measurements in a row "
             f"(patience) were no better than that of step {best}",
             flush=True,
         )
-    for name, first in losses_of(steps[0]).items():
-        print(f"distill: {name} loss {first:.4f} -> {steps[-1][name]:.4f}", flush=True)
     if value is None:
         print(f"distill: no query was held out, so the {trained} is that of the last step, {best}", flush=True)
     else:
