@@ -34,6 +34,7 @@ FOLDERS = {
 }
 # Settings that the run file itself decides for a folder.
 DECIDED = {("rerank", "explain"): ["rerank"], ("rerank", "merge"): ["rerank"]}
+DECIDED |= {("annotate", name): ["annotate"] for name in ("depth", "draws", "distinct", "positives")}
 BASE = {
     **{"out": "run", "corpus": "demo", "queries": "demo", "train_queries": "demo#train", "qrels": "demo"},
     **{
@@ -55,6 +56,7 @@ def other(section: str, name: str) -> typing.Any:
         "lora_targets": ["q_proj"],
         "teacher": "other/model",
     }
+    special |= {"depth": 50, "positives": "demo#dev"}
     special |= {"student": "other/model", "max_cost": 5.0, "window": 12, "stride": 4, "b": 0.5, "max_reject_rate": 0.5}
     special |= {
         "warmup": 0.5,

@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from r2r.bm25 import java
-from r2r.datasets.documents import Document, Part
+from r2r.datasets.documents import Part, contents
 from r2r.errors import BadInput
 from r2r.identity import add_digests, row_digest
 
@@ -38,11 +38,6 @@ _json_string = json.encoder.encode_basestring_ascii
 
 # Documents go to Java in large batches, because Anserini starts new threads for every call.
 _BATCH_CHARACTERS = 2**21
-
-
-def contents(document: Document) -> str:
-    """Return the text to index, which is also the candidate's text: the title, a line break and the text."""
-    return f"{document.title}\n{document.text}" if document.title else document.text
 
 
 def counts(folder: Path, key: str) -> dict[str, Any] | None:

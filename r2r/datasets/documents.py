@@ -45,6 +45,11 @@ def document(docid: Any, title: Any, text: Any, repaired: bool = False) -> Docum
     return Document(docid, title, text, repaired or first or second or third)
 
 
+def contents(document: Document) -> str:
+    """Return the text to index, which is also the candidate's text: the title, a line break and the text."""
+    return f"{document.title}\n{document.text}" if document.title else document.text
+
+
 def as_id(value: Any, what: str) -> str:
     """Return an id as text. Raises ValueError for a missing or empty id, and for a number that is not whole.
 
