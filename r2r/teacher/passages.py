@@ -200,10 +200,7 @@ def _texts(corpus: str, docids: set[str]) -> dict[str, str]:
     """Return docid -> text of the documents in the corpus that are asked for, read by all CPUs of the cluster."""
     import pyarrow as pa
 
-    start_ray()
-    import ray
-
-    cores = int(ray.cluster_resources().get("CPU", 1))
+    cores = _cores()
     parts = datasets.corpus_parts(corpus, 4 * cores)
     blocks = [pa.table({"part": [number]}) for number in range(len(parts))]
     texts: dict[str, str] = {}
@@ -212,6 +209,13 @@ def _texts(corpus: str, docids: set[str]) -> dict[str, str]:
             texts |= answer
             shown.update()
     return texts
+
+
+def _cores() -> int:
+    start_ray()
+    import ray
+
+    return int(ray.cluster_resources().get("CPU", 1))
 
 
 class _Reader:
