@@ -333,7 +333,9 @@ class RunFile(Section):
         if self.train_queries is not None and self.corpus is None:
             raise ValueError("train_queries: needs a corpus to retrieve from")
         if self.annotate.passages > 20:
-            raise ValueError(f"annotate.passages: {self.annotate.passages}: distill learns from 20 a query at most")
+            raise ValueError(
+                f"annotate.passages: {self.annotate.passages}: distill learns from 20 a query at most; give 20 or fewer"
+            )
         if self.annotate.depth > self.retrieve.k:
             found = f"retrieve finds only {self.retrieve.k} a query"
             raise ValueError(f"annotate.depth: {self.annotate.depth}: {found}; raise retrieve.k, or lower the depth")
