@@ -162,8 +162,7 @@ class Annotator:
             samples = await asyncio.gather(*(self._sample(row, order, at, before) for at, order in enumerate(shown)))
         except _OverBudget:
             return None
-        # The counts of a row that is asked again are added to those of before.
-        counts = sum((sample.counts for sample in samples), Counter({} if before else row.get("drawn", {})))
+        counts = sum((sample.counts for sample in samples), Counter[str]())
         head = {"qid": row["qid"], "key": key, "attempts": sum(sample.attempts for sample in samples)}
         failed = next((sample for sample in samples if sample.reason), None)
         if failed:

@@ -42,8 +42,8 @@ class Positives(NamedTuple):
 def open_rows(candidates: str, corpus: str | None, settings: AnnotateSettings) -> Candidates:
     """Return candidates in which each row has just the passages to rank; one row a draw, told apart by `draw`, from 0.
 
-    corpus: the dataset with the texts of positives that are no candidates. A row's `drawn` counts near-duplicates that
-    were left out, and positives. Raises BadInput if the positives judge none of the queries.
+    corpus: the dataset with the texts of positives that are no candidates. A row's `counts` are of near-duplicates
+    that were left out, and of positives. Raises BadInput if the positives judge none of the queries.
     """
     found = datasets.open_candidates(candidates)
     if not (settings.depth or settings.draws > 1 or settings.distinct or settings.positives):
@@ -89,7 +89,7 @@ class _Drawn:
 def draws(row: dict[str, Any], settings: AnnotateSettings, positives: Positives) -> Iterator[dict[str, Any]]:
     """Yield a candidates row once a draw, with the passages of the draw, in retrieved order.
 
-    Positives that are no candidates come last. Rows get `draw`, their number, and `drawn`, what to count.
+    Positives that are no candidates come last. Rows get `draw`, their number, and `counts`.
     """
     texts = dict(zip(row["docids"], row["texts"], strict=True))
     candidates = list(texts)
@@ -119,7 +119,7 @@ def draws(row: dict[str, Any], settings: AnnotateSettings, positives: Positives)
             counts["positives_from_corpus"] = sum(docid not in row["docids"] for docid in chosen)
         shown = sorted(chosen, key=rank.__getitem__)
         passages = {"docids": shown, "texts": [texts[docid] for docid in shown]}
-        yield {"qid": row["qid"], "query": row["query"], **passages, "draw": number, "drawn": counts}
+        yield {"qid": row["qid"], "query": row["query"], **passages, "draw": number, "counts": counts}
 
 
 def strata(pool: list[str], passages: int, seed: str, number: int) -> list[str]:
@@ -168,7 +168,7 @@ class _Distinct:
 
     def __call__(self, text: str) -> bool:
         words = _WORD.findall(text.casefold())
-        runs = {tuple(words[at : at + _RUN]) for at in range(max(1, len(words) - _RUN + 1))}
+        runs = set(zip(*(words[at:] for at in range(_RUN)), strict=False)) or {tuple(words)}
         shared = Counter(number for run in runs for number in self.holders.get(run, ()))
         if any(same / (len(runs) + self.sizes[number] - same) >= _SAME for number, same in shared.items()):
             return False

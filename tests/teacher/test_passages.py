@@ -29,7 +29,7 @@ def drawn(candidates, positives=NONE, **more):
     """The docids and the counts of each draw."""
     found = list(draws(candidates, settings(**more), positives))
     assert all(len(one["docids"]) == len(one["texts"]) for one in found)
-    return [one["docids"] for one in found], [+one["drawn"] for one in found]
+    return [one["docids"] for one in found], [+one["counts"] for one in found]
 
 
 def test_half_of_the_passages_are_from_the_top_and_one_from_each_stratum_below():
@@ -171,9 +171,9 @@ def test_the_texts_of_positives_are_those_that_would_have_been_retrieved(here, c
     found = list(rows_of(open_rows(candidates, f"beir:{tmp_path}", chosen).parts(9)))
     assert [one["docids"][-1] for one in found] == ["x", "d3", "d3"]
     assert found[0]["texts"][-1] == passages.contents(document("x", "Fleas", "They jump.")) == "Fleas\nThey jump."
-    assert +found[1]["drawn"] == {f"{WITHOUT_TEXT}q2 lost": 1}
+    assert +found[1]["counts"] == {f"{WITHOUT_TEXT}q2 lost": 1}
     # Without a corpus, no text is found.
-    assert +next(rows_of(open_rows(candidates, None, chosen).parts(9)))["drawn"] == {f"{WITHOUT_TEXT}q1 x": 1}
+    assert +next(rows_of(open_rows(candidates, None, chosen).parts(9)))["counts"] == {f"{WITHOUT_TEXT}q1 x": 1}
     qrels.write_text("q9 0 y 1\n")
     with pytest.raises(
         BadInput, match=r"positives: .*qrels.txt: has no relevant passage for any query of .*candidates"
