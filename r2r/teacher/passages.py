@@ -101,11 +101,12 @@ def draws(row: dict[str, Any], settings: AnnotateSettings, positives: Positives)
     relevant = {docid: grade for docid, grade in grades.items() if docid in texts}
     kept = {docid: grade for docid, grade in relevant.items() if is_new(texts[docid])}
     new = (docid in kept or (docid not in relevant and is_new(texts[docid])) for docid in candidates)
+    once["near_duplicates"] = len(relevant) - len(kept)
     pool: list[str] = []
     for docid, taken in islice(zip(candidates, new, strict=True), settings.depth or None):
         if taken:
             pool.append(docid)
-        else:
+        elif docid not in relevant:
             once["near_duplicates"] += 1
         if not settings.depth and len(pool) == settings.passages:
             break

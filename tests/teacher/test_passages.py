@@ -121,6 +121,11 @@ def test_of_near_duplicates_the_positive_stays():
     docids, counts = drawn(row(9, d1="Text d5!"), positives, distinct=True)
     assert docids == [["d0", "d2", "d3", "d5"]]
     assert counts == [{"near_duplicates": 1, "positives_put_in": 1}]
+    # Of two positives, one.
+    positives = Positives({"q": {"x": 1, "d1": 1}}, {"x": "Text, d1."})
+    docids, counts = drawn(row(9), positives, distinct=True)
+    assert docids == [["d0", "d2", "d3", "x"]]
+    assert counts == [{"near_duplicates": 1, "positives_put_in": 1, "positives_from_corpus": 1}]
 
 
 @pytest.fixture
