@@ -290,3 +290,12 @@ def test_the_manifest_says_what_went_in_and_came_out(finished, capsys):
 def test_a_broken_manifest_is_none(finished):
     (finished / "evaluate" / "manifest.json").write_text('{"stage": "eval')
     assert runs_again(RunFile(**BASE)) == ["evaluate"]
+
+
+def test_the_corpus_counts_for_annotations_only_where_positives_need_it():
+    def inputs(settings):
+        stages = {one.out.name: one for one in pipeline.stages_of(settings)}
+        return [set(stages[name].inputs) - {"teacher", "candidates"} for name in ("annotate", "annotate-test")]
+
+    assert inputs(RunFile(**BASE)) == [set(), set()]
+    assert inputs(changed("annotate", "positives")) == [{"positives", "corpus"}, set()]
