@@ -53,7 +53,7 @@ def stage(
     def check(there: There) -> None:
         pool.refuse_old_answers(Path(out))
         _check(candidates, settings, retry_rejects, there)
-        _check_positives(corpus, settings)
+        _check_positives(candidates, corpus, settings, there)
 
     def work(identity: Identity) -> Result:
         return _work(candidates, corpus, Path(out), settings, identity, retry_rejects)
@@ -123,10 +123,12 @@ def _check(candidates: str | None, settings: AnnotateSettings, retry_rejects: bo
             check_model(builtin.model(teacher, "teacher"))
 
 
-def _check_positives(corpus: str | None, settings: AnnotateSettings) -> None:
-    """Raise BadInput for positives, or a corpus, that cannot be read."""
+def _check_positives(candidates: str | None, corpus: str | None, settings: AnnotateSettings, there: There) -> None:
+    """Raise BadInput for positives of other queries, and for positives or a corpus that cannot be read."""
     if settings.positives:
         datasets.check(settings.positives, "qrels")
+        if candidates and there(candidates):
+            passages.relevant(settings.positives, candidates, set(datasets.open_candidates(candidates).qids))
     elif corpus is not None:
         raise BadInput(f"corpus: {corpus}: only positives take texts from it; give positives, or leave corpus out")
     if corpus is not None:

@@ -50,12 +50,7 @@ def open_rows(candidates: str, corpus: str | None, settings: AnnotateSettings) -
         return found
     positives = Positives({}, {})
     if settings.positives:
-        judged = _judged(settings.positives, set(found.qids))
-        if not judged:
-            raise BadInput(
-                f"positives: {settings.positives}: has no relevant passage for any query of {candidates}; give the "
-                f"qrels of these queries"
-            )
+        judged = relevant(settings.positives, candidates, set(found.qids))
         wanted = {docid for grades in judged.values() for docid in grades}
         positives = Positives(judged, _texts(corpus, wanted) if corpus else {})
     return Candidates(
@@ -98,15 +93,15 @@ def draws(row: dict[str, Any], settings: AnnotateSettings, positives: Positives)
     once = Counter({f"{WITHOUT_TEXT}{row['qid']} {docid}": 1 for docid in grades if docid not in texts})
     is_new = _Distinct() if settings.distinct else lambda text: True
     # Before all others, so that a positive is never left out for a candidate.
-    relevant = {docid: grade for docid, grade in grades.items() if docid in texts}
-    kept = {docid: grade for docid, grade in relevant.items() if is_new(texts[docid])}
-    new = (docid in kept or (docid not in relevant and is_new(texts[docid])) for docid in candidates)
-    once["near_duplicates"] = len(relevant) - len(kept)
+    known = {docid: grade for docid, grade in grades.items() if docid in texts}
+    kept = {docid: grade for docid, grade in known.items() if is_new(texts[docid])}
+    new = (docid in kept or (docid not in known and is_new(texts[docid])) for docid in candidates)
+    once["near_duplicates"] = len(known) - len(kept)
     pool: list[str] = []
     for docid, taken in islice(zip(candidates, new, strict=True), settings.depth or None):
         if taken:
             pool.append(docid)
-        elif docid not in relevant:
+        elif docid not in known:
             once["near_duplicates"] += 1
         if not settings.depth and len(pool) == settings.passages:
             break
@@ -189,11 +184,17 @@ def calls(shown: list[int], settings: AnnotateSettings) -> list[list[int]]:
     return [shown[start:end] for start, end in windows(len(shown), settings.window, step(settings))]
 
 
-def _judged(positives: str, qids: Collection[str]) -> dict[str, dict[str, int]]:
+def relevant(positives: str, candidates: str, qids: Collection[str]) -> dict[str, dict[str, int]]:
+    """Return qid -> docid -> grade of the relevant passages of the candidates' queries. Raises BadInput for none."""
     judged: dict[str, dict[str, int]] = {}
     for row in datasets.read_qrels(positives).to_pylist():
         if row["relevance"] > 0 and row["qid"] in qids:
             judged.setdefault(row["qid"], {})[row["docid"]] = row["relevance"]
+    if not judged:
+        raise BadInput(
+            f"positives: {positives}: has no relevant passage for any query of {candidates}; give the qrels of these "
+            f"queries"
+        )
     return judged
 
 

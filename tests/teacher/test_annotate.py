@@ -388,6 +388,8 @@ def test_a_corpus_without_positives_is_a_mistake(candidates, tmp_path, capsys):
     assert "corpus: demo: only positives take texts from it" in capsys.readouterr().err
     assert cli.main([*flags, "--positives", str(tmp_path / "none.txt")]) == 2
     assert "none.txt" in capsys.readouterr().err
+    assert cli.main([*flags, "--positives", "demo#dev"]) == 2
+    assert "positives: demo#dev: has no relevant passage for any query of" in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
 
 
