@@ -81,6 +81,7 @@ class _Annotate(_Arguments):
     """A teacher's order and reasons."""
 
     candidates: str | None = Field(None, description=f"{_CANDIDATES}; leave out with teacher:FILE")
+    corpus: str | None = Field(None, description="dataset with the texts of --positives that are no candidates")
     out: str | None = Field(None, description="the stage's folder; --show-prompt and --dry-run need none")
     retry_rejects: bool = Field(False, description="ask the rejected rows again, and no others")
     dry_run: bool = Field(False, description="print what would be asked and what it would cost; ask nothing")
@@ -159,13 +160,13 @@ def _annotate(given: _Annotate, settings: config.AnnotateSettings) -> None:
     from r2r.teacher import annotate
 
     if given.show_prompt:
-        annotate.show_prompt(given.candidates, settings)
+        annotate.show_prompt(given.candidates, settings, given.corpus)
     elif given.dry_run:
-        annotate.dry_run(given.candidates, given.out, settings, given.retry_rejects)
+        annotate.dry_run(given.candidates, given.out, settings, given.retry_rejects, given.corpus)
     elif given.out is None:
         raise BadInput("out: missing; only --show-prompt and --dry-run need no folder")
     else:
-        annotate.annotate(given.candidates, given.out, settings, given.retry_rejects)
+        annotate.annotate(given.candidates, given.out, settings, given.retry_rejects, given.corpus)
 
 
 def _distill(given: _Distill, settings: config.DistillSettings) -> None:

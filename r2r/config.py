@@ -142,7 +142,17 @@ class AnnotateSettings(ModelWorkers):
     teacher: str = source(
         description="model name or folder, http(s) address of a server, teacher:FILE, replies:FILE, or demo"
     )
-    passages: int = Field(5, ge=2, le=20, description="passages that the teacher sees in a call: the first candidates")
+    passages: int = Field(5, ge=2, le=1000, description="passages of a query that the teacher ranks")
+    depth: int = added(
+        0, ge=0, description="half of the passages are drawn from below the first ones, down to this rank; 0: none"
+    )
+    draws: int = added(1, ge=1, le=100, description="draws of passages per query, each an annotation of its own")
+    distinct: bool = added(False, description="leave out near-duplicates of passages that rank higher")
+    positives: str | None = source(
+        None, description="training qrels, a dataset or TREC file: relevant passages that were not drawn are put in"
+    )
+    window: int = added(20, ge=2, le=20, description="most passages of a call; more are ranked in windows")
+    stride: int | None = added(None, ge=1, description="passages that a window moves up (default: half the window)")
     passage_order: Literal["retrieved", "shuffled"] = Field("retrieved", description="order in which it sees them")
     samples: int = Field(1, ge=1, le=20, description="answers per query, each to another passage order, merged")
     reasoning: Reasoning = Field("both", description="which reasons the teacher gives")
@@ -167,6 +177,18 @@ class AnnotateSettings(ModelWorkers):
     def _priced(self) -> AnnotateSettings:
         if self.max_cost and not self.price_in + self.price_out:
             raise ValueError("max_cost: needs prices to count with; give price_in and price_out, per million tokens")
+        return self
+
+    @model_validator(mode="after")
+    def _drawn(self) -> AnnotateSettings:
+        if 0 < self.depth < self.passages:
+            raise ValueError(f"depth: {self.depth}: less than the {self.passages} passages; give more, or 0")
+        if (self.stride or 1) > self.window:
+            raise ValueError(f"stride: {self.stride}: more than the window of {self.window}, so passages are skipped")
+        if self.teacher.startswith(("teacher:", "replies:")):
+            for name in ("depth", "draws", "distinct", "positives", "window", "stride"):
+                if getattr(self, name) != type(self).model_fields[name].default:
+                    raise ValueError(f"{name}: {self.teacher} was recorded with its own passages; leave {name} out")
         return self
 
 
@@ -362,6 +384,13 @@ class RunFile(Section):
             raise ValueError(f"teacher_row: {teacher} cannot be asked about other queries; leave teacher_row out")
         if self.train_queries is not None and self.corpus is None:
             raise ValueError("train_queries: needs a corpus to retrieve from")
+        if self.annotate.passages > 20:
+            raise ValueError(
+                f"annotate.passages: {self.annotate.passages}: distill learns from 20 a query at most; give 20 or fewer"
+            )
+        if self.annotate.depth > self.retrieve.k:
+            found = f"retrieve finds only {self.retrieve.k} a query"
+            raise ValueError(f"annotate.depth: {self.annotate.depth}: {found}; raise retrieve.k, or lower the depth")
         self._check_reasons()
         for name in self.runs:
             if name in OWN_ROWS:

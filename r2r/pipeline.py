@@ -73,7 +73,8 @@ def stages_of(settings: RunFile) -> Iterator[Stage]:
         yield retrieve.stage(place("index"), settings.queries, place("retrieve"), settings.retrieve)
     if settings.train_queries and train:
         yield retrieve.stage(place("index"), settings.train_queries, train, settings.retrieve)
-    yield annotate.stage(train, place("annotate"), settings.annotate)
+    texts = settings.corpus if settings.annotate.positives else None
+    yield annotate.stage(train, place("annotate"), settings.annotate, corpus=texts)
     yield distill.stage(place("annotate"), place("distill"), settings.distill)
     if settings.zero_shot:
         # Scored, and in windows of the size, as the student will be trained, so that the two rows compare.
@@ -86,7 +87,9 @@ def stages_of(settings: RunFile) -> Iterator[Stage]:
     yield rerank.stage(candidates, student, place("distill"), place("rerank"), settings.rerank)
     runs["student"] = place("rerank/run.txt")
     if settings.teacher_row:
-        yield annotate.stage(candidates, place("annotate-test"), settings.annotate)
+        # The first candidates, in one row a query: draws and positives are for training alone.
+        undrawn = {"depth": 0, "draws": 1, "distinct": False, "positives": None}
+        yield annotate.stage(candidates, place("annotate-test"), settings.annotate.model_copy(update=undrawn))
         runs["teacher"] = place("annotate-test")
     tables = (candidates, place("rerank"), place("distill"))
     yield evaluate.stage(settings.qrels, runs | settings.runs, place("evaluate"), settings.evaluate, *tables)

@@ -1,7 +1,7 @@
 """Checks of reasons by their words alone: evidence stands in its passage, comparisons name only passages shown.
 
-Owns these checks, for teacher and student. Does not judge whether a reason is true or well written, and does not decide
-what to do with a reply that fails.
+Owns these checks, for teacher and student, and the renaming of the passages in a comparison. Does not judge whether a
+reason is true or well written, and does not decide what to do with a reply that fails.
 
     is_verbatim("A flea lives  100 days.", "A flea lives 100 days. Most live less.")
 """
@@ -45,6 +45,29 @@ def says_none(evidence: str) -> bool:
 def named(comparison: str) -> set[int]:
     """Return the numbers of the passages that a comparison names, as "[2]" or "passage 2"."""
     return {int(first or second) for first, second in _NAMED.findall(comparison)}
+
+
+_NUMBERS = r"\d+(?:(?:\s*,\s*(?:and\s+|or\s+)?|\s+and\s+|\s+or\s+|\s*&\s*)\d+)*"
+_NAMES = re.compile(rf"\[(\d+(?:\s*,\s*\d+)*)\]|\b((?:[Pp]assage|[Dd]ocument)s?)\s+#?({_NUMBERS})\b(?!\.\d)")
+
+
+def rename(comparison: str, names: dict[int, str]) -> str:
+    """Return a teacher's comparison with its passage numbers, as in `[2]`, `[2, 3]` or `passages 2 and 3`, replaced by
+    names in brackets.
+
+    A number that is not in `names` stays.
+    """
+
+    def one(number: str) -> str:
+        return f"[{names[int(number)]}]" if int(number) in names else number
+
+    def each(match: re.Match) -> str:
+        if match[1]:
+            numbers = re.findall(r"\d+", match[1])
+            return ", ".join(map(one, numbers)) if all(int(number) in names for number in numbers) else match[0]
+        return f"{match[2]} " + re.sub(r"\d+", lambda number: one(number[0]), match[3])
+
+    return _NAMES.sub(each, comparison)
 
 
 class CheckedReasons(NamedTuple):

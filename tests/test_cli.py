@@ -152,6 +152,10 @@ def test_annotations_without_the_reasons_to_learn_are_named(mistake, tmp_path):
     tables.write([long], tmp_path, "annotations")
     flags = ["--annotations", tmp_path, "--student", "demo", "--out", tmp_path / "out", "--max-length", "64"]
     assert "max_length: 64: no annotation fits; raise it" in mistake("distill", *flags)
+    wide = {name: long[name][:1] * 21 for name in ("texts", "direct", "evidence", "comparison")}
+    wide |= {"docids": list(map(str, range(21))), "ranking": list(range(1, 22))}
+    tables.write([long | wide], tmp_path, "annotations")
+    assert "annotations: all 1 have over 20 passages, and there are no more labels" in mistake("distill", *flags)
 
 
 @pytest.fixture

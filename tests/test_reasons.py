@@ -2,7 +2,7 @@
 
 import pytest
 
-from r2r.reasons import check_reasons, is_verbatim, named, says_none, sentences
+from r2r.reasons import check_reasons, is_verbatim, named, rename, says_none, sentences
 
 
 @pytest.mark.parametrize(
@@ -73,3 +73,23 @@ def test_a_comparison_with_a_passage_that_was_not_shown(comparison):
         check_reasons(["", ""], ["Fine.", comparison], TEXTS, 2).fault
         == "a comparison names a passage that is not shown"
     )
+
+
+@pytest.mark.parametrize(
+    ("said", "renamed"),
+    [
+        ("Better than [2].", "Better than [A]."),
+        (
+            "Passages 1, 2, and 5 lack it; passage 3 does not.",
+            "Passages [C], [A], and 5 lack it; passage [B] does not.",
+        ),
+        ("more than passages 1 and 3 in 1998", "more than passages [C] and [B] in 1998"),
+        ("the 2 others", "the 2 others"),
+        ("see [9]", "see [9]"),
+        ("unlike [1, 3], unlike [3, 9]", "unlike [C], [B], unlike [3, 9]"),
+        ("above document 2 and Documents #1 & 3", "above document [A] and Documents [C] & [B]"),
+        ("passage 2.5 km", "passage 2.5 km"),
+    ],
+)
+def test_passage_numbers_become_other_names(said, renamed):
+    assert rename(said, {1: "C", 2: "A", 3: "B"}) == renamed

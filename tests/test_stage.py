@@ -34,6 +34,7 @@ FOLDERS = {
 }
 # Settings that the run file itself decides for a folder.
 DECIDED = {("rerank", name): ["rerank"] for name in ("explain", "merge", "scores")}
+DECIDED |= {("annotate", name): ["annotate"] for name in ("depth", "draws", "distinct", "positives")}
 BASE = {
     **{"out": "run", "corpus": "demo", "queries": "demo", "train_queries": "demo#train", "qrels": "demo"},
     **{
@@ -55,6 +56,7 @@ def other(section: str, name: str) -> typing.Any:
         "lora_targets": ["q_proj"],
         "teacher": "other/model",
     }
+    special |= {"depth": 50, "positives": "demo#dev"}
     special |= {"student": "other/model", "max_cost": 5.0, "window": 12, "stride": 4, "b": 0.5, "max_reject_rate": 0.5}
     special |= {"max_missing": 0.5}
     special |= {
@@ -295,3 +297,12 @@ def test_the_manifest_says_what_went_in_and_came_out(finished, capsys):
 def test_a_broken_manifest_is_none(finished):
     (finished / "evaluate" / "manifest.json").write_text('{"stage": "eval')
     assert runs_again(RunFile(**BASE)) == ["evaluate"]
+
+
+def test_the_corpus_counts_for_annotations_only_where_positives_need_it():
+    def inputs(settings):
+        stages = {one.out.name: one for one in pipeline.stages_of(settings)}
+        return [set(stages[name].inputs) - {"teacher", "candidates"} for name in ("annotate", "annotate-test")]
+
+    assert inputs(RunFile(**BASE)) == [set(), set()]
+    assert inputs(changed("annotate", "positives")) == [{"positives", "corpus"}, set()]

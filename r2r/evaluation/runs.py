@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import random
 import re
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -145,10 +146,16 @@ def _near(ids: Iterable[str], judged: Iterable[str]) -> list[tuple[str, str]]:
 
 
 def _read_annotations(folder: str) -> Run:
-    """Return the teacher's order of the documents that it saw. Raises BadInput if all rows were rejected."""
+    """Return the teacher's order of the documents that it saw.
+
+    Raises BadInput if all rows were rejected, or a query has several annotations.
+    """
     rows = with_run_ids(tables.read(folder, "annotations").to_pylist())
     if not rows:
         raise BadInput(f"{folder}: holds no annotations; a run has at least one query")
+    counts = Counter(row["qid"] for row in rows)
+    if again := next((qid for qid, count in counts.items() if count > 1), None):
+        raise BadInput(f"{folder}: qid {again} has {counts[again]} annotations; a run needs one a query, with draws 1")
     return {row["qid"]: [row["docids"][position - 1] for position in row["ranking"]] for row in rows}
 
 

@@ -176,7 +176,7 @@ def write_tables(
 ) -> tuple[Counter[str], dict[str, str]]:
     """Write the tables from the journal in `folder`, in the order of `rows`.
 
-    Return the sums of the finished rows, and the content hash of each table.
+    Return the sums of the finished rows, with what a row may bring as `counts`, and the content hash of each table.
     """
     journal, counts, digests = Journal(folder), Counter[str](), dict.fromkeys(job.tables, 0)
     tables.clear(out, *job.tables)
@@ -187,6 +187,7 @@ def write_tables(
         # Two queries with the same text and candidates share a key, and differ in their qid.
         waiting[entry["table"]].append(entry["row"] | {"qid": row["qid"]})
         counts.update(entry["counts"])
+        counts.update(row.get("counts", {}))
         counts[entry["table"]] += 1
         if len(waiting[entry["table"]]) == _ROWS_PER_FILE:
             digests[entry["table"]] += _write_file(waiting, entry["table"], counts, out)

@@ -187,6 +187,11 @@ def choose(rows: list[dict[str, Any]], settings: DistillSettings) -> dict[str, A
     tokenizer = load_tokenizer(builtin.model(settings.student, "student"))
     lengths = [length(tokenizer, row, settings) for row in rows]
     fitting = [place for place, found in enumerate(lengths) if found]
+    if all(len(row["docids"]) > len(prompt.LABELS) for row in rows):
+        raise BadInput(
+            f"annotations: all {len(rows):,} have over {len(prompt.LABELS)} passages, and there are no more labels; "
+            f"annotate with --passages {len(prompt.LABELS)} or fewer"
+        )
     if not fitting:
         raise BadInput(f"max_length: {settings.max_length}: no annotation fits; raise it")
     learn, held = split([rows[place]["query"] for place in fitting], settings)

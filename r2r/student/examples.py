@@ -15,8 +15,9 @@ import torch
 
 from r2r.config import DistillSettings
 from r2r.llm.prompt import chat_ids, fit, text_ids
+from r2r.reasons import rename
 from r2r.student.likelihood import Asked, asked
-from r2r.student.prompt import LABELS, fields, order_line, prompt, rename, reply
+from r2r.student.prompt import LABELS, fields, order_line, prompt, reply
 
 
 class Example(NamedTuple):

@@ -150,27 +150,6 @@ def label_ids(tokenizer: Any, model: str) -> list[int]:
     return tokens
 
 
-_NUMBERS = r"\d+(?:(?:\s*,\s*(?:and\s+|or\s+)?|\s+and\s+|\s+or\s+|\s*&\s*)\d+)*"
-_NAMED = re.compile(rf"\[(\d+)\]|\b(passages?|Passages?)\s+({_NUMBERS})")
-
-
-def rename(comparison: str, names: dict[int, str]) -> str:
-    """Return a teacher's comparison with its passage numbers, as in `[2]` or `passages 2 and 3`, replaced by names.
-
-    A number that is not in `names` stays.
-    """
-
-    def one(number: str) -> str:
-        return f"[{names[int(number)]}]" if int(number) in names else number
-
-    def each(match: re.Match) -> str:
-        if match[1]:
-            return f"[{names[int(match[1])]}]" if int(match[1]) in names else match[0]
-        return f"{match[2]} " + re.sub(r"\d+", lambda number: one(number[0]), match[3])
-
-    return _NAMED.sub(each, comparison)
-
-
 def rename_brackets(comparison: str, names: dict[str, str]) -> str:
     """Return a comparison with each `[old]` replaced by `[new]`, for the old names in `names`."""
     return re.sub(r"\[(\w+)\]", lambda match: f"[{names.get(match[1], match[1])}]", comparison)

@@ -27,7 +27,7 @@ from r2r.student.likelihood import asked
 from r2r.student.prompt import LABELS
 from r2r.student.record import completed
 from r2r.student.strategies import STRATEGIES
-from r2r.student.strategies import windows as spans
+from r2r.windows import windows as spans
 
 # Most tokens for a character of a reason, and for the JSON around a reason.
 _TOKENS_PER_CHAR, _AROUND = 0.5, 10

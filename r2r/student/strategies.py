@@ -10,6 +10,8 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 
+from r2r.windows import slide
+
 # Takes the indices of up to `window` different passages, in the order to show them in; returns a score for each, higher
 # is better. Scores of two calls cannot be compared. Calls may run concurrently.
 Score = Callable[[list[int]], Awaitable[list[float]]]
@@ -21,34 +23,18 @@ Strategy = Callable[[int, int, int, Score], Awaitable[list[int]]]
 
 
 async def sliding(n: int, window: int, stride: int, score: Score) -> list[int]:
-    """Rank by a window that slides from the bottom of the list to the top, as in RankGPT (arXiv 2304.09542).
+    """Rank by a window that slides from the bottom of the list to the top (see `windows.slide`).
 
-    Each window starts `stride` passages above the one before, and its best passages move up with it. Passages with
-    equal scores keep their order. A single passage is not scored.
+    Passages with equal scores keep their order. A single passage is not scored.
     """
-    order = list(range(n))
-    for start, end in windows(n, window, stride):
-        shown = order[start:end]
-        if len(shown) > 1:
-            scores = await score(shown)
-            ranked = sorted(range(len(shown)), key=lambda place: -scores[place])
-            order[start:end] = [shown[place] for place in ranked]
-    return order
 
+    async def rank(shown: list[int]) -> list[int]:
+        if len(shown) == 1:
+            return shown
+        scores = await score(shown)
+        return [shown[place] for place in sorted(range(len(shown)), key=lambda place: -scores[place])]
 
-def windows(n: int, window: int, stride: int) -> list[tuple[int, int]]:
-    """Return the (start, end) of each window over `n` passages, from the bottom of the list to the top.
-
-    Every passage is in a window, and the last window starts at 0.
-    """
-    spans = []
-    end = n
-    while True:
-        start = max(0, end - window)
-        spans.append((start, end))
-        if start == 0:
-            return spans
-        end -= stride
+    return await slide(n, window, stride, rank)
 
 
 STRATEGIES: dict[str, Strategy] = {"sliding": sliding}

@@ -17,6 +17,7 @@ from typing import Any
 
 from r2r import builtin, datasets, tables
 from r2r.config import AnnotateSettings
+from r2r.datasets.candidates import Candidates
 from r2r.datasets.documents import Part
 from r2r.errors import BadInput, Stopped
 from r2r.identity import fingerprint
@@ -27,7 +28,7 @@ from r2r.reasons import check_reasons
 from r2r.rows import pool
 from r2r.rows.journal import Journal
 from r2r.stage import Identity, Input, Result, Stage, There, identify, run
-from r2r.teacher import ask, prompt, stats
+from r2r.teacher import ask, passages, prompt, stats
 from r2r.teacher.borda import kendall_tau
 from r2r.workers import on_workers, progress, start_ray
 
@@ -35,36 +36,54 @@ _GOES_ON = "all finished rows are kept, and the same command with a higher limit
 _REASONS = ("ranking", "direct", "evidence", "comparison")
 
 
-def stage(candidates: str | None, out: str | Path, settings: AnnotateSettings, retry_rejects: bool = False) -> Stage:
+def stage(
+    candidates: str | None,
+    out: str | Path,
+    settings: AnnotateSettings,
+    retry_rejects: bool = False,
+    corpus: str | None = None,
+) -> Stage:
     """Return the stage in which a teacher annotates candidates.
 
     candidates: a stage's folder or a dataset string; None for `teacher:FILE`, which holds its own passages.
-    retry_rejects: run even if the stage is done, and ask the rejected rows again, and no other finished rows.
+    retry_rejects: run even if the stage is done, and ask the rejected rows again, and no other finished rows. corpus:
+    dataset with the texts of the positives that are no candidates.
     """
 
     def check(there: There) -> None:
         pool.refuse_old_answers(Path(out))
         _check(candidates, settings, retry_rejects, there)
+        _check_positives(candidates, corpus, settings, there)
 
     def work(identity: Identity) -> Result:
-        return _work(candidates, Path(out), settings, identity, retry_rejects)
+        return _work(candidates, corpus, Path(out), settings, identity, retry_rejects)
 
     inputs = {"teacher": Input(settings.teacher, _teacher)}
     if candidates is not None:
         inputs["candidates"] = Input(candidates, partial(datasets.fingerprint, what="candidates"))
+    if settings.positives:
+        inputs["positives"] = Input(settings.positives, partial(datasets.fingerprint, what="qrels"))
+    if corpus is not None:
+        inputs["corpus"] = Input(corpus, partial(datasets.fingerprint, what="corpus"))
     writes = ["annotations", "rejects", "stats.json"]
     return Stage(
         "annotate", Path(out), settings, inputs, check, work, writes, prompt=prompt.VERSION, again=retry_rejects
     )
 
 
-def annotate(candidates: str | None, out: str | Path, settings: AnnotateSettings, retry_rejects: bool = False) -> None:
+def annotate(
+    candidates: str | None,
+    out: str | Path,
+    settings: AnnotateSettings,
+    retry_rejects: bool = False,
+    corpus: str | None = None,
+) -> None:
     """Write the tables `annotations` and `rejects`, and `stats.json`, into `out`.
 
     Arguments as for `stage`. Finished rows are not asked again. Raises BadInput for a wrong setting or input, and
     Stopped if more rows than `max_reject_rate` are rejected, or if the next call might exceed `max_cost`.
     """
-    run(stage(candidates, out, settings, retry_rejects))
+    run(stage(candidates, out, settings, retry_rejects, corpus))
 
 
 def _teacher(teacher: str) -> str:
@@ -104,14 +123,33 @@ def _check(candidates: str | None, settings: AnnotateSettings, retry_rejects: bo
             check_model(builtin.model(teacher, "teacher"))
 
 
+def _check_positives(candidates: str | None, corpus: str | None, settings: AnnotateSettings, there: There) -> None:
+    """Raise BadInput for positives of other queries, and for positives or a corpus that cannot be read."""
+    if settings.positives:
+        datasets.check(settings.positives, "qrels")
+        # The candidates of a run have to be written first; their positives are checked then.
+        if candidates and there(candidates) and not datasets.runs_of(candidates):
+            passages.relevant(settings.positives, candidates, set(datasets.open_candidates(candidates).qids))
+    elif corpus is not None:
+        raise BadInput(f"corpus: {corpus}: only positives take texts from it; give positives, or leave corpus out")
+    if corpus is not None:
+        datasets.check(corpus, "corpus")
+
+
 def _work(
-    candidates: str | None, out: Path, settings: AnnotateSettings, identity: Identity, retry_rejects: bool
+    candidates: str | None,
+    corpus: str | None,
+    out: Path,
+    settings: AnnotateSettings,
+    identity: Identity,
+    retry_rejects: bool,
 ) -> Result:
     if _recorded(settings.teacher):
         done = _take_over(candidates, out, settings)
     else:
         assert candidates is not None
-        done = _ask(candidates, out, settings, identity, retry_rejects)
+        rows = passages.open_rows(candidates, corpus, settings, out / "first-stage")
+        done = _ask(rows, out, settings, identity, retry_rejects)
     found = stats.of(done.counts, tables.read(out, "rejects")["reason"].to_pylist(), done.speed, settings)
     stats.tell(found, settings)
     tables.write_text(json.dumps(found, indent=2) + "\n", out / "stats.json")
@@ -126,8 +164,7 @@ def _work(
     return Result(found["rows"], done.contents["annotations"], ["stats.json"], counts)
 
 
-def _ask(candidates: str, out: Path, settings: AnnotateSettings, identity: Identity, retry_rejects: bool) -> pool.Done:
-    rows = datasets.open_candidates(candidates, out / "first-stage")
+def _ask(rows: Candidates, out: Path, settings: AnnotateSettings, identity: Identity, retry_rejects: bool) -> pool.Done:
     version = ask.version(identity)
     budget = _budget(out / "rows" / version, settings) if settings.max_cost else None
     row_key = partial(ask.key, version=version, passages=settings.passages)
@@ -176,19 +213,23 @@ def _take_over(candidates: str | None, out: Path, settings: AnnotateSettings) ->
     return pool.Done(counts, 0, 0.0, contents)
 
 
-def show_prompt(candidates: str | None, settings: AnnotateSettings) -> None:
-    """Print the prompt of the first row, with the tokens of the chat format. Raises BadInput."""
-    version = _plannable(candidates, None, settings)
-    row = next(pool.rows_of(datasets.open_candidates(str(candidates)).parts(1)))
+def show_prompt(candidates: str | None, settings: AnnotateSettings, corpus: str | None = None) -> None:
+    """Print the prompt of the first call, with the tokens of the chat format. Raises BadInput."""
+    version = _plannable(candidates, None, settings, corpus)
+    row = next(pool.rows_of(passages.open_rows(str(candidates), corpus, settings).parts(1)))
     prompter = ask.Prompter(settings)
-    shown = ask.passage_orders(row, ask.key(row, version, settings.passages), settings)[0]
+    shown = passages.calls(ask.passage_orders(row, ask.key(row, version, settings.passages), settings)[0], settings)[0]
     message, _ = prompter.message(row["query"], [row["texts"][index] for index in shown])
     as_text = isinstance(prompter.tokenizer, ByteTokenizer)
     print(message if as_text else prompter.tokenizer.decode(prompter.ids(message)))
 
 
 def dry_run(
-    candidates: str | None, out: str | Path | None, settings: AnnotateSettings, retry_rejects: bool = False
+    candidates: str | None,
+    out: str | Path | None,
+    settings: AnnotateSettings,
+    retry_rejects: bool = False,
+    corpus: str | None = None,
 ) -> None:
     """Print how many rows would be asked, the tokens of their prompts, the cost and the time; ask nothing.
 
@@ -196,9 +237,9 @@ def dry_run(
     """
     import pyarrow as pa
 
-    version = _plannable(candidates, out, settings)
+    version = _plannable(candidates, out, settings, corpus)
     folder = Path(out or ".", "rows", version)
-    rows = datasets.open_candidates(str(candidates))
+    rows = passages.open_rows(str(candidates), corpus, settings)
     parts = rows.parts(256)
     start_ray()
     import ray
@@ -214,11 +255,11 @@ def dry_run(
     stats.tell_plan(counts, Journal(folder), settings)
 
 
-def _plannable(candidates: str | None, out: str | Path | None, settings: AnnotateSettings) -> str:
+def _plannable(candidates: str | None, out: str | Path | None, settings: AnnotateSettings, corpus: str | None) -> str:
     """Check the settings and inputs of a dry run. Return the version of the row keys. Raises BadInput."""
     if _recorded(settings.teacher):
         raise BadInput(f"teacher: {settings.teacher}: recorded; there is nothing to ask, and no prompt")
-    planned = stage(candidates, out or ".", settings)
+    planned = stage(candidates, out or ".", settings, corpus=corpus)
     planned.check(lambda _: True)
     return ask.version(identify(planned))
 
@@ -248,9 +289,12 @@ class _Counting:
             if self.journal.table(key) in self.finished:
                 continue
             counts["rows"] += 1
-            for shown in ask.passage_orders(row, key, self.settings):
-                message, cut = self.prompter.message(row["query"], [row["texts"][index] for index in shown])
-                tokens = len(self.prompter.ids(message))
-                counts.update(calls=1, prompt_tokens=tokens, cut_texts=cut, passages=len(shown))
+            for order in ask.passage_orders(row, key, self.settings):
+                windows = passages.calls(order, self.settings)
+                for shown in windows:
+                    message, cut = self.prompter.message(row["query"], [row["texts"][index] for index in shown])
+                    tokens = len(self.prompter.ids(message))
+                    counts.update(calls=1, prompt_tokens=tokens, cut_texts=cut, passages=len(shown))
+                counts["guessed_calls"] += len(windows) - 1
         self.tell.remote(number, counts)
         return counts

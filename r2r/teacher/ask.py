@@ -1,7 +1,8 @@
 """A teacher is asked about one row: its prompts, its attempts and its cost, and the annotation or reject.
 
 Owns the row's key, the passage orders, the budget and asking again. Does not own the stage's tables (`annotate.py`),
-the wording (`prompt.py`), how a reply is read (`parse.py`) or checked (`r2r.reasons`).
+which passages a row has (`passages.py`), how windows become one answer (`sample.py`), the wording (`prompt.py`), how a
+reply is read (`parse.py`) or checked (`r2r.reasons`).
 
     table, row, counts = await Annotator(settings, row_key, None)(candidates_row)
 """
@@ -14,7 +15,7 @@ from collections import Counter
 from collections.abc import Callable, Mapping
 from functools import partial
 from itertools import combinations
-from typing import Any, NamedTuple
+from typing import Any
 
 from r2r import builtin
 from r2r.config import AnnotateSettings
@@ -28,6 +29,9 @@ from r2r.stage import Identity
 from r2r.teacher import parse
 from r2r.teacher import prompt as asking
 from r2r.teacher.borda import borda, kendall_tau
+from r2r.teacher.passages import step
+from r2r.teacher.sample import Sample, joined
+from r2r.windows import slide
 
 # What each further attempt adds to the temperature.
 _HOTTER = 0.3
@@ -36,9 +40,11 @@ _HOTTER = 0.3
 def key(row: dict[str, Any], version: str, passages: int) -> str:
     """Return a row's resume key: a sha256 over all that its answer depends on.
 
-    version: of the teacher, the prompt and the settings, see `version`. passages: how many are shown.
+    version: of the teacher, the prompt and the settings, see `version`. passages: how many are shown. Draws of a query
+    may have the same passages, so each but the first counts its number (`draw`).
     """
-    return digest([row["query"], row["docids"][:passages], row["texts"][:passages], version])
+    number = [row["draw"]] if row.get("draw") else []
+    return digest([row["query"], row["docids"][:passages], row["texts"][:passages], version, *number])
 
 
 def version(identity: Identity) -> str:
@@ -49,12 +55,13 @@ def version(identity: Identity) -> str:
 def passage_orders(row: dict[str, Any], key: str, settings: AnnotateSettings) -> list[list[int]]:
     """Return the passage order of each sample, as indices into the row's first passages.
 
-    The first order is the retrieved one, unless `passage_order` is shuffled. All others are shuffled, by the seed.
+    The first order of the first draw is the retrieved one, unless `passage_order` is shuffled. All others are shuffled,
+    by the seed.
     """
     first = list(range(min(settings.passages, len(row["docids"]))))
     shuffled = [random.Random(f"{settings.seed} {key} {number}") for number in range(settings.samples)]
     orders = [one.sample(first, len(first)) for one in shuffled]
-    return orders if settings.passage_order == "shuffled" else [first, *orders[1:]]
+    return orders if settings.passage_order == "shuffled" or row.get("draw") else [first, *orders[1:]]
 
 
 class Prompter:
@@ -100,21 +107,8 @@ def _longest(model: str, settings: AnnotateSettings) -> int:
     return int(settings.engine.get("max_model_len") or own)
 
 
-class Sample(NamedTuple):
-    """The teacher's answer to one passage order.
-
-    shown: the passage order. order: the teacher's order, best first. Both are indices into the row's passages. parsed:
-    the reply. attempts: calls made. reason: why all replies were rejected, "" for a sound answer. text: the last reply.
-    counts: tokens and other counts of all attempts.
-    """
-
-    shown: list[int]
-    order: list[int]
-    parsed: parse.Parsed
-    attempts: int
-    reason: str
-    text: str
-    counts: Counter[str]
+class _Rejected(Exception):
+    """The teacher has given no sound answer to a window."""
 
 
 class _OverBudget(Exception):
@@ -194,7 +188,25 @@ class Annotator:
         return "annotations", annotation, {**counts, **agreed}
 
     async def _sample(self, row: dict[str, Any], shown: list[int], number: int, before: int) -> Sample:
-        """Ask about one passage order. number: of the sample, from 0. before: attempts of earlier rounds."""
+        """Ask about one passage order, in windows if it is long. number: of the sample, from 0. before: attempts of
+        earlier rounds."""
+        windows: list[Sample] = []
+
+        async def rank(places: list[int]) -> list[int]:
+            one = await self._window(row, [shown[place] for place in places], number, before)
+            windows.append(one)
+            if one.reason:
+                raise _Rejected
+            return [places[position - 1] for position in one.parsed.order]
+
+        try:
+            order = await slide(len(shown), self.settings.window, step(self.settings), rank)
+        except _Rejected:
+            order = []
+        return joined(shown, [shown[place] for place in order], windows)
+
+    async def _window(self, row: dict[str, Any], shown: list[int], number: int, before: int) -> Sample:
+        """Ask about at most a window of passages."""
         settings, counts = self.settings, Counter[str]()
         texts = [row["texts"][index] for index in shown]
         message, counts["cut_texts"] = self.prompter.message(row["query"], texts)

@@ -8,17 +8,21 @@ Owns the figures and their wording. `ask.py` counts.
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterator
 from typing import Any
 
 from r2r.config import AnnotateSettings
 from r2r.rows.journal import Journal
 from r2r.rows.pool import share
 from r2r.teacher.ask import cost
+from r2r.teacher.passages import WITHOUT_TEXT
 from r2r.teacher.prompt import fields
 
 # Estimated reply tokens for a passage, and for each text about it. They were counted with Qwen's tokenizer in the
 # published replies of a large teacher about MS MARCO.
 _PASSAGE, _TEXT = 6, 30
+# Most positives without a text that are named in print.
+_NAMED = 5
 
 
 def of(counts: Counter[str], reasons: list[str], speed: float, settings: AnnotateSettings) -> dict[str, Any]:
@@ -29,6 +33,12 @@ def of(counts: Counter[str], reasons: list[str], speed: float, settings: Annotat
     """
     rows, replies = counts["annotations"], counts["replies"]
     attempts = {name.removeprefix("attempts_"): count for name, count in counts.items() if name.startswith("attempts_")}
+    drawn: dict[str, Any] = {"near_duplicates": counts["near_duplicates"]} if settings.distinct else {}
+    if settings.positives:
+        kinds = ("drawn", "put_in", "from_corpus", "left_out")
+        without = [name.removeprefix(WITHOUT_TEXT) for name in counts if name.startswith(WITHOUT_TEXT)]
+        positives = {kind: counts[f"positives_{kind}"] for kind in kinds}
+        drawn["positives"] = positives | {"without_text": sorted(without)}
     return {
         "rows": {"annotations": rows, "rejects": counts["rejects"]},
         "tokens": {
@@ -52,6 +62,7 @@ def of(counts: Counter[str], reasons: list[str], speed: float, settings: Annotat
         },
         "agreement": share(counts["agree"], rows) if settings.samples > 1 else None,
         "cost": {"spent": cost(counts["prompt_tokens"], counts["completion_tokens"], settings)},
+        **({"passages": drawn} if drawn else {}),
     }
 
 
@@ -73,6 +84,8 @@ def tell(stats: dict[str, Any], settings: AnnotateSettings) -> None:
     if stats["cost"]["spent"]:
         said.append(f"cost {stats['cost']['spent']:,.4f}")
     print(f"annotate: {', '.join(said)}", flush=True)
+    for line in _of_passages(stats.get("passages", {})):
+        print(f"annotate: {line}", flush=True)
     if stats["rejects"]:
         print(f"annotate: rejected: {reasons(stats)}", flush=True)
     if (order["same_as_shown"] or 0) > 0.5:
@@ -80,11 +93,24 @@ def tell(stats: dict[str, Any], settings: AnnotateSettings) -> None:
         print(f"annotate: WARNING: {share}: this teacher may not be ranking at all", flush=True)
 
 
+def _of_passages(drawn: dict[str, Any]) -> Iterator[str]:
+    if "near_duplicates" in drawn:
+        yield f"{drawn['near_duplicates']:,} near-duplicates left out"
+    if positives := drawn.get("positives"):
+        most = f"{positives['left_out']:,} left out, over half of a list"
+        added = f"{positives['put_in']:,} put in, {positives['from_corpus']:,} of them no candidates"
+        yield f"positives: {positives['drawn']:,} drawn, {added}; {most}"
+        if lost := positives["without_text"]:
+            named = ", ".join(lost[:_NAMED]) + (", ..." if len(lost) > _NAMED else "")
+            yield f"{len(lost):,} positives are in neither candidates nor corpus (qid docid): {named}"
+
+
 def tell_plan(counts: Counter[str], journal: Journal, settings: AnnotateSettings) -> None:
     """Print how much would be asked, and the estimated cost and time.
 
     counts: `done`, all rows; and of the rows that are not in the journal: rows, calls, prompt_tokens, passages,
-    cut_texts. journal: the finished rows; the length of their replies is the estimate for the others.
+    cut_texts, and guessed_calls, whose passages depend on earlier replies. journal: the finished rows; the length of
+    their replies is the estimate for the others.
     """
     known = [entry["counts"] for entry in journal]
     replies = sum(one.get("replies", 0) for one in known)
@@ -99,6 +125,9 @@ def tell_plan(counts: Counter[str], journal: Journal, settings: AnnotateSettings
     done = f", {counts['done'] - counts['rows']:,} are done" if counts["done"] > counts["rows"] else ""
     print(f"annotate: would ask {asked} of {counts['prompt_tokens']:,} prompt tokens, if each is asked once{done}")
     print(f"annotate: {counts['cut_texts']:,} queries and passages would be cut")
+    if counts["guessed_calls"]:
+        which = f"{counts['guessed_calls']:,} calls are about windows whose passages depend on earlier replies"
+        print(f"annotate: {which}: their tokens are estimated from the order before any reply")
     most = counts["calls"] * settings.max_tokens
     print(f"annotate: replies: estimated {reply:,.0f} tokens ({how}), at most {most:,}")
     if settings.price_in + settings.price_out:

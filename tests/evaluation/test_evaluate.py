@@ -269,6 +269,12 @@ def test_annotations_cannot_be_the_first_run(files):
     refused(files, f"run teacher={teacher}: annotations order only what the teacher saw", runs={"teacher": teacher})
 
 
+def test_several_annotations_of_a_query_are_no_run(files):
+    teacher = annotated(files, ("q1", ["a"], [1]), ("q1", ["b"], [1]))
+    runs = {"bm25": files("bm25.txt"), "teacher": teacher}
+    refused(files, f"{teacher}: qid q1 has 2 annotations; a run needs one a query", runs=runs)
+
+
 def test_annotations_that_are_rejects_alone(files):
     runs = {"bm25": files("bm25.txt"), "teacher": annotated(files)}
     refused(files, f"{files('teacher')}: holds no annotations; a run has at least one query", runs=runs)

@@ -16,7 +16,6 @@ from r2r.student.prompt import (
     prompt,
     read_order,
     read_reasons,
-    rename,
     rename_brackets,
     reply,
 )
@@ -104,23 +103,6 @@ def test_an_empty_reason_is_refused():
     text = reply(["B"], [REASONS[0] | {"direct": " "}], "both").partition("\n")[2]
     with pytest.raises(Unsound, match="direct is empty"):
         read_reasons(text, ["B"], "both")
-
-
-@pytest.mark.parametrize(
-    ("said", "renamed"),
-    [
-        ("Better than [2].", "Better than [A]."),
-        (
-            "Passages 1, 2, and 5 lack it; passage 3 does not.",
-            "Passages [C], [A], and 5 lack it; passage [B] does not.",
-        ),
-        ("more than passages 1 and 3 in 1998", "more than passages [C] and [B] in 1998"),
-        ("the 2 others", "the 2 others"),
-        ("see [9]", "see [9]"),
-    ],
-)
-def test_passage_numbers_become_labels(said, renamed):
-    assert rename(said, {1: "C", 2: "A", 3: "B"}) == renamed
 
 
 def test_labels_become_docids():

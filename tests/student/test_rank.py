@@ -17,7 +17,7 @@ from r2r.llm.prompt import load_tokenizer
 from r2r.student import rank
 from r2r.student.prompt import LABELS
 from r2r.student.rank import Ranker, scores
-from r2r.student.strategies import windows
+from r2r.windows import windows
 from tests.student.grammars import allows
 from tests.tiny import tiny_model
 

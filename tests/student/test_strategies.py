@@ -5,7 +5,8 @@ import random
 
 import pytest
 
-from r2r.student.strategies import STRATEGIES, sliding, windows
+from r2r.student.strategies import STRATEGIES, sliding
+from r2r.windows import windows
 
 
 @pytest.mark.parametrize(("n", "calls"), [(8, 1), (20, 1), (25, 2), (40, 3), (100, 9)])

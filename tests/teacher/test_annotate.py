@@ -3,7 +3,9 @@
 import asyncio
 import json
 from contextlib import contextmanager
+from functools import partial
 
+import pyarrow as pa
 import pytest
 
 from r2r import builtin, cli, tables
@@ -137,6 +139,8 @@ def test_a_dry_run_counts_what_would_be_asked(ray_local, candidates, tmp_path, c
         (["--teacher", "demo", "--show-prompt"], "candidates: missing"),
         (["--teacher", "demo", "--max-cost", "5", "--out", "OUT"], "max_cost: needs prices"),
         (["--teacher", "demo", "--candidates", "x"], "out: missing"),
+        (["--teacher", "demo", "--passages", "1001"], "passages: '1001'"),
+        (["--teacher", "teacher:x", "--depth", "50", "--out", "OUT"], "depth: teacher:x was recorded with its own"),
         (["--teacher", "demo", "--samples", "0"], "samples: '0'"),
         (["--teacher", "demo", "--max-reject-rate", "2"], "max_reject_rate: '2'"),
     ],
@@ -214,8 +218,8 @@ class Teacher(DummyModel):
     """Ranks passages as shown, but not about `silent` queries. Notes query, seed and temperature of each call."""
 
     def __init__(self):
-        super().__init__(lambda prompt: "no" if self._query(prompt) in self.silent else RANKED, max_length=50_000)
-        self.silent, self.asked = set(), []
+        super().__init__(lambda prompt: "no" if self._query(prompt) in self.silent else self.reply, max_length=50_000)
+        self.silent, self.asked, self.reply = set(), [], RANKED
 
     async def complete(self, prompt, *, seed, temperature, **options):
         self.asked.append((self._query(prompt), seed, round(temperature, 2)))
@@ -231,6 +235,8 @@ class Teacher(DummyModel):
 
 TEXTS = {"direct_answer_sentence": "", "direct_reason": "It says so.", "listwise_reason": "Like no other."}
 RANKED = json.dumps({"ranked_passages": [{"identifier": number} | TEXTS for number in (1, 2, 3)]})
+# For two passages, without reasons.
+BOTH = json.dumps({"ranked_passages": [{"identifier": 2}, {"identifier": 1}]})
 
 
 @pytest.fixture
@@ -263,8 +269,8 @@ def asked(tmp_path, monkeypatch):
     ]
     tables.write(rows, tmp_path / "candidates", "candidates")
 
-    def run(silent=(), retry_rejects=False, **settings):
-        before, teacher.silent = len(teacher.asked), set(silent)
+    def run(silent=(), retry_rejects=False, reply=RANKED, **settings):
+        before, teacher.silent, teacher.reply = len(teacher.asked), set(silent), reply
         chosen = {"teacher": "http://127.0.0.1:1/v1#model", "temperature": 0.1, "max_reject_rate": 0.5, **settings}
         run_stage(str(tmp_path / "candidates"), tmp_path / "out", AnnotateSettings(**chosen), retry_rejects)
         return teacher.asked[before:]
@@ -304,6 +310,87 @@ def test_rejected_rows_are_asked_again_although_the_stage_is_done(asked, tmp_pat
     content = manifest(out)["content"]
     assert asked(retry_rejects=True, attempts=attempts) == []
     assert manifest(out)["content"] == content
+
+
+def test_each_draw_is_asked_about_once_and_told(asked, tmp_path, capsys):
+    out, qrels = tmp_path / "out", tmp_path / "qrels.txt"
+    qrels.write_text("q0 0 c 1\nq1 0 lost 1\nq2 0 a 2\n")
+    chosen = {"passages": 2, "depth": 3, "draws": 2, "positives": str(qrels), "distinct": True, "reasoning": "none"}
+    assert sorted(query for query, *_ in asked(reply=BOTH, **chosen)) == sorted(f"query {at}" for at in (0, 1, 2) * 2)
+    rows = tables.read(out, "annotations").to_pylist()
+    assert [row["qid"] for row in rows] == ["q0", "q0", "q1", "q1", "q2", "q2"]
+    assert len({row["key"] for row in rows}) == 6 and all(len(row["docids"]) == 2 for row in rows)
+    # The first is from the top, the second from below, another one in each draw; or it is the positive.
+    assert [sorted(row["docids"]) for row in rows[:2]] == [["a", "c"]] * 2
+    assert {tuple(sorted(row["docids"])) for row in rows[2:4]} == {("a", "b"), ("a", "c")}
+    stats = json.loads((out / "stats.json").read_text())
+    positives = stats["passages"]["positives"]
+    assert positives.pop("drawn") + positives.pop("put_in") == 4
+    assert positives == {"from_corpus": 0, "left_out": 0, "without_text": ["q1 lost"]}
+    assert stats["passages"]["near_duplicates"] == 0
+    said = capsys.readouterr().out
+    assert "annotate: 0 near-duplicates left out" in said
+    assert "annotate: 1 positives are in neither candidates nor corpus (qid docid): q1 lost" in said
+    assert asked(reply=BOTH, **chosen) == []
+    qrels.write_text("q0 0 b 1\n")
+    assert len(asked(reply=BOTH, **chosen)) > 0
+
+
+def test_what_was_drawn_is_counted_once_if_a_row_is_asked_again(asked, tmp_path):
+    chosen = {"distinct": True, "passages": 2, "reasoning": "none", "attempts": 1, "reply": BOTH}
+    rows = [
+        {"qid": "q0", "query": "query 0", "docids": list("abc"), "texts": ["Dogs.", "dogs", "Cats."], "scores": [1] * 3}
+    ]
+    tables.write(rows, tmp_path / "candidates", "candidates")
+    asked({"query 0"}, max_reject_rate=1, **chosen)
+    assert len(asked(retry_rejects=True, **chosen)) == 1
+    (row,) = tables.read(tmp_path / "out", "annotations").to_pylist()
+    assert row["docids"] == ["a", "c"] and row["attempts"] == 2
+    assert json.loads((tmp_path / "out" / "stats.json").read_text())["passages"] == {"near_duplicates": 1}
+
+
+def test_at_the_defaults_stats_and_manifest_know_nothing_of_draws(asked, tmp_path):
+    asked()
+    assert "passages" not in json.loads((tmp_path / "out" / "stats.json").read_text())
+    what, inputs = manifest(tmp_path / "out")["what"], manifest(tmp_path / "out")["inputs"]
+    assert not {"depth", "draws", "distinct", "positives", "window", "stride"} & what.keys()
+    assert inputs.keys() == {"teacher", "candidates"}
+
+
+def test_a_plan_counts_windows_and_says_which_are_guessed(asked, tmp_path, capsys):
+    from r2r.rows.journal import Journal
+    from r2r.teacher import annotate as stages
+    from r2r.teacher import stats
+
+    candidates = str(tmp_path / "candidates")
+    chosen = AnnotateSettings(teacher="demo", passages=3, window=2, stride=1, samples=2)
+
+    class Tell:
+        @staticmethod
+        def remote(number, counts):
+            pass
+
+    row_key = partial(ask.key, version="v", passages=3)
+    parts = stages.passages.open_rows(candidates, None, chosen).parts(9)
+    counting = stages._Counting(parts, chosen, row_key, tmp_path / "none", set(), Tell)
+    counts = counting(pa.table({"part": [0]}))
+    # Three rows, two samples, two windows of two.
+    assert (counts["rows"], counts["calls"], counts["passages"], counts["guessed_calls"]) == (3, 12, 24, 6)
+    stats.tell_plan(counts, Journal(tmp_path / "none"), chosen)
+    said = capsys.readouterr().out
+    assert "would ask 3 rows in 12 calls" in said
+    assert "6 calls are about windows whose passages depend on earlier replies: their tokens are estimated" in said
+
+
+def test_a_corpus_without_positives_is_a_mistake(candidates, tmp_path, capsys):
+    flags = ["annotate", "--candidates", candidates, "--teacher", "demo", "--out", str(tmp_path / "out")]
+    assert cli.main([*flags, "--corpus", "demo"]) == 2
+    assert "corpus: demo: only positives take texts from it" in capsys.readouterr().err
+    assert cli.main([*flags, "--positives", str(tmp_path / "none.txt")]) == 2
+    assert "none.txt" in capsys.readouterr().err
+    assert cli.main([*flags, "--positives", "demo#dev"]) == 2
+    assert "positives: demo#dev: has no relevant passage for any query of" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
 
 
 def test_rows_of_an_earlier_release_end_the_job_before_it_changes_anything(candidates, tmp_path, capsys):

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import re
 from functools import partial
 
 import pytest
@@ -168,6 +169,79 @@ def test_passages_are_shuffled_by_the_seed(monkeypatch):
     assert len(set(orders)) > 2 and orders[-1] == orders[0]
 
 
+LONG = {
+    **{"qid": "q1", "query": "which number is small", "docids": [f"d{at}" for at in range(9)]},
+    # The best are at the bottom.
+    "texts": [f"Number {at}." for at in (5, 9, 4, 8, 7, 2, 6, 3, 1)],
+}
+
+
+def by_number(message):
+    """A reply that puts small numbers first, with reasons that name all passages of the call."""
+    numbers = [int(number) for number in re.findall(r"Number ([0-9])\.", message)]
+    order = sorted(range(len(numbers)), key=numbers.__getitem__)
+    passages = [
+        {
+            "identifier": place + 1,
+            "direct_answer_sentence": f"Number {numbers[place]}.",
+            "direct_reason": f"It is {numbers[place]}, of {sorted(numbers)}.",
+            "listwise_reason": " ".join(f"{numbers[other]} is [{other + 1}]." for other in range(len(numbers))),
+        }
+        for place in order
+    ]
+    return json.dumps({"ranked_passages": passages})
+
+
+def test_a_long_list_is_ranked_in_windows_from_the_bottom_up(monkeypatch):
+    model = Model(by_number)
+    table, row, counts = annotate(monkeypatch, model, row=LONG, passages=9, window=4, stride=2)
+    seen = [[int(one) for one in re.findall(r"Number ([0-9])\.", asked["message"])] for asked in model.asked]
+    assert seen == [[2, 6, 3, 1], [8, 7, 1, 2], [9, 4, 1, 2], [5, 1, 2]]
+    assert table == "annotations" and (row["docids"], row["texts"]) == (LONG["docids"], LONG["texts"])
+    numbers = [int(text[7]) for text in row["texts"]]
+    ranked = [numbers[position - 1] for position in row["ranking"]]
+    assert ranked == [1, 2, 5, 4, 9, 7, 8, 3, 6]
+    # Each passage has the reasons of the last window that it was in. Comparisons name the passages of the row.
+    windows = {1: [1, 2, 5], 2: [1, 2, 5], 5: [1, 2, 5], 4: [1, 2, 4, 9], 9: [1, 2, 4, 9]}
+    windows |= {7: [1, 2, 7, 8], 8: [1, 2, 7, 8], 3: [1, 2, 3, 6], 6: [1, 2, 3, 6]}
+    for number, evidence, direct, comparison in zip(
+        numbers, row["evidence"], row["direct"], row["comparison"], strict=True
+    ):
+        assert evidence == f"Number {number}." and direct == f"It is {number}, of {windows[number]}."
+        named = {int(one): numbers[int(place) - 1] for one, place in re.findall(r"([0-9]) is \[([0-9])\]", comparison)}
+        assert named == {one: one for one in windows[number]}
+        # What a window said about two passages holds in the merged order.
+        above = {one for one in windows[number] if ranked.index(one) < ranked.index(number)}
+        assert above == {one for one in windows[number] if one < number}
+    assert (row["attempts"], row["prompt_tokens"], row["completion_tokens"]) == (4, 400, 80)
+    assert (counts["replies"], counts["attempts_1"], counts["evidence"]) == (4, 4, 15)
+
+
+def test_a_list_that_fits_a_call_is_one_call_whose_words_stay(monkeypatch):
+    model = Model(written([2, 3, 1], comparison="As passages 1 and 2."))
+    _, row, _ = annotate(monkeypatch, model, window=3)
+    assert len(model.asked) == 1 and row["comparison"] == ["As passages 1 and 2."] * 3
+
+
+def test_a_window_that_fails_ends_its_row(monkeypatch):
+    model = Model(by_number, "no", "no")
+    table, row, counts = annotate(monkeypatch, model, row=LONG, passages=9, window=4, attempts=2)
+    assert (table, row["reply"], row["attempts"]) == ("rejects", "no", 3) and len(model.asked) == 3
+    assert counts["completion_tokens"] == 60
+
+
+def test_samples_of_long_lists_are_merged(monkeypatch):
+    model = Model(by_number)
+    _, row, counts = annotate(monkeypatch, model, row=LONG, passages=9, window=4, samples=3)
+    numbers = [int(text[7]) for text in row["texts"]]
+    assert [numbers[position - 1] for position in row["ranking"]][:2] == [1, 2]
+    assert sorted(row["docids"]) == LONG["docids"] and counts["replies"] == row["attempts"] == 12
+    for comparison in row["comparison"]:
+        assert all(
+            numbers[int(place) - 1] == int(one) for one, place in re.findall(r"([0-9]) is \[([0-9])\]", comparison)
+        )
+
+
 class Remote:
     """A budget whose methods are called as those of a Ray actor are."""
 
@@ -193,6 +267,10 @@ def test_nothing_is_asked_that_might_cost_more_than_is_left(monkeypatch):
     assert table == "annotations" and row["attempts"] == 2
     assert budget.budget.left == pytest.approx(0.12 - 2 * ask.cost(100, 20, settings(**prices)))
     assert annotate(monkeypatch, Model("no"), Remote(0.04), **prices) is None
+    # Each window is a call: of three, two fit.
+    model, budget = Model(by_number), Remote(0.09)
+    assert annotate(monkeypatch, model, budget, row=LONG, passages=9, window=5, stride=2, **prices) is None
+    assert len(model.asked) == 2
 
 
 FIELDS = AnnotateSettings.model_fields
