@@ -101,6 +101,8 @@ def test_others_are_tested_against_the_first_run_or_the_one_named(files):
 def test_baseline_that_is_no_run(files, name):
     settings = EvaluateSettings(measures=["nDCG@10"], baseline=name)
     refused(files, f"baseline: {name}: no run has this name; give one of bm25", settings=settings)
+    # Told before anything is written.
+    assert not Path(files("out")).exists()
 
 
 def test_share_of_documents_with_a_judgement(files):
