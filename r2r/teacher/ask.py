@@ -154,7 +154,9 @@ class Annotator:
 
     def __init__(self, settings: AnnotateSettings, row_key: Callable[[dict[str, Any]], str], budget: Any):
         self.settings, self.key, self.budget = settings, row_key, budget
-        self.model: Model = open_model(builtin.model(settings.teacher, "teacher"), settings.engine)
+        self.model: Model = open_model(
+            builtin.model(settings.teacher, "teacher"), settings.engine, None, settings.server
+        )
         self.prompter = Prompter(settings, self.model)
 
     def close(self) -> None:
