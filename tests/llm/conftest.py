@@ -41,7 +41,7 @@ def serving(monkeypatch):
                 pass
 
         http = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        threading.Thread(target=http.serve_forever, daemon=True).start()
+        threading.Thread(target=http.serve_forever, args=(0.01,), daemon=True).start()
         started.append(http)
         return f"http://127.0.0.1:{http.server_port}/v1", received
 
