@@ -79,6 +79,10 @@ class Model(Protocol):
         """
         ...
 
+    def in_writing(self) -> int:
+        """Return the tokens so far of all replies that are not finished; 0 for a server, which does not say."""
+        ...
+
     def close(self) -> None:
         """Free the model's processes and memory, also after Died. Call nothing after it."""
         ...

@@ -81,6 +81,11 @@ class LocalModel:
         logprobs = output.outputs[0].logprobs[0]
         return [logprobs[label].logprob for label in labels], output.num_cached_tokens or 0
 
+    def in_writing(self) -> int:
+        """Return the tokens so far of all replies that are not finished."""
+        states = self._llm.output_processor.request_states.values()
+        return sum(state.detokenizer.num_output_tokens() for state in states if state.detokenizer)
+
     def close(self) -> None:
         """Stop the engine's processes; also when some of them have died."""
         self._llm.shutdown()

@@ -119,6 +119,10 @@ class RemoteModel:
         remedy = "see to the server, and run the same command again"
         raise BadInput(f"{self.address}: gave up after {_MAX_TRIES} tries; the last: {problem}; {remedy}")
 
+    def in_writing(self) -> int:
+        """Return 0: a server tells a reply's tokens when it is finished."""
+        return 0
+
     def close(self) -> None:
         """Do nothing: the server goes on, and connections end with the process."""
 

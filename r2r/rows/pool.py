@@ -50,6 +50,10 @@ class RowWorker(Protocol):
         """
         ...
 
+    def in_writing(self) -> int:
+        """Return the tokens so far of all replies that are not finished, for the progress line."""
+        ...
+
     def close(self) -> None:
         """Free what the worker holds, also after Died."""
         ...
@@ -113,10 +117,7 @@ def run_rows(
     counts: Counter[str] = Counter()
     started, ended = float("inf"), 0.0
 
-    def tokens_per_second(counts: Counter[str], seconds: float) -> str:
-        return f"{(counts['prompt_tokens'] + counts['completion_tokens']) / max(seconds, 1):,.0f} tokens/s"
-
-    with progress(job.name, total, "row", tokens_per_second, go_on) as tell:
+    with progress(job.name, total, "row", _state, go_on) as tell:
         answers = on_workers(
             blocks,
             _RowActor,
@@ -136,6 +137,16 @@ def run_rows(
     sums, contents = write_tables(all_rows, job, folder, out)
     unasked = total - sum(sums[table] for table in job.tables) + counts["kept rejects"]
     return Done(sums, unasked, speed, contents)
+
+
+def _state(counts: Counter[str], seconds: float) -> str:
+    """Return the text after the progress bar: the speed and the rows in flight, or what is waited for."""
+    tokens = counts["prompt_tokens"] + counts["completion_tokens"] + counts["in writing"]
+    if tokens:
+        return f"{tokens / max(seconds, 1):,.0f} tokens/s, {counts['in flight']:,} rows in flight"
+    if counts["in flight"]:
+        return f"{counts['in flight']:,} rows in flight, waiting for the first reply"
+    return "waiting for an engine to start" if counts["starting"] else "waiting for a worker of Ray"
 
 
 def share(part: float, whole: int) -> float | None:
@@ -204,13 +215,17 @@ class _RowActor:
         self.worker_lock, self.started = asyncio.Lock(), 0.0
         self.slots, self.all_slots_lock = asyncio.Semaphore(in_flight), asyncio.Lock()
         self.tell, self.name, self.counts, self.told_at = tell, uuid.uuid4().hex, Counter[str](), 0.0
-        self.go_on = True
+        self.go_on, self.rows_in_flight, self.starting = True, 0, False
 
     async def __call__(self, batch: pa.Table) -> dict[str, Any]:
         rows = rows_of([self.parts[number] for number in batch["part"].to_numpy()])
         counts: Counter[str] = Counter()
-        for row_counts in await asyncio.gather(*map(self._finish, rows)):
-            counts.update(row_counts)
+        telling = asyncio.create_task(self._keep_telling())
+        try:
+            for row_counts in await asyncio.gather(*map(self._finish, rows)):
+                counts.update(row_counts)
+        finally:
+            telling.cancel()
         await self._tell(Counter(), now=True)
         return {"counts": counts, "started": self.started, "ended": time.time() if counts["asked"] else 0.0}
 
@@ -251,6 +266,7 @@ class _RowActor:
                 if not self.go_on:
                     return None
                 worker = await self._worker()
+                self.rows_in_flight += 1
                 try:
                     return await worker(asked)
                 except Died:
@@ -258,6 +274,8 @@ class _RowActor:
                     if self.worker is worker:
                         self.worker = None
                         worker.close()
+                finally:
+                    self.rows_in_flight -= 1
         reason = f"ended its engine {_MAX_DEATHS} times"
         return "rejects", {"qid": row["qid"], "key": key, "reason": reason, "reply": "", "attempts": _MAX_DEATHS}, {}
 
@@ -278,7 +296,11 @@ class _RowActor:
     async def _worker(self) -> RowWorker:
         async with self.worker_lock:
             if self.worker is None:
+                self.starting = True
+                # A model's constructor blocks this process: nothing can be told until it is done.
+                await self._tell(Counter(), now=True)
                 self.worker = self.job.worker(*self.job.arguments)
+                self.starting = False
                 self.started = self.started or time.time()
             return self.worker
 
@@ -287,7 +309,17 @@ class _RowActor:
         self.counts.update(counts)
         if now or time.monotonic() - self.told_at > 1:
             self.told_at = time.monotonic()
-            self.go_on = await self.tell.remote(self.name, dict(self.counts))
+            now_counts = {
+                "in flight": self.rows_in_flight,
+                "in writing": self.worker.in_writing() if self.worker else 0,
+                "starting": int(self.starting),
+            }
+            self.go_on = await self.tell.remote(self.name, {**self.counts, **now_counts})
+
+    async def _keep_telling(self) -> None:
+        while True:
+            await asyncio.sleep(1)
+            await self._tell(Counter())
 
 
 def rows_of(parts: list[Part]) -> Iterator[dict[str, Any]]:

@@ -154,6 +154,9 @@ class Reranker:
         self.ranker = Ranker(student, adapter, settings)
         self.key, self.explain = row_key, settings.explain
 
+    def in_writing(self) -> int:
+        return self.ranker.model.in_writing()
+
     def close(self) -> None:
         self.ranker.model.close()
 

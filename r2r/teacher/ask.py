@@ -159,6 +159,9 @@ class Annotator:
         )
         self.prompter = Prompter(settings, self.model)
 
+    def in_writing(self) -> int:
+        return self.model.in_writing()
+
     def close(self) -> None:
         self.model.close()
 

@@ -3,12 +3,15 @@
 tests/integration/test_annotate.py does the same with real engines and real kills.
 """
 
+import asyncio
 import hashlib
+import itertools
 import os
 import sys
 from collections import Counter
 from pathlib import Path
 
+import pyarrow as pa
 import pytest
 
 from r2r import tables
@@ -32,6 +35,9 @@ class Worker:
     def __init__(self, log: Path):
         self.log, self.dead, self.in_flight, self.patience = log, False, 0, 600
         (log.parent / f"process-{os.getpid()}").touch()
+
+    def in_writing(self):
+        return 0
 
     def close(self):
         self._note("closed")
@@ -237,3 +243,45 @@ def test_more_than_a_file_of_rows(run, tmp_path, monkeypatch):
     run([f"query {at}" for at in range(12)])
     assert [file.name for file in tables.files(tmp_path, "rankings")] == [f"part-{at:05}.parquet" for at in range(3)]
     assert [row["qid"] for row in tables.read(tmp_path, "rankings").to_pylist()] == [f"q{at}" for at in range(12)]
+
+
+class Told:
+    """Stands for the driver's board: keeps what an actor tells it."""
+
+    def __init__(self):
+        self.told, self.remote = [], self.tell
+
+    async def tell(self, name, counts):
+        self.told.append(counts)
+        return True
+
+
+class Writing:
+    """Has written 40 tokens of each reply until the board was told of all three, and 100 at the end."""
+
+    def __init__(self, board):
+        self.board, self.asked = board, 0
+
+    def in_writing(self):
+        return 40 * self.asked
+
+    async def __call__(self, row):
+        self.asked += 1
+        while not any(counts["in flight"] == 3 for counts in self.board.told):
+            await asyncio.sleep(1)
+        self.asked -= 1
+        return "rankings", {"qid": row["qid"]}, {"completion_tokens": 100}
+
+
+def test_what_is_waited_for_is_told_until_tokens_are_written(tmp_path, monkeypatch):
+    rows = tuple({"qid": f"q{at}", "query": f"query {at}", "docids": ["d"], "texts": ["t"]} for at in range(3))
+    board, real = Told(), asyncio.sleep
+    job = pool.Job("rank", Writing, (board,), key, "v1", ("rankings", "rejects"))
+    monkeypatch.setattr(asyncio, "sleep", lambda seconds: real(0))
+    monkeypatch.setattr(pool.time, "monotonic", itertools.count(step=2).__next__)
+    actor = pool._RowActor([Listed(rows)], job, tmp_path, 4, 0, board)
+    asyncio.run(actor(pa.table({"part": [0]})))
+    said = [pool._state(Counter(counts), 10) for counts in board.told]
+    assert said[0] == "waiting for an engine to start" and pool._state(Counter(), 0) == "waiting for a worker of Ray"
+    assert "12 tokens/s, 3 rows in flight" in said and said[-1] == "30 tokens/s, 0 rows in flight"
+    assert pool._state(Counter({"in flight": 4}), 10) == "4 rows in flight, waiting for the first reply"
