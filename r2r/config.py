@@ -134,7 +134,9 @@ class Dialect(Section):
     max_tokens: Literal["max_tokens", "max_completion_tokens"] | None = how(
         None, description="name of the limit of a reply"
     )
-    temperature: bool | None = how(None, description="send a temperature; false for a model whose own is fixed")
+    temperature: Literal["own", "none", "1"] | None = how(
+        None, description="the temperature sent: annotate's own; none or 1 for a model whose temperature is fixed"
+    )
     content: Literal["text", "parts"] | None = how(None, description="form of a message: a text, or a list of parts")
 
 

@@ -15,13 +15,13 @@ from typing import Any, NamedTuple
 from r2r.config import Dialect
 from r2r.errors import BadInput
 from r2r.llm import Refused
-from r2r.llm.server import RemoteModel
+from r2r.llm.server import RemoteModel, Silent
 
 # The spellings of each parameter, the best one first.
 _SPELLINGS: dict[str, tuple[Any, ...]] = {
     "response_format": ("json_schema", "bare_schema", "json_object", "none"),
     "seed": (True, False),
-    "temperature": (True, False),
+    "temperature": ("own", "none", "1"),
     "max_tokens": ("max_tokens", "max_completion_tokens"),
     "content": ("text", "parts"),
 }
@@ -37,6 +37,8 @@ _NAMES = {
 _NO_SUCH_MODEL = re.compile(
     r"model_not_found|\b(invalid|unknown|no such|not a valid) model\b|\bmodel\b.{0,80}\bnot (exist|found|a valid)", re.I
 )
+# How often a spelling that is only tried out is sent to a server that fails: it may fail because of the spelling.
+_TRIES = 3
 _SCHEMA_LIMIT = re.compile(r"(min|max)(Length|Items)")
 
 
@@ -85,7 +87,12 @@ async def _probe(
         model.dialect = dialect
         try:
             reply = await model.complete(prompt, max_tokens=max_tokens, schema=schema, temperature=temperature, seed=0)
+        except Silent as silent:
+            if not refusals:
+                raise
+            refusals.append(str(silent))
         except Refused as refused:
+            model.tries = _TRIES
             refusals.append(str(refused))
             if _NO_SUCH_MODEL.search(refusals[-1]):
                 raise BadInput(f"{model.address}: {refused}; {model.remedy}") from None
@@ -121,8 +128,8 @@ def _others(dialect: Dialect, free: list[str]) -> list[Dialect]:
     alone = [
         dialect.model_copy(update={name: other}) for name in free for other in _after(name, getattr(dialect, name))
     ]
-    least = {name: _SPELLINGS[name][-1] for name in free if name in ("response_format", "seed", "temperature")}
-    return [*alone, dialect.model_copy(update=least)]
+    least = {"response_format": "none", "seed": False, "temperature": "none"}
+    return [*alone, dialect.model_copy(update={name: least[name] for name in least if name in free})]
 
 
 def _after(name: str, spelling: Any) -> tuple[Any, ...]:

@@ -34,6 +34,10 @@ _OF_THE_ACCOUNT = (401, 402, 403, 404)
 _LIMITS = ("minLength", "maxLength", "minItems", "maxItems")
 
 
+class Silent(BadInput):
+    """The server gave no answer, or none but failures, in all tries."""
+
+
 class RemoteModel:
     """A model on a server: the Model of `r2r.llm`. Only vLLM's servers tell their `max_length`.
 
@@ -46,7 +50,7 @@ class RemoteModel:
     def __init__(self, address: str, dialect: Dialect | None = None) -> None:
         import httpx
 
-        self.dialect = dialect or Dialect()
+        self.dialect, self.tries = dialect or Dialect(), _MAX_TRIES
 
         self.address, _, model = address.partition("#")
         key = os.environ.get("OPENAI_API_KEY")
@@ -96,7 +100,7 @@ class RemoteModel:
             if value:
                 raise BadInput(f"{name}: a server cannot follow it; use a model's folder or hub name, or leave it out")
         body = self._body(prompt, max_tokens, temperature, seed, schema)
-        for attempt in range(_MAX_TRIES):
+        for attempt in range(self.tries):
             pause = min(_MAX_PAUSE, 2.0**attempt)
             try:
                 answer = await self._client.post(self._url, json=body)
@@ -114,10 +118,10 @@ class RemoteModel:
                 elif answer.status_code not in _OF_THE_SERVER and answer.status_code < 500:
                     raise Refused(problem)
                 pause = _retry_pause(answer.headers.get("retry-after", ""), pause)
-            if attempt + 1 < _MAX_TRIES:
+            if attempt + 1 < self.tries:
                 await asyncio.sleep(pause)
         remedy = "see to the server, and run the same command again"
-        raise BadInput(f"{self.address}: gave up after {_MAX_TRIES} tries; the last: {problem}; {remedy}")
+        raise Silent(f"{self.address}: gave up after {self.tries} tries; the last: {problem}; {remedy}")
 
     def in_writing(self) -> int:
         """Return 0: a server tells a reply's tokens when it is finished."""
@@ -138,8 +142,8 @@ class RemoteModel:
             dialect.max_tokens or "max_tokens": max_tokens,
             **self._extra,
         }
-        if dialect.temperature is not False:
-            body["temperature"] = temperature
+        if dialect.temperature != "none":
+            body["temperature"] = 1.0 if dialect.temperature == "1" else temperature
         if seed is not None and dialect.seed is not False:
             body["seed"] = seed
         form = dialect.response_format or "json_schema"

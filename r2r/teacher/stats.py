@@ -29,7 +29,7 @@ def of(counts: Counter[str], reasons: list[str], speed: float, settings: Annotat
     before a colon. speed: reply tokens per second of this run.
     """
     rows, replies = counts["annotations"], counts["replies"]
-    paid = [counts[name] + counts[f"probe_{name}"] for name in ("prompt_tokens", "completion_tokens")]
+    paid_in, paid_out = (counts[name] + counts[f"probe_{name}"] for name in ("prompt_tokens", "completion_tokens"))
     attempts = {name.removeprefix("attempts_"): count for name, count in counts.items() if name.startswith("attempts_")}
     return {
         "rows": {"annotations": rows, "rejects": counts["rejects"]},
@@ -54,7 +54,7 @@ def of(counts: Counter[str], reasons: list[str], speed: float, settings: Annotat
             "same_as_shown": share(counts["same_as_shown"], replies),
         },
         "agreement": share(counts["agree"], rows) if settings.samples > 1 else None,
-        "cost": {"spent": cost(*paid, settings)},
+        "cost": {"spent": cost(paid_in, paid_out, settings)},
         "probes": {name: counts[f"probe_{name}"] for name in ("calls", "prompt_tokens", "completion_tokens")},
     }
 
@@ -91,11 +91,11 @@ def tell_probe(found: Probed) -> None:
     takes = [
         f"response_format {dialect.response_format}",
         "a seed" if dialect.seed else "no seed",
-        "a temperature" if dialect.temperature else "no temperature",
+        f"temperature {dialect.temperature}",
         str(dialect.max_tokens),
         f"content as {dialect.content}",
     ]
-    cost = f"{found.calls} calls, {found.prompt_tokens + found.completion_tokens:,} tokens"
+    cost = f"{found.calls} call{'s' * (found.calls > 1)}, {found.prompt_tokens + found.completion_tokens:,} tokens"
     print(f"annotate: the server takes {', '.join(takes)} ({cost})", flush=True)
     if found.refusal:
         print(f"annotate: its first refusal: {found.refusal}", flush=True)

@@ -6,6 +6,8 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
+from r2r.llm import server
+
 
 @pytest.fixture
 def serving(monkeypatch):
@@ -49,3 +51,15 @@ def serving(monkeypatch):
     for http in started:
         http.shutdown()
         http.server_close()
+
+
+@pytest.fixture
+def pauses(monkeypatch):
+    """Skip the pauses between tries, and return the list of their seconds."""
+    made = []
+
+    async def sleep(seconds):
+        made.append(seconds)
+
+    monkeypatch.setattr(server.asyncio, "sleep", sleep)
+    return made

@@ -13,7 +13,7 @@ DONE = {
     "choices": [{"message": {"content": "{}"}, "finish_reason": "stop"}],
     "usage": {"prompt_tokens": 7, "completion_tokens": 3},
 }
-WHOLE = Dialect(response_format="json_schema", seed=True, temperature=True, max_tokens="max_tokens", content="text")
+WHOLE = Dialect(response_format="json_schema", seed=True, temperature="own", max_tokens="max_tokens", content="text")
 
 
 def error(message, status=400):
@@ -26,6 +26,10 @@ def openai_reasoning(body):
     if body.get("temperature", 1) != 1:
         return error("Unsupported value: 'temperature' does not support 0.0 with this model. Only 1 is supported.")
     return 200, {}, DONE
+
+
+def only_one(body):
+    return (200, {}, DONE) if body.get("temperature") == 1 else error("'temperature' must be 1 for this model")
 
 
 def no_schema(body):
@@ -70,7 +74,8 @@ def silent_twice(body):
     ("server", "changes", "calls"),
     [
         ((200, {}, DONE), {}, 1),
-        (openai_reasoning, {"max_tokens": "max_completion_tokens", "temperature": False}, 3),
+        (openai_reasoning, {"max_tokens": "max_completion_tokens", "temperature": "none"}, 3),
+        (only_one, {"temperature": "1"}, 3),
         (no_schema, {"response_format": "json_object"}, 2),
         (no_format, {"response_format": "none"}, 3),
         (no_lengths, {"response_format": "bare_schema"}, 2),
@@ -78,7 +83,7 @@ def silent_twice(body):
         (only_parts, {"content": "parts"}, 2),
         # Words that name nothing: each parameter alone, then all.
         (silent, {"seed": False}, 5),
-        (silent_twice, {"response_format": "none", "seed": False, "temperature": False}, 9),
+        (silent_twice, {"response_format": "none", "seed": False, "temperature": "none"}, 10),
     ],
 )
 def test_what_a_refusal_names_is_spelled_otherwise_and_nothing_else(serving, server, changes, calls):
@@ -89,10 +94,24 @@ def test_what_a_refusal_names_is_spelled_otherwise_and_nothing_else(serving, ser
     assert bool(found.refusal) == bool(changes) and found.refusal[:3] in ("", "400", "422")
 
 
+def test_a_server_that_fails_at_a_spelling_is_not_waited_for(serving, pauses):
+    def server(body):
+        if "response_format" not in body:
+            return 200, {}, DONE
+        return (500, {}, {}) if body["response_format"]["type"] == "json_object" else error("no json_schema here")
+
+    address, received = serving(server)
+    found = probe(address, Dialect(), "Rank.", SCHEMA, 9)
+    assert found.dialect == WHOLE.model_copy(update={"response_format": "none"}) and pauses[:2] == [1, 2]
+    assert [body.get("response_format", {}).get("type") for _, _, body in received].count("json_object") == 3
+    with pytest.raises(BadInput, match="gave up after 15 tries; the last: 500"):
+        probe(serving((500, {}, {}))[0], Dialect(), "Rank.", SCHEMA, 9)
+
+
 def test_the_requests_are_spelled_as_found(serving):
     address, received = serving((200, {}, DONE))
     probe(address, WHOLE, "Rank.", SCHEMA, 9)
-    least = {"response_format": "none", "seed": False, "temperature": False, "content": "parts"}
+    least = {"response_format": "none", "seed": False, "temperature": "none", "content": "parts"}
     probe(address, Dialect(**least, max_tokens="max_completion_tokens"), "Rank.", SCHEMA, 9)
     probe(address, Dialect(response_format="bare_schema"), "Rank.", SCHEMA, 9)
     probe(address, Dialect(response_format="json_object"), "Rank.", SCHEMA, 9)

@@ -15,18 +15,6 @@ DONE = {
 }
 
 
-@pytest.fixture
-def pauses(monkeypatch):
-    """Skip the pauses between tries, and return the list of their seconds."""
-    made = []
-
-    async def sleep(seconds):
-        made.append(seconds)
-
-    monkeypatch.setattr(server.asyncio, "sleep", sleep)
-    return made
-
-
 def ask(address, **options):
     return asyncio.run(server.RemoteModel(address).complete("Rank.", max_tokens=9, **options))
 

@@ -315,7 +315,7 @@ def test_what_a_server_takes_is_asked_told_and_paid_for_at_each_start(asked, tmp
     prices = {"price_in": 1000, "price_out": 0, "seed": 1}
     assert len(asked(**prices)) == 3
     said = capsys.readouterr().out
-    assert "the server takes response_format none, a seed, no temperature" in said and "(3 calls, 90 tokens)" in said
+    assert "the server takes response_format none, a seed, temperature None" in said and "(3 calls, 90 tokens)" in said
     assert "first refusal: 400: no response_format" in said
     stats = json.loads((tmp_path / "out" / "stats.json").read_text())
     assert stats["probes"] | {"takes": 0} == {
