@@ -68,7 +68,7 @@ def text() -> str:
         own = [(f"`--{key.replace('_', '-')}`", field) for key, field in command.arguments.model_fields.items()]
         arguments = [(flag, _needed(field), _words(field)) for flag, field in own]
         pages += [f"## {name}\n", _table([("argument", "needed", "description"), *arguments])]
-        pages += [_table(_settings(command.settings))]
+        pages += [_table(_settings(command.settings, nested=True))]
     return "\n".join(pages)
 
 
@@ -77,16 +77,16 @@ def _table(rows: list[tuple[str, ...]]) -> str:
     return "".join(f"| {' | '.join(row)} |\n" for row in (head, ("---",) * len(head), *others))
 
 
-def _settings(section: type[Section]) -> list[tuple[str, ...]]:
+def _settings(section: type[Section], nested: bool = False) -> list[tuple[str, ...]]:
+    """Return a table's rows; `nested`: also those of the sections within, as `server.seed`."""
     rows: list[tuple[str, ...]] = [("setting", "type", "default", "kind", "description")]
     for name, field in section.model_fields.items():
-        if not _is_section(field.annotation):
+        inner = field.annotation
+        if not isinstance(inner, type) or not issubclass(inner, Section):
             rows.append((f"`{name}`", _type(field), _default(field), section.kind(name), _words(field)))
+        elif nested:
+            rows += [(f"`{name}.{row[0][1:]}", *row[1:]) for row in _settings(inner)[1:]]
     return rows
-
-
-def _is_section(annotation: Any) -> bool:
-    return isinstance(annotation, type) and issubclass(annotation, Section)
 
 
 def _type(field: FieldInfo) -> str:

@@ -138,6 +138,22 @@ class RetrieveSettings(Section):
     heap: int = how(1024, ge=64, description="largest Java heap of a worker, in MiB")
 
 
+class Dialect(Section):
+    """How requests to a server are spelled. What is None is found out when a job starts, see `r2r.llm.probe`."""
+
+    response_format: Literal["json_schema", "bare_schema", "json_object", "none"] | None = how(
+        None, description="how a reply's form is forced; bare_schema: without lengths; none: by the prompt alone"
+    )
+    seed: bool | None = how(None, description="send a seed")
+    max_tokens: Literal["max_tokens", "max_completion_tokens"] | None = how(
+        None, description="name of the limit of a reply"
+    )
+    temperature: Literal["own", "none", "1"] | None = how(
+        None, description="the temperature sent: annotate's own; none or 1 for a model whose temperature is fixed"
+    )
+    content: Literal["text", "parts"] | None = how(None, description="form of a message: a text, or a list of parts")
+
+
 class AnnotateSettings(ModelWorkers):
     teacher: str = source(
         description="model name or folder, http(s) address of a server, teacher:FILE, replies:FILE, or demo"
@@ -160,6 +176,7 @@ class AnnotateSettings(ModelWorkers):
     reason_chars: int = Field(600, ge=1, description="longest reason or evidence of a passage, in characters")
     seed: int = Field(0, ge=0, description="seed of shuffles and of the teacher's sampling")
     tokenizer: str | None = Field(None, description="model whose tokenizer counts and cuts a server's prompts")
+    server: Dialect = how(Dialect(), description="what a server takes; found out at the start where it is not given")
     attempts: int = how(3, ge=1, description="attempts per row before it is rejected")
     max_tokens: int = how(1024, ge=1, description="longest reply, in tokens")
     false_evidence: Literal["reject", "drop"] = how(

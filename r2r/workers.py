@@ -313,7 +313,8 @@ def progress(
     import ray
 
     board = ray.remote(num_cpus=0)(_Board).remote()
-    with bar(title, total, unit, unit_scale=unit == "B") as shown:
+    # The first line says what is waited for.
+    with bar(title, total, unit, unit_scale=unit == "B", postfix=postfix(Counter(), 0)) as shown:
 
         def look() -> None:
             counts = ray.get(board.sums.remote())

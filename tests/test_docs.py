@@ -10,6 +10,7 @@ from typing import NamedTuple
 import pytest
 
 from r2r import cli
+from r2r.config import Dialect
 
 ROOT = Path(__file__).parent.parent
 PAGES = sorted([ROOT / "README.md", *(ROOT / "docs").glob("*.md")])
@@ -105,6 +106,7 @@ def test_flags_and_targets_in_running_text_exist(page):
         for model in (command.arguments, command.settings)
         for name in model.model_fields
     }
+    known |= {f"--server.{name.replace('_', '-')}" for name in Dialect.model_fields}
     known |= {f"--{section}.{flag[2:]}" for section in cli.COMMANDS for flag in known}
     known |= {flag.replace("--", "--no-", 1) for flag in known}
     for text in code:

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
+from r2r.config import Dialect
 from r2r.errors import BadInput
 
 
@@ -78,6 +79,10 @@ class Model(Protocol):
         """
         ...
 
+    def in_writing(self) -> int:
+        """Return the tokens so far of all replies that are not finished; 0 for a server, which does not say."""
+        ...
+
     def close(self) -> None:
         """Free the model's processes and memory, also after Died. Call nothing after it."""
         ...
@@ -122,20 +127,23 @@ def is_remote(model: str) -> bool:
     return model.startswith(("http://", "https://"))
 
 
-def open_model(model: str, engine: dict[str, Any] | None = None, adapter: str | None = None) -> Model:
+def open_model(
+    model: str, engine: dict[str, Any] | None = None, adapter: str | None = None, server: Dialect | None = None
+) -> Model:
     """Open a model by its name: the one place that knows which file implements which kind.
 
     Arguments:
         model: the http(s) address of a server, or a folder or hub name for vLLM in this process.
         engine: vLLM's engine arguments; a server ignores them.
         adapter: the folder of a LoRA adapter; a server ignores it.
+        server: how a server's requests are spelled; None sends all parameters, as OpenAI named them first.
 
     Raises BadInput if there is no such model or an engine argument is wrong.
     """
     if is_remote(model):
         from r2r.llm.server import RemoteModel
 
-        return RemoteModel(model)
+        return RemoteModel(model, server)
     from r2r.llm.engine import LocalModel
 
     return LocalModel(model, engine or {}, adapter)

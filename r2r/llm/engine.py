@@ -90,6 +90,11 @@ class LocalModel:
         logprobs = output.prompt_logprobs[len(ids) :]
         return sum(found[token].logprob for found, token in zip(logprobs, written, strict=True))
 
+    def in_writing(self) -> int:
+        """Return the tokens so far of all replies that are not finished."""
+        states = self._llm.output_processor.request_states.values()
+        return sum(state.detokenizer.num_output_tokens() for state in states if state.detokenizer)
+
     def close(self) -> None:
         """Stop the engine's processes; also when some of them have died."""
         self._llm.shutdown()

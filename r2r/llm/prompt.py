@@ -7,6 +7,7 @@ Owns the chat format and the cutting. Texts stay data: none can become a control
 
 from __future__ import annotations
 
+import json
 import re
 import sys
 from collections.abc import Callable
@@ -56,7 +57,10 @@ def break_controls(text: str) -> str:
 
 
 def load_tokenizer(model: str) -> Any:
-    """Return the tokenizer of a model folder or hub name. Raises BadInput if it is missing or has no chat template."""
+    """Return the tokenizer of a model folder or hub name.
+
+    Raises BadInput if it is missing, has no chat template, or has one that does not take one user message as it is.
+    """
     from transformers import AutoTokenizer
 
     try:
@@ -66,34 +70,87 @@ def load_tokenizer(model: str) -> Any:
         raise BadInput(f"{model}: no model found here or at the hub: {first}") from None
     if tokenizer.chat_template is None:
         raise BadInput(f"{model}: its tokenizer has no chat template; name an instruction-tuned model")
+    _frame(tokenizer)
     return tokenizer
 
 
 def check_model(model: str) -> None:
     """Raise BadInput for a model that `load_tokenizer` would refuse.
 
-    Looks at the files of a folder, since loading a model library takes seconds. A hub name is looked up by loading.
+    Looks at the files of a folder, since loading a model library takes seconds. What they leave open, and a hub name,
+    is decided by loading.
     """
     settings, template = Path(model, "tokenizer_config.json"), Path(model, "chat_template.jinja")
-    whole = Path(model, "config.json").exists() and settings.exists()
-    if not (whole and (template.exists() or "chat_template" in settings.read_text())):
+    if not (Path(model, "config.json").exists() and settings.exists()):
         load_tokenizer(model)
+        return
+    found = template.read_text("utf-8") if template.exists() else _template_in(settings)
+    if not (isinstance(found, str) and _takes_a_message(found)):
+        load_tokenizer(model)
+
+
+def _template_in(settings: Path) -> Any:
+    try:
+        return json.loads(settings.read_text("utf-8")).get("chat_template")
+    except ValueError:
+        return None
+
+
+def _takes_a_message(template: str) -> bool:
+    """Return whether plain Jinja fills a message into a chat template. False says nothing: templates may need more."""
+    from jinja2.sandbox import ImmutableSandboxedEnvironment
+
+    jinja = ImmutableSandboxedEnvironment(trim_blocks=True, lstrip_blocks=True)
+    try:
+        filled = jinja.from_string(template).render(
+            messages=_messages(_MESSAGE_MARK), add_generation_prompt=True, enable_thinking=False
+        )
+    except Exception:
+        # A template is a program of the model's makers, and raises what it likes.
+        return False
+    return filled.count(_MESSAGE_MARK) == 1
 
 
 def chat_ids(tokenizer: Any, message: str, start: str = "") -> list[int]:
     """Return the token ids of a chat with one user message, followed by `start`, the given beginning of the reply.
 
-    The message is encoded as ordinary text, so a passage that spells `<|im_end|>` cannot end the turn.
+    The message is encoded as ordinary text, so a passage that spells `<|im_end|>` cannot end the turn. Raises BadInput
+    if the chat template does not take it.
     """
-    frame = tokenizer.apply_chat_template(
-        [{"role": "user", "content": _MESSAGE_MARK}], add_generation_prompt=True, tokenize=False, enable_thinking=False
-    )
-    before, _, after = frame.partition(_MESSAGE_MARK)
+    before, after = _frame(tokenizer)
     return (
         tokenizer.encode(before, add_special_tokens=False)
         + text_ids(tokenizer, message)
         + tokenizer.encode(after, add_special_tokens=False)
         + text_ids(tokenizer, start)
+    )
+
+
+def _messages(content: Any) -> list[dict[str, Any]]:
+    return [{"role": "user", "content": content}]
+
+
+def _frame(tokenizer: Any) -> tuple[str, str]:
+    """Return what the chat template writes before and after a user's message, given as text, else as a list of parts.
+
+    Raises BadInput if the message comes out of the template changed, or not at all.
+    """
+    said = "it leaves the message out, or changes it"
+    for content in (_MESSAGE_MARK, [{"type": "text", "text": _MESSAGE_MARK}]):
+        try:
+            frame = tokenizer.apply_chat_template(
+                _messages(content), add_generation_prompt=True, tokenize=False, enable_thinking=False
+            )
+        except Exception as error:
+            # A template is a program of the model's makers, and raises what it likes.
+            said = f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
+            continue
+        before, mark, after = frame.partition(_MESSAGE_MARK)
+        if mark and _MESSAGE_MARK not in after:
+            return before, after
+    raise BadInput(
+        f"{tokenizer.name_or_path}: its chat template does not take a user's message: {said}; "
+        f"name an instruction-tuned model, or mend the template"
     )
 
 

@@ -15,6 +15,7 @@ import uuid
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping
 from contextlib import asynccontextmanager, nullcontext, suppress
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
@@ -54,6 +55,10 @@ class RowWorker(Protocol):
         counts such as tokens, which the job sums up; None to leave the row unasked. Raises Died if the engine died: the
         pool then closes this worker and makes another. BadInput ends the job.
         """
+        ...
+
+    def in_writing(self) -> int:
+        """Return the tokens so far of all replies that are not finished, for the progress line."""
         ...
 
     def close(self) -> None:
@@ -121,11 +126,7 @@ def run_rows(
     counts: Counter[str] = Counter()
     started, ended = float("inf"), 0.0
 
-    def told(counts: Counter[str], seconds: float) -> str:
-        steps = f"{counts['steps']:,}/{counts['begun']:,} {job.steps}, " if job.steps else ""
-        return f"{steps}{(counts['prompt_tokens'] + counts['completion_tokens']) / max(seconds, 1):,.0f} tokens/s"
-
-    with progress(job.name, total, "row", told, go_on) as tell:
+    with progress(job.name, total, "row", partial(_state, steps=job.steps), go_on) as tell:
         answers = on_workers(
             blocks,
             _RowActor,
@@ -145,6 +146,20 @@ def run_rows(
     sums, contents = write_tables(all_rows, job, folder, out)
     unasked = total - sum(sums[table] for table in job.tables) + counts["kept rejects"]
     return Done(sums, unasked, speed, contents)
+
+
+def _state(counts: Counter[str], seconds: float, steps: str = "") -> str:
+    """Return the text after the progress bar: steps, speed and rows in flight, or what is waited for.
+
+    steps: their name, see `Job`.
+    """
+    tokens = counts["prompt_tokens"] + counts["completion_tokens"] + counts["in writing"]
+    if tokens:
+        done = f"{counts['steps']:,}/{counts['begun']:,} {steps}, " if steps else ""
+        return f"{done}{tokens / max(seconds, 1):,.0f} tokens/s, {counts['in flight']:,} rows in flight"
+    if counts["in flight"]:
+        return f"{counts['in flight']:,} rows in flight, waiting for the first reply"
+    return "waiting for an engine to start" if counts["starting"] else "waiting for a worker of Ray"
 
 
 def share(part: float, whole: int) -> float | None:
@@ -214,7 +229,7 @@ class _RowActor:
         self.worker_lock, self.started = asyncio.Lock(), 0.0
         self.slots, self.all_slots_lock = asyncio.Semaphore(in_flight), asyncio.Lock()
         self.tell, self.name, self.counts, self.told_at = tell, uuid.uuid4().hex, Counter[str](), 0.0
-        self.go_on = True
+        self.go_on, self.rows_in_flight, self.starting = True, 0, False
 
     async def __call__(self, batch: pa.Table) -> dict[str, Any]:
         rows = rows_of([self.parts[number] for number in batch["part"].to_numpy()])
@@ -267,6 +282,7 @@ class _RowActor:
                 if not self.go_on:
                     return None
                 worker = await self._worker()
+                self.rows_in_flight += 1
                 try:
                     return await worker(asked)
                 except Died:
@@ -275,6 +291,8 @@ class _RowActor:
                         self.worker = None
                         self.counts.update(_so_far(worker))
                         worker.close()
+                finally:
+                    self.rows_in_flight -= 1
         reason = f"ended its engine {_MAX_DEATHS} times"
         return "rejects", {"qid": row["qid"], "key": key, "reason": reason, "reply": "", "attempts": _MAX_DEATHS}, {}
 
@@ -295,7 +313,11 @@ class _RowActor:
     async def _worker(self) -> RowWorker:
         async with self.worker_lock:
             if self.worker is None:
+                self.starting = True
+                # A model's constructor blocks this process: nothing can be told until it is done.
+                await self._tell(Counter(), now=True)
                 self.worker = self.job.worker(*self.job.arguments)
+                self.starting = False
                 self.started = self.started or time.time()
             return self.worker
 
@@ -304,7 +326,12 @@ class _RowActor:
         self.counts.update(counts)
         if now or time.monotonic() - self.told_at > _BEAT:
             self.told_at = time.monotonic()
-            self.go_on = await self.tell.remote(self.name, dict(self.counts + _so_far(self.worker)))
+            now_counts = {
+                "in flight": self.rows_in_flight,
+                "in writing": self.worker.in_writing() if self.worker else 0,
+                "starting": int(self.starting),
+            }
+            self.go_on = await self.tell.remote(self.name, {**self.counts, **_so_far(self.worker), **now_counts})
 
     async def _beat(self, over: asyncio.Event) -> None:
         """Tell the driver every second until `over`: all rows may be in flight for long before the first is done."""
@@ -315,8 +342,7 @@ class _RowActor:
 
 
 def _so_far(worker: RowWorker | None) -> Counter[str]:
-    found = getattr(worker, "so_far", None)
-    return Counter() if found is None else found
+    return Counter(getattr(worker, "so_far", {}))
 
 
 def rows_of(parts: list[Part]) -> Iterator[dict[str, Any]]:

@@ -156,6 +156,9 @@ class Reranker:
         self.key, self.explain = row_key, settings.explain
         self.so_far = self.ranker.so_far
 
+    def in_writing(self) -> int:
+        return self.ranker.model.in_writing()
+
     def close(self) -> None:
         self.ranker.model.close()
 

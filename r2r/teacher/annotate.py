@@ -9,9 +9,11 @@ Owns the tables `annotations` and `rejects`, the limits that end the job, and th
 from __future__ import annotations
 
 import json
+import uuid
 from collections import Counter
 from collections.abc import Callable
 from functools import partial
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -20,10 +22,11 @@ from r2r.config import AnnotateSettings
 from r2r.datasets.candidates import Candidates
 from r2r.datasets.documents import Part
 from r2r.errors import BadInput, Stopped
-from r2r.identity import fingerprint
+from r2r.identity import digest, fingerprint
 from r2r.llm import is_remote
 from r2r.llm.engine import check_arguments
-from r2r.llm.prompt import ByteTokenizer, check_model
+from r2r.llm.probe import Probed, probe
+from r2r.llm.prompt import ByteTokenizer, chat_ids, check_model
 from r2r.reasons import check_reasons
 from r2r.rows import pool
 from r2r.rows.journal import Journal
@@ -34,6 +37,8 @@ from r2r.workers import on_workers, progress, start_ray
 
 _GOES_ON = "all finished rows are kept, and the same command with a higher limit goes on"
 _REASONS = ("ranking", "direct", "evidence", "comparison")
+# What a server is asked first: a row's request, as small as it can be.
+_SMALL_QUERY, _SMALL_PASSAGES = "what colour is the sky", ["Dogs bark.", "The sky is blue."]
 
 
 def stage(
@@ -144,13 +149,19 @@ def _work(
     identity: Identity,
     retry_rejects: bool,
 ) -> Result:
+    probed: Probed | None = None
     if _recorded(settings.teacher):
         done = _take_over(candidates, out, settings)
     else:
         assert candidates is not None
+        if is_remote(settings.teacher) and (probed := _probe(out, settings, identity)):
+            settings = settings.model_copy(update={"server": probed.dialect})
         rows = passages.open_rows(candidates, corpus, settings, out / "first-stage")
         done = _ask(rows, out, settings, identity, retry_rejects)
+        done.counts.update(_probe_counts(out, identity))
     found = stats.of(done.counts, tables.read(out, "rejects")["reason"].to_pylist(), done.speed, settings)
+    if probed:
+        found["probes"] |= {"takes": probed.dialect.model_dump(), "refusal": probed.refusal}
     stats.tell(found, settings)
     tables.write_text(json.dumps(found, indent=2) + "\n", out / "stats.json")
     rejects = found["rows"]["rejects"]
@@ -166,7 +177,7 @@ def _work(
 
 def _ask(rows: Candidates, out: Path, settings: AnnotateSettings, identity: Identity, retry_rejects: bool) -> pool.Done:
     version = ask.version(identity)
-    budget = _budget(out / "rows" / version, settings) if settings.max_cost else None
+    budget = _budget(out, identity, settings) if settings.max_cost else None
     row_key = partial(ask.key, version=version, passages=settings.passages)
     job = pool.Job("annotate", ask.Annotator, (settings, row_key, budget), row_key, version, ("annotations", "rejects"))
     # Above this number, even rows without a reject cannot bring the share down again.
@@ -174,15 +185,53 @@ def _ask(rows: Candidates, out: Path, settings: AnnotateSettings, identity: Iden
     return pool.run_rows(rows, job, settings, out, lambda counts: counts["rejects"] <= most, retry_rejects)
 
 
-def _budget(folder: Path, settings: AnnotateSettings) -> Any:
-    """Return a Ray actor of ask.Budget with `max_cost`, less the cost of the finished rows."""
-    assert settings.max_cost is not None
+def _budget(out: Path, identity: Identity, settings: AnnotateSettings) -> Any:
+    """Return a Ray actor of ask.Budget with what is left of `max_cost`."""
     start_ray()
     import ray
 
-    counts = (entry["counts"] for entry in Journal(folder))
+    return ray.remote(num_cpus=0)(ask.Budget).remote(_left(out, identity, settings))
+
+
+def _left(out: Path, identity: Identity, settings: AnnotateSettings) -> float:
+    """Return `max_cost` less the cost of the finished rows and of all probes; infinity without a `max_cost`."""
+    if settings.max_cost is None:
+        return float("inf")
+    entries = chain(Journal(out / "rows" / ask.version(identity)), _probes(out, identity))
+    counts = (entry["counts"] for entry in entries)
     spent = sum(ask.cost(one.get("prompt_tokens", 0), one.get("completion_tokens", 0), settings) for one in counts)
-    return ray.remote(num_cpus=0)(ask.Budget).remote(settings.max_cost - spent)
+    return settings.max_cost - spent
+
+
+def _probes(out: Path, identity: Identity) -> Journal:
+    """Return the journal of what the server was asked at the start of each run. It is paid for as rows are."""
+    return Journal(out / "probes" / ask.version(identity))
+
+
+def _probe_counts(out: Path, identity: Identity) -> Counter[str]:
+    """Return the sums over all probes: probe_calls, probe_prompt_tokens, probe_completion_tokens."""
+    counts = Counter[str]()
+    for entry in _probes(out, identity):
+        counts.update({f"probe_{name}": count for name, count in entry["counts"].items()})
+    return counts
+
+
+def _probe(out: Path, settings: AnnotateSettings, identity: Identity) -> Probed | None:
+    """Find out what the server takes, and say it. None if the request might pass `max_cost`: then no row is asked.
+
+    What is found is not part of the rows' keys: the prompt stays the same, and each reply is read as strictly.
+    """
+    message = prompt.prompt(_SMALL_QUERY, _SMALL_PASSAGES, settings.reasoning)
+    most = ask.cost(len(chat_ids(ByteTokenizer(), message)), settings.max_tokens, settings)
+    if most > _left(out, identity, settings):
+        return None
+    print("annotate: asks the server with one small request what it takes", flush=True)
+    schema = prompt.schema(len(_SMALL_PASSAGES), settings.reasoning, settings.reason_chars)
+    found = probe(settings.teacher, settings.server, message, schema, settings.max_tokens, settings.temperature)
+    tokens = {"prompt_tokens": found.prompt_tokens, "completion_tokens": found.completion_tokens}
+    _probes(out, identity).add(digest(uuid.uuid4().hex), "probes", {}, {"calls": found.calls, **tokens})
+    stats.tell_probe(found)
+    return found
 
 
 def _take_over(candidates: str | None, out: Path, settings: AnnotateSettings) -> pool.Done:

@@ -148,8 +148,13 @@ class Annotator:
 
     def __init__(self, settings: AnnotateSettings, row_key: Callable[[dict[str, Any]], str], budget: Any):
         self.settings, self.key, self.budget = settings, row_key, budget
-        self.model: Model = open_model(builtin.model(settings.teacher, "teacher"), settings.engine)
+        self.model: Model = open_model(
+            builtin.model(settings.teacher, "teacher"), settings.engine, None, settings.server
+        )
         self.prompter = Prompter(settings, self.model)
+
+    def in_writing(self) -> int:
+        return self.model.in_writing()
 
     def close(self) -> None:
         self.model.close()

@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from r2r.config import AnnotateSettings
+from r2r.llm.probe import Probed
 from r2r.rows.journal import Journal
 from r2r.rows.pool import share
 from r2r.teacher.ask import cost
@@ -28,10 +29,11 @@ _NAMED = 5
 def of(counts: Counter[str], reasons: list[str], speed: float, settings: AnnotateSettings) -> dict[str, Any]:
     """Return the content of stats.json. A share or mean of nothing is None.
 
-    counts: sums over all finished rows. reasons: of the rejects; they are counted by their text before a colon. speed:
-    reply tokens per second of this run.
+    counts: sums over all finished rows, and over the probes. reasons: of the rejects; they are counted by their text
+    before a colon. speed: reply tokens per second of this run.
     """
     rows, replies = counts["annotations"], counts["replies"]
+    paid_in, paid_out = (counts[name] + counts[f"probe_{name}"] for name in ("prompt_tokens", "completion_tokens"))
     attempts = {name.removeprefix("attempts_"): count for name, count in counts.items() if name.startswith("attempts_")}
     drawn: dict[str, Any] = {"near_duplicates": counts["near_duplicates"]} if settings.distinct else {}
     if settings.positives:
@@ -51,6 +53,7 @@ def of(counts: Counter[str], reasons: list[str], speed: float, settings: Annotat
         "repaired": counts["repaired"],
         "cut_texts": counts["cut_texts"],
         "rejects": dict(Counter(reason.partition(":")[0] for reason in reasons).most_common()),
+        "first_refusal": next((reason for reason in reasons if reason.startswith("refused: ")), None),
         "evidence": {
             "given": counts["evidence"],
             "verbatim": counts["verbatim"],
@@ -61,14 +64,16 @@ def of(counts: Counter[str], reasons: list[str], speed: float, settings: Annotat
             "same_as_shown": share(counts["same_as_shown"], replies),
         },
         "agreement": share(counts["agree"], rows) if settings.samples > 1 else None,
-        "cost": {"spent": cost(counts["prompt_tokens"], counts["completion_tokens"], settings)},
+        "cost": {"spent": cost(paid_in, paid_out, settings)},
+        "probes": {name: counts[f"probe_{name}"] for name in ("calls", "prompt_tokens", "completion_tokens")},
         **({"passages": drawn} if drawn else {}),
     }
 
 
 def reasons(stats: dict[str, Any]) -> str:
     """Return the reasons of the rejects with their counts, as one line."""
-    return ", ".join(f"{count:,} {reason}" for reason, count in stats["rejects"].items())
+    said = ", ".join(f"{count:,} {reason}" for reason, count in stats["rejects"].items())
+    return f"{said} (the first was {stats['first_refusal']})" if stats["first_refusal"] else said
 
 
 def tell(stats: dict[str, Any], settings: AnnotateSettings) -> None:
@@ -103,6 +108,22 @@ def _of_passages(drawn: dict[str, Any]) -> Iterator[str]:
         if lost := positives["without_text"]:
             named = ", ".join(lost[:_NAMED]) + (", ..." if len(lost) > _NAMED else "")
             yield f"{len(lost):,} positives are in neither candidates nor corpus (qid docid): {named}"
+
+
+def tell_probe(found: Probed) -> None:
+    """Print what a server takes, and why not more."""
+    dialect = found.dialect
+    takes = [
+        f"response_format {dialect.response_format}",
+        "a seed" if dialect.seed else "no seed",
+        f"temperature {dialect.temperature}",
+        str(dialect.max_tokens),
+        f"content as {dialect.content}",
+    ]
+    cost = f"{found.calls} call{'s' * (found.calls > 1)}, {found.prompt_tokens + found.completion_tokens:,} tokens"
+    print(f"annotate: the server takes {', '.join(takes)} ({cost})", flush=True)
+    if found.refusal:
+        print(f"annotate: its first refusal: {found.refusal}", flush=True)
 
 
 def tell_plan(counts: Counter[str], journal: Journal, settings: AnnotateSettings) -> None:

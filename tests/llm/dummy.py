@@ -49,6 +49,9 @@ class DummyModel:
         self._check(len(ids) + len(written) + 1)
         return -int(_hash(bytes(ids + written)), 16) / 2**256
 
+    def in_writing(self) -> int:
+        return 0
+
     def close(self) -> None:
         self.closed = True
 

@@ -1,11 +1,14 @@
 """Prompts as tokens: passages cannot become control tokens, and prompts fit after cutting."""
 
+import shutil
 from functools import partial
+from pathlib import Path
 
 import pytest
 
 from r2r.errors import BadInput
-from r2r.llm.prompt import chat_ids, cut_to_fit, fit, load_tokenizer, text_ids
+from r2r.llm import prompt as prompts
+from r2r.llm.prompt import chat_ids, check_model, cut_to_fit, fit, load_tokenizer, text_ids
 from r2r.student.prompt import prompt as student_prompt
 from r2r.teacher.prompt import prompt as teacher_prompt
 from tests.tiny import tiny_model
@@ -85,6 +88,67 @@ def test_a_prompt_fits_with_any_texts(tokenizer, render, query, passages):
     assert len(chat_ids(tokenizer, message)) <= 1500
     assert cut == (20 if len(passages) == 20 else 0) + (query != "how long")
     assert message.count("how long" if query == "how long" else "river river river") >= 2
+
+
+MESSAGE = "<|im_start|>{{ m['role'] }}\n%s<|im_end|>\n"
+AS_TEXT = MESSAGE % "{{ m['content'] }}"
+AS_PARTS = MESSAGE % "{% for c in m['content'] %}{% if c['type'] == 'text' %}{{ c['text'] }}{% endif %}{% endfor %}"
+REPLY = "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+
+
+@pytest.fixture
+def templated(tmp_path):
+    """Give a copy of a model another chat template; return its folder."""
+
+    def write(template):
+        folder = shutil.copytree(tiny_model(), tmp_path / "model")
+        (folder / "chat_template.jinja").write_text(template)
+        return str(folder)
+
+    return write
+
+
+@pytest.mark.parametrize("message", [AS_TEXT, AS_PARTS])
+def test_a_message_is_given_as_text_or_as_parts(templated, tokenizer, message):
+    folder = templated("{% for m in messages %}" + message + "{% endfor %}" + REPLY)
+    check_model(folder)
+    expected = "<|im_start|>user\nWhich passage?<|im_end|>\n<|im_start|>assistant\n"
+    assert tokenizer.decode(chat_ids(load_tokenizer(folder), "Which passage?")) == expected
+
+
+@pytest.mark.parametrize(
+    ("template", "said"),
+    [
+        (
+            "{% for m in messages %}" + AS_TEXT.replace("'] }}<", "'] | lower }}<") + "{% endfor %}",
+            "leaves the message",
+        ),
+        ("{% for m in messages %}{{ m['text'] }}{% endfor %}", "leaves the message out, or changes it"),
+        ("{% for m in messages %}" + AS_TEXT * 2 + "{% endfor %}", "leaves the message out, or changes it"),
+        ("{{ raise_exception('a system message\n is needed') }}", "TemplateError: a system message is needed"),
+        ("{{ messages[0]['content'] ", "TemplateSyntaxError: "),
+    ],
+)
+def test_a_template_that_does_not_take_a_message_is_an_error_of_the_plan(templated, template, said):
+    folder = templated(template)
+    for look in (check_model, load_tokenizer):
+        with pytest.raises(BadInput) as raised:
+            look(folder)
+        assert str(raised.value).startswith(f"{folder}: its chat template does not take a user's message: ")
+        assert said in str(raised.value) and "\n" not in str(raised.value)
+
+
+def test_a_sound_template_is_checked_without_a_model_library(templated, monkeypatch):
+    monkeypatch.setattr(prompts, "load_tokenizer", lambda model: pytest.fail("loaded"))
+    check_model(tiny_model())
+    check_model(templated("{% for m in messages %}" + AS_TEXT + "{% endfor %}" + REPLY))
+
+
+def test_a_model_without_a_chat_template_is_named(templated):
+    folder = templated("")
+    Path(folder, "chat_template.jinja").unlink()
+    with pytest.raises(BadInput, match="has no chat template; name an instruction-tuned model"):
+        check_model(folder)
 
 
 def test_a_missing_model_is_named(tmp_path):

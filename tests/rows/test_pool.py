@@ -3,6 +3,7 @@
 tests/integration/test_annotate.py does the same with real engines and real kills.
 """
 
+import asyncio
 import hashlib
 import os
 import sys
@@ -33,6 +34,9 @@ class Worker:
     def __init__(self, log: Path):
         self.log, self.dead, self.in_flight, self.patience = log, False, 0, 600
         (log.parent / f"process-{os.getpid()}").touch()
+
+    def in_writing(self):
+        return 0
 
     def close(self):
         self._note("closed")
@@ -257,6 +261,9 @@ def test_an_actor_tells_how_far_its_rows_are_before_the_first_is_done(tmp_path, 
             ranking = {"qid": row["qid"], "query": row["query"], "docids": row["docids"], "scores": [1.0]}
             return "rankings", ranking, {"completion_tokens": 2}
 
+        def in_writing(self):
+            return 0
+
         def close(self):
             pass
 
@@ -276,5 +283,47 @@ def test_an_actor_tells_how_far_its_rows_are_before_the_first_is_done(tmp_path, 
         return await asyncio.wait_for(actor(pa.table({"part": [0]})), 60)
 
     assert asyncio.run(work())["counts"] == {"rankings": 1, "done": 1, "asked": 1, "completion_tokens": 2}
-    assert {"begun": 4, "steps": 1} in told
-    assert told[-1] == {"begun": 4, "steps": 1, "rankings": 1, "done": 1, "asked": 1, "completion_tokens": 2}
+    assert any(one.get("begun") == 4 and one.get("steps") == 1 and "done" not in one for one in told)
+    last = {"begun": 4, "steps": 1, "rankings": 1, "done": 1, "asked": 1, "completion_tokens": 2}
+    assert told[-1] == last | {"in flight": 0, "in writing": 0, "starting": 0}
+
+
+class Told:
+    """Stands for the driver's board: keeps what an actor tells it."""
+
+    def __init__(self):
+        self.told, self.remote = [], self.tell
+
+    async def tell(self, name, counts):
+        self.told.append(counts)
+        return True
+
+
+class Writing:
+    """Has written 40 tokens of each reply until the board was told of all three, and 100 at the end."""
+
+    def __init__(self, board):
+        self.board, self.asked = board, 0
+
+    def in_writing(self):
+        return 40 * self.asked
+
+    async def __call__(self, row):
+        self.asked += 1
+        while not any(counts["in flight"] == 3 for counts in self.board.told):
+            await asyncio.sleep(0.001)
+        self.asked -= 1
+        return "rankings", {"qid": row["qid"]}, {"completion_tokens": 100}
+
+
+def test_what_is_waited_for_is_told_until_tokens_are_written(tmp_path, monkeypatch):
+    rows = tuple({"qid": f"q{at}", "query": f"query {at}", "docids": ["d"], "texts": ["t"]} for at in range(3))
+    board = Told()
+    job = pool.Job("rank", Writing, (board,), key, "v1", ("rankings", "rejects"))
+    monkeypatch.setattr(pool, "_BEAT", 0.001)
+    actor = pool._RowActor([Listed(rows)], job, tmp_path, 4, 0, board)
+    asyncio.run(actor(pa.table({"part": [0]})))
+    said = [pool._state(Counter(counts), 10) for counts in board.told]
+    assert "waiting for an engine to start" in said and pool._state(Counter(), 0) == "waiting for a worker of Ray"
+    assert "12 tokens/s, 3 rows in flight" in said and said[-1] == "30 tokens/s, 0 rows in flight"
+    assert pool._state(Counter({"in flight": 4}), 10) == "4 rows in flight, waiting for the first reply"

@@ -9,8 +9,11 @@ import pyarrow as pa
 import pytest
 
 from r2r import builtin, cli, tables
-from r2r.config import AnnotateSettings
+from r2r.config import AnnotateSettings, Dialect
+from r2r.errors import Stopped
+from r2r.llm.probe import Probed
 from r2r.rows import pool
+from r2r.teacher import annotate as stage_of_annotate
 from r2r.teacher import ask
 from r2r.teacher.annotate import annotate as run_stage
 from tests.llm.dummy import DummyModel
@@ -263,6 +266,8 @@ def asked(tmp_path, monkeypatch):
     monkeypatch.setattr(pool, "on_workers", on_workers)
     teacher = Teacher()
     monkeypatch.setattr(ask, "open_model", lambda *arguments: teacher)
+    found = Probed(Dialect(response_format="none", seed=True), "400: no response_format", 3, 70, 20)
+    monkeypatch.setattr(stage_of_annotate, "probe", lambda *arguments: found)
     rows = [
         {"qid": f"q{at}", "query": f"query {at}", "docids": ["a", "b", "c"], "texts": PASSAGES, "scores": [3, 2, 1]}
         for at in range(3)
@@ -391,6 +396,45 @@ def test_a_corpus_without_positives_is_a_mistake(candidates, tmp_path, capsys):
     assert cli.main([*flags, "--positives", "demo#dev"]) == 2
     assert "positives: demo#dev: has no relevant passage for any query of" in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
+
+
+def test_what_a_server_takes_is_asked_told_and_paid_for_at_each_start(asked, tmp_path, capsys):
+    prices = {"price_in": 1000, "price_out": 0, "seed": 1}
+    assert len(asked(**prices)) == 3
+    said = capsys.readouterr().out
+    assert "the server takes response_format none, a seed, temperature None" in said and "(3 calls, 90 tokens)" in said
+    assert "first refusal: 400: no response_format" in said
+    stats = json.loads((tmp_path / "out" / "stats.json").read_text())
+    assert stats["probes"] | {"takes": 0} == {
+        **{"calls": 3, "prompt_tokens": 70, "completion_tokens": 20, "takes": 0},
+        **{"refusal": "400: no response_format"},
+    }
+    assert stats["probes"]["takes"]["response_format"] == "none"
+    assert stats["cost"]["spent"] == pytest.approx((stats["tokens"]["prompt"] + 70) / 1000)
+
+    # The rows are finished: they are not asked again. The second start's request counts too.
+    (tmp_path / "out" / "manifest.json").unlink()
+    assert asked(**prices) == []
+    stats = json.loads((tmp_path / "out" / "stats.json").read_text())
+    assert stats["probes"]["calls"] == 6
+    assert stats["cost"]["spent"] == pytest.approx((stats["tokens"]["prompt"] + 140) / 1000)
+
+
+def test_no_server_is_asked_what_it_takes_if_that_might_cost_too_much(asked, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(stage_of_annotate, "_budget", lambda *arguments: Broke())
+    with pytest.raises(Stopped, match=r"0\.0000 of max_cost 0\.001 spent"):
+        asked(price_in=1000, max_cost=0.001)
+    assert "asks the server" not in capsys.readouterr().out
+
+
+class Broke:
+    """A budget with nothing left."""
+
+    def __init__(self):
+        self.reserve = self
+
+    async def remote(self, most):
+        return False
 
 
 def test_rows_of_an_earlier_release_end_the_job_before_it_changes_anything(candidates, tmp_path, capsys):
