@@ -162,6 +162,34 @@ class AnnotateSettings(TeacherSettings):
     )
 
 
+class QueriesSettings(TeacherSettings):
+    n: int = Field(ge=1, description="passages that get a query, drawn from the corpus by the seed")
+    examples: str | None = source(
+        None, description="JSON lines of query and passage that show the teacher what your queries are like"
+    )
+    min_chars: int = Field(100, ge=1, description="shortest passage that gets a query, in characters with its title")
+    query_chars: int = Field(200, ge=1, description="longest query, in characters")
+    found_within: int = Field(20, ge=1, description="keep a query if BM25 finds its passage among the first so many")
+    max_tokens: int = how(256, ge=1, description="longest reply, in tokens")
+
+
+class MakeQueriesSettings(QueriesSettings):
+    """The section of a run file, which has every setting of the stage, and is off by default."""
+
+    n: int = Field(0, ge=0, description="passages that get a query, drawn from the corpus by the seed; 0: none is made")
+    teacher: str = source(
+        "", description="as for annotate; left out: annotate's teacher, with its engine, workers and prices"
+    )
+
+    def stage_settings(self, annotate: AnnotateSettings) -> QueriesSettings:
+        """Return the stage's settings. Without a teacher here, those that belong to a teacher are annotate's."""
+        values = self.model_dump()
+        if not self.teacher:
+            shared = {"teacher", "tokenizer", "price_in", "price_out", "tokens_per_second", *ModelWorkers.model_fields}
+            values |= {name: getattr(annotate, name) for name in shared - self.model_fields_set | {"teacher"}}
+        return QueriesSettings(**values)
+
+
 class DistillSettings(Section):
     student: str = source(description="model name or folder, or demo")
     reasoning: Reasoning = Field("both", description="which reasons the student learns to write")
@@ -293,6 +321,7 @@ class RunFile(Section):
     qrels: str = source(description="dataset, or TREC qrels file")
     index: IndexSettings = IndexSettings()
     retrieve: RetrieveSettings = RetrieveSettings()
+    make_queries: MakeQueriesSettings = MakeQueriesSettings()
     annotate: AnnotateSettings
     distill: DistillSettings
     rerank: RerankSettings = RerankSettings()
@@ -308,8 +337,12 @@ class RunFile(Section):
             raise ValueError("corpus, queries, candidates: give corpus and queries, or candidates alone")
         teacher = self.annotate.teacher
         recorded = teacher.startswith("teacher:")
-        if self.train_queries is None and not recorded:
-            raise ValueError("train_queries: missing; the teacher annotates them (only teacher:FILE needs none)")
+        self._check_made_queries()
+        if self.train_queries is None and not self.make_queries.n and not recorded:
+            raise ValueError(
+                "train_queries: missing; the teacher annotates them: name some, or have them made (make_queries.n); "
+                "only teacher:FILE needs none"
+            )
         if self.train_queries is not None and recorded:
             raise ValueError(f"train_queries: {teacher} brings its own queries; leave train_queries out")
         if self.teacher_row and teacher.startswith(("teacher:", "replies:")):
@@ -321,6 +354,21 @@ class RunFile(Section):
             if name in OWN_ROWS:
                 raise ValueError(f"runs: {name}: a run file makes the row {name} itself; give the run another name")
         return self
+
+    def _check_made_queries(self) -> None:
+        """Raise ValueError if train queries are to be made, but cannot be."""
+        made, teacher = self.make_queries, self.make_queries.teacher or self.annotate.teacher
+        if not made.n:
+            return
+        if self.train_queries is not None:
+            raise ValueError(f"train_queries: {self.train_queries}: make_queries makes them; leave one of the two out")
+        if self.annotate.teacher.startswith("teacher:"):
+            raise ValueError(f"make_queries: {self.annotate.teacher} brings its own queries; leave make_queries out")
+        if teacher.startswith("replies:"):
+            raise ValueError(f"make_queries.teacher: {teacher} cannot write queries; name a model or a server")
+        if self.corpus is None:
+            raise ValueError("make_queries: needs a corpus to draw passages from")
+        made.stage_settings(self.annotate)
 
     def _check_reasons(self) -> None:
         """Raise ValueError if a stage needs reasons, or an order, that an earlier one does not give."""

@@ -23,6 +23,8 @@ from r2r.workers import bar, on_workers
 if TYPE_CHECKING:
     import pyarrow as pa
 
+    from r2r.bm25.search import Searcher
+
 # Queries in a file of candidates: with 1,000 passages each, a worker holds some 100 MB.
 _QUERIES_PER_FILE = 256
 
@@ -33,8 +35,9 @@ def stage(index: str, queries: str, out: str | Path, settings: RetrieveSettings)
     def check(there: There) -> None:
         java.find_java()
         if there(index):
-            _statistics(index)
-        datasets.check(queries, "queries")
+            statistics(index)
+        if there(queries):
+            datasets.check(queries, "queries")
 
     def work(identity: Identity) -> Result:
         return _work(index, queries, Path(out), settings)
@@ -52,10 +55,10 @@ def retrieve(index: str, queries: str, out: str | Path, settings: RetrieveSettin
 
 
 def _work(index: str, queries: str, out: Path, settings: RetrieveSettings) -> Result:
-    statistics = _statistics(index)
+    held = statistics(index)
     asked = _with_excluded(datasets.read_queries(queries), datasets.read_excluded(queries))
     tables.clear(out, "candidates", "rejects")
-    found = _search(index, statistics, asked, out, settings)
+    found = _search(index, held, asked, out, settings)
     matched = asked.num_rows - len(found.unmatched)
     if not matched:
         raise BadInput(f"{queries}: no query matches any document of {index}; are both in the same language?")
@@ -81,7 +84,7 @@ def _with_excluded(asked: pa.Table, excluded: dict[str, set[str]]) -> pa.Table:
     return asked.append_column("excluded", pa.array(column, pa.list_(pa.string())))
 
 
-def _statistics(index: str) -> tuple[int, int]:
+def statistics(index: str) -> tuple[int, int]:
     """Return how many documents with text and how many tokens the index should hold, by its manifest.
 
     Raises BadInput if there is no finished index.
@@ -105,14 +108,14 @@ class _Found(NamedTuple):
     contents: list[int]
 
 
-def _search(index: str, statistics: tuple[int, int], asked: pa.Table, out: Path, settings: RetrieveSettings) -> _Found:
+def _search(index: str, held: tuple[int, int], asked: pa.Table, out: Path, settings: RetrieveSettings) -> _Found:
     """Search every query; the workers write the candidates."""
     size = min(_QUERIES_PER_FILE, -(-asked.num_rows // (4 * settings.workers)))
     blocks = [asked.slice(at, size) for at in range(0, asked.num_rows, size)]
     blocks = [block.append_column("part", [[number] * block.num_rows]) for number, block in enumerate(blocks)]
     answers = []
     with bar("retrieve", asked.num_rows, "query") as shown:
-        for answer in on_workers(blocks, _Worker, (index, statistics, out, settings), settings.workers, ahead=2):
+        for answer in on_workers(blocks, _Worker, (index, held, out, settings), settings.workers, ahead=2):
             shown.update(answer["queries"])
             answers.append(answer)
     return _Found(
@@ -123,22 +126,26 @@ def _search(index: str, statistics: tuple[int, int], asked: pa.Table, out: Path,
     )
 
 
-class _Worker:
-    """A Ray Data worker that searches blocks of queries. Starts its own JVM with `settings.heap` MiB.
+def open_searcher(index: str, held: tuple[int, int], settings: RetrieveSettings) -> Searcher:
+    """Open an index in a worker, whose JVM gets `settings.heap` MiB.
 
-    Raises BadInput if the index does not hold what its manifest says (`statistics`: documents, tokens).
+    Raises BadInput if the index does not hold what its manifest says (`held`: documents, tokens; see `statistics`).
     """
+    from r2r.bm25.search import Searcher
 
-    def __init__(self, index: str, statistics: tuple[int, int], out: Path, settings: RetrieveSettings):
-        from r2r.bm25.search import Searcher
+    searcher = Searcher(index, settings.k1, settings.b, settings.heap)
+    found = searcher.statistics()
+    if found != held:
+        there, wanted = (f"{documents:,} documents and {tokens:,} tokens" for documents, tokens in (found, held))
+        raise BadInput(f"{index}: holds {there}, its manifest says {wanted}; build it again")
+    return searcher
 
-        self.searcher = Searcher(index, settings.k1, settings.b, settings.heap)
-        found = self.searcher.statistics()
-        if found != statistics:
-            held, wanted = (
-                f"{documents:,} documents and {tokens:,} tokens" for documents, tokens in (found, statistics)
-            )
-            raise BadInput(f"{index}: holds {held}, its manifest says {wanted}; build it again")
+
+class _Worker:
+    """A Ray Data worker that searches blocks of queries. Starts its own JVM."""
+
+    def __init__(self, index: str, held: tuple[int, int], out: Path, settings: RetrieveSettings):
+        self.searcher = open_searcher(index, held, settings)
         self.out, self.k = out, settings.k
 
     def __call__(self, block: pa.Table) -> dict[str, Any]:

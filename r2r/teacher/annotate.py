@@ -18,8 +18,7 @@ from typing import Any
 from r2r import datasets, tables
 from r2r.config import AnnotateSettings
 from r2r.datasets.documents import Part
-from r2r.errors import BadInput, Stopped
-from r2r.llm.prompt import ByteTokenizer
+from r2r.errors import BadInput
 from r2r.reasons import check_reasons
 from r2r.rows import pool
 from r2r.rows.journal import Journal
@@ -28,7 +27,6 @@ from r2r.teacher import ask, calls, prompt, stats
 from r2r.teacher.borda import kendall_tau
 from r2r.workers import on_workers, progress, start_ray
 
-_GOES_ON = "all finished rows are kept, and the same command with a higher limit goes on"
 _REASONS = ("ranking", "direct", "evidence", "comparison")
 
 
@@ -100,15 +98,10 @@ def _work(
     found = stats.of(done.counts, tables.read(out, "rejects")["reason"].to_pylist(), done.speed, settings)
     stats.tell(found, settings)
     tables.write_text(json.dumps(found, indent=2) + "\n", out / "stats.json")
-    rejects = found["rows"]["rejects"]
-    if rejects > settings.max_reject_rate * (sum(found["rows"].values()) + done.unasked):
-        allowed = f"more than max_reject_rate {settings.max_reject_rate:g} allows"
-        raise Stopped(f"annotate: {rejects:,} rows rejected, {allowed}: {stats.reasons(found)}; {_GOES_ON}")
-    if done.unasked:
-        spent = f"{found['cost']['spent']:.4f} of max_cost {settings.max_cost:g} spent"
-        raise Stopped(f"annotate: {spent}, and another row might pass it; {done.unasked:,} rows are left; {_GOES_ON}")
+    rows = found["rows"]
+    stats.stop_at_limits("annotate", found, rows["rejects"], done.unasked, sum(rows.values()) + done.unasked, settings)
     counts = {f"{name}_tokens": found["tokens"][name] for name in ("prompt", "completion")}
-    return Result(found["rows"], done.contents["annotations"], ["stats.json"], counts)
+    return Result(rows, done.contents["annotations"], ["stats.json"], counts)
 
 
 def _ask(candidates: str, out: Path, settings: AnnotateSettings, identity: Identity, retry_rejects: bool) -> pool.Done:
@@ -157,8 +150,7 @@ def show_prompt(candidates: str | None, settings: AnnotateSettings) -> None:
     prompter = ask.Prompter(settings)
     shown = ask.passage_orders(row, ask.key(row, version, settings.passages), settings)[0]
     message, _ = prompter.message(row["query"], [row["texts"][index] for index in shown])
-    as_text = isinstance(prompter.tokenizer, ByteTokenizer)
-    print(message if as_text else prompter.tokenizer.decode(prompter.ids(message)))
+    print(prompter.shown(message))
 
 
 def dry_run(

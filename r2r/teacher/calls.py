@@ -77,6 +77,10 @@ class Prompter:
         """Return the prompt's token ids, chat format included."""
         return chat_ids(self.tokenizer, message)
 
+    def shown(self, message: str) -> str:
+        """Return the message as the model sees it, with its chat format; as it is if the tokenizer is not known."""
+        return message if isinstance(self.tokenizer, ByteTokenizer) else self.tokenizer.decode(self.ids(message))
+
 
 def _longest(model: str, settings: TeacherSettings) -> int:
     from transformers import AutoConfig

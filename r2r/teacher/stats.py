@@ -1,6 +1,6 @@
-"""The figures of an annotation: `stats.json`, its printed summary, and the estimate of a dry run.
+"""The figures of what a teacher answered: `stats.json`, its printed summary, and the estimate of a dry run.
 
-Owns the figures and their wording. `ask.py` counts.
+Owns the figures of annotations, those that all stages with a teacher share, and their wording. `ask.py` counts.
 
     tell(of(counts, ["evidence is not in its passage"], 0.0, settings), settings)
 """
@@ -10,7 +10,8 @@ from __future__ import annotations
 from collections import Counter
 from typing import Any
 
-from r2r.config import AnnotateSettings
+from r2r.config import AnnotateSettings, TeacherSettings
+from r2r.errors import Stopped
 from r2r.rows.journal import Journal
 from r2r.rows.pool import share
 from r2r.teacher.calls import cost
@@ -20,6 +21,8 @@ from r2r.teacher.prompt import fields
 # published replies of a large teacher about MS MARCO.
 _PASSAGE, _TEXT = 6, 30
 
+_GOES_ON = "all finished rows are kept, and the same command with a higher limit goes on"
+
 
 def of(counts: Counter[str], reasons: list[str], speed: float, settings: AnnotateSettings) -> dict[str, Any]:
     """Return the content of stats.json. A share or mean of nothing is None.
@@ -28,19 +31,9 @@ def of(counts: Counter[str], reasons: list[str], speed: float, settings: Annotat
     reply tokens per second of this run.
     """
     rows, replies = counts["annotations"], counts["replies"]
-    attempts = {name.removeprefix("attempts_"): count for name, count in counts.items() if name.startswith("attempts_")}
     return {
         "rows": {"annotations": rows, "rejects": counts["rejects"]},
-        "tokens": {
-            "prompt": counts["prompt_tokens"],
-            "cached_share": share(counts["cached_tokens"], counts["prompt_tokens"]),
-            "completion": counts["completion_tokens"],
-            "completion_per_second": round(speed, 1),
-        },
-        "replies_by_attempts": dict(sorted(attempts.items(), key=lambda one: int(one[0]))),
-        "repaired": counts["repaired"],
-        "cut_texts": counts["cut_texts"],
-        "rejects": dict(Counter(reason.partition(":")[0] for reason in reasons).most_common()),
+        **asking(counts, reasons, speed),
         "evidence": {
             "given": counts["evidence"],
             "verbatim": counts["verbatim"],
@@ -51,8 +44,30 @@ def of(counts: Counter[str], reasons: list[str], speed: float, settings: Annotat
             "same_as_shown": share(counts["same_as_shown"], replies),
         },
         "agreement": share(counts["agree"], rows) if settings.samples > 1 else None,
-        "cost": {"spent": cost(counts["prompt_tokens"], counts["completion_tokens"], settings)},
+        "cost": spent(counts, settings),
     }
+
+
+def asking(counts: Counter[str], reasons: list[str], speed: float) -> dict[str, Any]:
+    """Return the figures that do not depend on what was asked. Arguments as for `of`."""
+    attempts = {name.removeprefix("attempts_"): count for name, count in counts.items() if name.startswith("attempts_")}
+    return {
+        "tokens": {
+            "prompt": counts["prompt_tokens"],
+            "cached_share": share(counts["cached_tokens"], counts["prompt_tokens"]),
+            "completion": counts["completion_tokens"],
+            "completion_per_second": round(speed, 1),
+        },
+        "replies_by_attempts": dict(sorted(attempts.items(), key=lambda one: int(one[0]))),
+        "repaired": counts["repaired"],
+        "cut_texts": counts["cut_texts"],
+        "rejects": dict(Counter(reason.partition(":")[0] for reason in reasons).most_common()),
+    }
+
+
+def spent(counts: Counter[str], settings: TeacherSettings) -> dict[str, float]:
+    """Return what all calls have cost."""
+    return {"spent": cost(counts["prompt_tokens"], counts["completion_tokens"], settings)}
 
 
 def reasons(stats: dict[str, Any]) -> str:
@@ -60,10 +75,31 @@ def reasons(stats: dict[str, Any]) -> str:
     return ", ".join(f"{count:,} {reason}" for reason, count in stats["rejects"].items())
 
 
+def written(stats: dict[str, Any]) -> str:
+    """Return in words how much the teacher wrote."""
+    tokens = stats["tokens"]
+    return f"{tokens['completion']:,} tokens written ({tokens['completion_per_second']:,.0f} a second in this run)"
+
+
+def stop_at_limits(
+    name: str, stats: dict[str, Any], rejects: int, unasked: int, total: int, settings: TeacherSettings
+) -> None:
+    """Raise Stopped if more of the `total` rows than `max_reject_rate` are rejects, or if `max_cost` left some unasked.
+
+    name: the stage's.
+    """
+    if rejects > settings.max_reject_rate * total:
+        allowed = f"more than max_reject_rate {settings.max_reject_rate:g} allows"
+        raise Stopped(f"{name}: {rejects:,} rows rejected, {allowed}: {reasons(stats)}; {_GOES_ON}")
+    if unasked:
+        paid = f"{stats['cost']['spent']:.4f} of max_cost {settings.max_cost:g} spent"
+        raise Stopped(f"{name}: {paid}, and another row might pass it; {unasked:,} rows are left; {_GOES_ON}")
+
+
 def tell(stats: dict[str, Any], settings: AnnotateSettings) -> None:
     """Print the summary, and a warning if most orders are the order shown."""
-    tokens, evidence, order = stats["tokens"], stats["evidence"], stats["order"]
-    said = [f"{tokens['completion']:,} tokens written ({tokens['completion_per_second']:,.0f} a second in this run)"]
+    evidence, order = stats["evidence"], stats["order"]
+    said = [written(stats)]
     if evidence["given"]:
         said.append(f"{evidence['share']:.1%} of the evidence verbatim")
     if order["tau_with_retrieved"] is not None:
@@ -81,10 +117,20 @@ def tell(stats: dict[str, Any], settings: AnnotateSettings) -> None:
 
 
 def tell_plan(counts: Counter[str], journal: Journal, settings: AnnotateSettings) -> None:
+    """Print how much would be asked, and the estimated cost and time. Arguments as for `plan`; counts has `passages`,
+    too."""
+    guess = counts["passages"] * (_PASSAGE + _TEXT * len(fields(settings.reasoning)))
+    plan("annotate", counts, journal, settings, guess, f"at {_TEXT} for each text")
+
+
+def plan(name: str, counts: Counter[str], journal: Journal, settings: TeacherSettings, guess: float, how: str) -> None:
     """Print how much would be asked, and the estimated cost and time.
 
-    counts: `done`, all rows; and of the rows that are not in the journal: rows, calls, prompt_tokens, passages,
-    cut_texts. journal: the finished rows; the length of their replies is the estimate for the others.
+    Arguments:
+        name: the stage's.
+        counts: `done`, all rows; and of the rows that are not in the journal: rows, calls, prompt_tokens, cut_texts.
+        journal: the finished rows; the length of their replies is the estimate for the others.
+        guess: the estimate where there are none, in tokens of all replies. how: where it comes from.
     """
     known = [entry["counts"] for entry in journal]
     replies = sum(one.get("replies", 0) for one in known)
@@ -92,20 +138,19 @@ def tell_plan(counts: Counter[str], journal: Journal, settings: AnnotateSettings
         mean = sum(one.get("completion_tokens", 0) for one in known) / replies
         reply, how = counts["calls"] * mean, f"as the {replies:,} replies so far"
     else:
-        reply = counts["passages"] * (_PASSAGE + _TEXT * len(fields(settings.reasoning)))
-        how = f"at {_TEXT} for each text"
+        reply = guess
     reply = min(reply, counts["calls"] * settings.max_tokens)
     asked = f"{counts['rows']:,} rows in {counts['calls']:,} calls"
     done = f", {counts['done'] - counts['rows']:,} are done" if counts["done"] > counts["rows"] else ""
-    print(f"annotate: would ask {asked} of {counts['prompt_tokens']:,} prompt tokens, if each is asked once{done}")
-    print(f"annotate: {counts['cut_texts']:,} queries and passages would be cut")
+    print(f"{name}: would ask {asked} of {counts['prompt_tokens']:,} prompt tokens, if each is asked once{done}")
+    print(f"{name}: {counts['cut_texts']:,} texts would be cut")
     most = counts["calls"] * settings.max_tokens
-    print(f"annotate: replies: estimated {reply:,.0f} tokens ({how}), at most {most:,}")
+    print(f"{name}: replies: estimated {reply:,.0f} tokens ({how}), at most {most:,}")
     if settings.price_in + settings.price_out:
         low, high = (cost(counts["prompt_tokens"], tokens, settings) for tokens in (reply, most))
-        print(f"annotate: cost: estimated {low:,.2f}, at most {high:,.2f} if each is asked once")
+        print(f"{name}: cost: estimated {low:,.2f}, at most {high:,.2f} if each is asked once")
     if settings.tokens_per_second:
         hours = reply / settings.tokens_per_second / 3600
         shown = f"{hours / settings.actors:,.2f} hours on {settings.actors} engines"
-        print(f"annotate: time: estimated {shown}, {hours * max(settings.gpus, 0):,.2f} GPU hours")
-    print("annotate: nothing was asked")
+        print(f"{name}: time: estimated {shown}, {hours * max(settings.gpus, 0):,.2f} GPU hours")
+    print(f"{name}: nothing was asked")
