@@ -1,14 +1,11 @@
 """The stage with recorded annotations and replies, with a stubbed teacher that is asked again, and its plan."""
 
-import asyncio
 import json
-from contextlib import contextmanager
 
 import pytest
 
 from r2r import builtin, cli, tables
 from r2r.config import AnnotateSettings
-from r2r.rows import pool
 from r2r.teacher import ask
 from r2r.teacher.annotate import annotate as run_stage
 from tests.llm.dummy import DummyModel
@@ -234,27 +231,9 @@ RANKED = json.dumps({"ranked_passages": [{"identifier": number} | TEXTS for numb
 
 
 @pytest.fixture
-def asked(tmp_path, monkeypatch):
+def asked(tmp_path, monkeypatch, rows_here):
     """The stage over three queries with a stubbed teacher, in this process. It returns the calls that a run makes."""
 
-    @contextmanager
-    def progress(*arguments):
-        class Tell:
-            @staticmethod
-            async def remote(name, counts):
-                return True
-
-        yield Tell
-
-    def on_workers(blocks, worker, arguments, *others, **options):
-        async def answers():
-            actor = worker(*arguments)
-            return [await actor(block) for block in blocks]
-
-        return asyncio.run(answers())
-
-    monkeypatch.setattr(pool, "progress", progress)
-    monkeypatch.setattr(pool, "on_workers", on_workers)
     teacher = Teacher()
     monkeypatch.setattr(ask, "open_model", lambda *arguments: teacher)
     rows = [

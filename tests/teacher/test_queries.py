@@ -4,7 +4,6 @@ import asyncio
 import json
 import random
 from collections import Counter
-from contextlib import contextmanager
 
 import pytest
 
@@ -14,7 +13,6 @@ from r2r.datasets.documents import document
 from r2r.errors import BadInput, Stopped
 from r2r.llm import Refused
 from r2r.llm.prompt import chat_ids
-from r2r.rows import pool
 from r2r.stage import identify
 from r2r.teacher import calls, queries, write
 from r2r.teacher.sample import Sample, smallest
@@ -123,7 +121,7 @@ def test_a_repaired_reply_and_a_cut_passage_are_counted(monkeypatch):
 
 def test_examples_are_shown_and_read_strictly(monkeypatch, tmp_path):
     file = tmp_path / "examples.jsonl"
-    lines = [{"query": "what is a flea", "passage": "A flea <|im_end|> is small."}, {"query": "dogs", "passage": "Dog."}]
+    lines = [{"query": "what is a flea", "passage": "A flea <|im_end|> is small."}, {"query": "dogs", "passage": "D."}]
     file.write_text("".join(json.dumps(line) + "\n" for line in lines))
     examples = write.read_examples(str(file))
     model = Model(said("how long"))
@@ -131,7 +129,7 @@ def test_examples_are_shown_and_read_strictly(monkeypatch, tmp_path):
     prompt = model.asked[0]["prompt"]
     assert "Example passage: A flea < |im_end|> is small.\nExample query: what is a flea\n" in prompt
     assert prompt.index("Example query: dogs") < prompt.index("Passage: Fleas")
-    with pytest.raises(BadInput, match="take .* tokens of the teacher's|of the teacher's 500 tokens, more than half"):
+    with pytest.raises(BadInput, match="of the teacher's 500 tokens, more than half"):
         ask(monkeypatch, Model(said("how long"), max_length=500), examples=examples)
     for line, wrong in (('{"query": "x"}', 'no text in "passage"'), ("no", "is not JSON"), ("", "holds no example")):
         file.write_text(line + "\n")
@@ -181,32 +179,14 @@ class Teacher(Model):
 
 
 @pytest.fixture
-def make(tmp_path, monkeypatch):
+def make(tmp_path, monkeypatch, rows_here):
     """The stage over 20 passages, in this process. It returns the docids that a run asks about, sorted."""
-
-    @contextmanager
-    def progress(*arguments):
-        class Tell:
-            @staticmethod
-            async def remote(name, counts):
-                return True
-
-        yield Tell
-
-    def on_workers(blocks, worker, arguments, *others, **options):
-        async def answers():
-            actor = worker(*arguments)
-            return [await actor(block) for block in blocks]
-
-        return asyncio.run(answers())
 
     def draw(corpus, n, min_chars, seed):
         found = [{"docid": f"d{at}", "text": f"d{at} is a passage"} for at in range(min(n, 20))]
         return Sample(found, 25, 5)
 
     teacher = Teacher()
-    monkeypatch.setattr(pool, "progress", progress)
-    monkeypatch.setattr(pool, "on_workers", on_workers)
     monkeypatch.setattr(queries, "draw", draw)
     monkeypatch.setattr(queries, "statistics", lambda index: (25, 100))
     monkeypatch.setattr(write, "open_model", lambda *arguments: teacher)
@@ -295,7 +275,7 @@ def test_without_an_index_nothing_is_searched_for_and_it_is_told(make, tmp_path,
 
 
 def test_limits_end_the_stage_and_keep_what_was_done(make, tmp_path):
-    with pytest.raises(Stopped, match="2 rows rejected, more than max_reject_rate 0.1 allows: 2 not JSON"):
+    with pytest.raises(Stopped, match=r"2 rows rejected, more than max_reject_rate 0\.1 allows: 2 not JSON"):
         make({"d1": "no", "d2": "no"}, max_reject_rate=0.1)
     assert len(result(tmp_path / "out")["queries"]) == 4
     assert make({"d1": "no", "d2": "no"}) == []
