@@ -187,6 +187,7 @@ class MakeQueriesSettings(QueriesSettings):
         if not self.teacher:
             shared = {"teacher", "tokenizer", "price_in", "price_out", "tokens_per_second", *ModelWorkers.model_fields}
             values |= {name: getattr(annotate, name) for name in shared - self.model_fields_set | {"teacher"}}
+            values["min_actors"] = min(values["min_actors"], values["actors"])
         return QueriesSettings(**values)
 
 
@@ -368,7 +369,6 @@ class RunFile(Section):
             raise ValueError(f"make_queries.teacher: {teacher} cannot write queries; name a model or a server")
         if self.corpus is None:
             raise ValueError("make_queries: needs a corpus to draw passages from")
-        made.stage_settings(self.annotate)
 
     def _check_reasons(self) -> None:
         """Raise ValueError if a stage needs reasons, or an order, that an earlier one does not give."""

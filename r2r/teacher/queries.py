@@ -141,7 +141,7 @@ def _work(
         "found_again": kept.found_again,
         "cost": stats.spent(done.counts, settings),
     }
-    _tell(found, settings)
+    _tell(found)
     tables.write_text(json.dumps(found, indent=2) + "\n", out / "stats.json")
     stats.stop_at_limits("queries", found, len(unread), done.unasked, len(rows), settings)
     if not kept.rows:
@@ -219,7 +219,7 @@ def _write_kept(kept: _Kept, unread: list[dict[str, Any]], out: Path) -> list[st
     return [tables.write(queries, out, "queries"), tables.write(qrels, out, "qrels")]
 
 
-def _tell(found: dict[str, Any], settings: QueriesSettings) -> None:
+def _tell(found: dict[str, Any]) -> None:
     """Print the summary."""
     said = [stats.written(found)]
     if found["found_again"]:

@@ -327,12 +327,20 @@ def test_in_a_run_file_the_made_queries_are_the_train_queries():
 
 
 def test_without_a_teacher_of_its_own_the_section_takes_annotates():
-    annotate = {"teacher": "big", "gpus": 4, "actors": 2, "price_in": 1.0, "temperature": 0.5, "attempts": 9}
+    annotate = {
+        "teacher": "big",
+        "gpus": 4,
+        "actors": 2,
+        "min_actors": 2,
+        "price_in": 1.0,
+        "temperature": 0.5,
+        "attempts": 9,
+    }
     annotate["engine"] = {"max_model_len": 512}
     settings = RunFile(**MADE, annotate=annotate, make_queries={"n": 5, "actors": 1})
     found = settings.make_queries.stage_settings(settings.annotate)
     assert (found.teacher, found.gpus, found.price_in, found.engine) == ("big", 4, 1.0, {"max_model_len": 512})
-    assert (found.actors, found.temperature, found.attempts, found.max_tokens) == (1, 0.0, 3, 256)
+    assert (found.actors, found.min_actors, found.temperature, found.attempts, found.max_tokens) == (1, 1, 0.0, 3, 256)
     own = RunFile(**MADE, annotate=annotate, make_queries={"n": 5, "teacher": "small"})
     found = own.make_queries.stage_settings(own.annotate)
     assert (found.teacher, found.gpus, found.engine) == ("small", 0, {})
