@@ -12,7 +12,7 @@ from r2r.config import QueriesSettings, RunFile
 from r2r.datasets.documents import document
 from r2r.errors import BadInput, Stopped
 from r2r.llm import Refused
-from r2r.llm.prompt import chat_ids
+from r2r.llm.prompt import ByteTokenizer, chat_ids
 from r2r.stage import identify
 from r2r.teacher import calls, queries, write
 from r2r.teacher.sample import Sample, smallest
@@ -257,6 +257,21 @@ def test_only_new_passages_are_asked_about(make, tmp_path):
     assert make(n=9) == ["d6", "d7", "d8"]
     assert make(n=4, found_within=3) == [] and len(result(tmp_path / "out")["queries"]) == 4
     assert make(n=4, seed=1) == ["d0", "d1", "d2", "d3"]
+
+
+def test_a_plan_counts_what_is_not_finished_and_asks_nothing(make, tmp_path, capsys):
+    make(n=4)
+    chosen = QueriesSettings(teacher=SERVER, n=6, price_in=1e6, price_out=1.0)
+    queries.dry_run("demo", str(tmp_path / "index"), tmp_path / "out", chosen)
+    printed = capsys.readouterr().out
+    prompts = [write.Prompter(chosen, []).message(f"d{at} is a passage")[0] for at in (4, 5)]
+    tokens = sum(len(chat_ids(ByteTokenizer(), prompt)) for prompt in prompts)
+    assert "queries: 25 documents, 5 too short, 6 drawn" in printed
+    assert f"would ask 2 rows in 2 calls of {tokens:,} prompt tokens, if each is asked once, 4 are done" in printed
+    assert f"(as the 4 replies so far), at most 512\nqueries: cost: estimated {tokens:,.2f}" in printed
+    assert printed.endswith("queries: nothing was asked\n") and make(n=4) == []
+    queries.show_prompt("demo", None, chosen)
+    assert "\nPassage: d0 is a passage\n" in capsys.readouterr().out
 
 
 def test_what_could_not_be_read_is_asked_again_and_nothing_else(make, tmp_path):
