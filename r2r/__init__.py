@@ -23,6 +23,7 @@ if TYPE_CHECKING:
         DistillSettings,
         EvaluateSettings,
         IndexSettings,
+        QueriesSettings,
         RerankSettings,
         RetrieveSettings,
         RunFile,
@@ -38,6 +39,7 @@ if TYPE_CHECKING:
     from r2r.student.distill import distill
     from r2r.student.rerank import rerank
     from r2r.teacher.annotate import annotate
+    from r2r.teacher.queries import make_queries
 
 # Where each name is, so that `import r2r` takes no time and loads no model library.
 _NAMES = {
@@ -49,6 +51,7 @@ _NAMES = {
         "DistillSettings",
         "EvaluateSettings",
         "IndexSettings",
+        "QueriesSettings",
         "RerankSettings",
         "RetrieveSettings",
         "RunFile",
@@ -64,6 +67,7 @@ _NAMES = {
     "r2r.student.distill": ("distill",),
     "r2r.student.rerank": ("rerank",),
     "r2r.teacher.annotate": ("annotate",),
+    "r2r.teacher.queries": ("make_queries",),
 }
 _MODULE_OF = {name: module for module, names in _NAMES.items() for name in names}
 __all__ = ["__version__", *sorted(_MODULE_OF)]

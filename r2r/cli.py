@@ -77,6 +77,17 @@ class _Retrieve(_Arguments):
     out: str = _OUT
 
 
+class _Queries(_Arguments):
+    """Training queries that a teacher writes for passages of a corpus."""
+
+    corpus: str = Field(description="dataset, such as beir:DIR")
+    index: str | None = Field(None, description="folder that index wrote; without it no query is tried against BM25")
+    out: str | None = Field(None, description="the stage's folder; --show-prompt and --dry-run need none")
+    retry_rejects: bool = Field(False, description="ask again where no reply could be read, and nowhere else")
+    dry_run: bool = Field(False, description="print what would be asked and what it would cost; ask nothing")
+    show_prompt: bool = Field(False, description="print the first prompt as the model sees it")
+
+
 class _Annotate(_Arguments):
     """A teacher's order and reasons."""
 
@@ -156,6 +167,19 @@ def _retrieve(given: _Retrieve, settings: config.RetrieveSettings) -> None:
         retrieve(given.index, given.queries, given.out, settings)
 
 
+def _queries(given: _Queries, settings: config.QueriesSettings) -> None:
+    from r2r.teacher import queries
+
+    if given.show_prompt:
+        queries.show_prompt(given.corpus, given.index, settings)
+    elif given.dry_run:
+        queries.dry_run(given.corpus, given.index, given.out, settings, given.retry_rejects)
+    elif given.out is None:
+        raise BadInput("out: missing; only --show-prompt and --dry-run need no folder")
+    else:
+        queries.make_queries(given.corpus, given.index, given.out, settings, given.retry_rejects)
+
+
 def _annotate(given: _Annotate, settings: config.AnnotateSettings) -> None:
     from r2r.teacher import annotate
 
@@ -195,15 +219,19 @@ def _serve(given: _Serve, settings: config.ServeSettings) -> None:
 
 
 class Command(NamedTuple):
+    """`section` is the run file's name for the command's settings, if it is not the command's own."""
+
     arguments: type[_Arguments]
     settings: type[config.Section]
     call: Callable[[Any, Any], None]
+    section: str = ""
 
 
 COMMANDS = {
     "run": Command(_Run, config.RunFile, _run),
     "index": Command(_Index, config.IndexSettings, _index),
     "retrieve": Command(_Retrieve, config.RetrieveSettings, _retrieve),
+    "queries": Command(_Queries, config.QueriesSettings, _queries, "make_queries"),
     "annotate": Command(_Annotate, config.AnnotateSettings, _annotate),
     "distill": Command(_Distill, config.DistillSettings, _distill),
     "rerank": Command(_Rerank, config.RerankSettings, _rerank),
@@ -277,7 +305,7 @@ def _check_json(flag: str, text: str) -> None:
 def _read(name: str, command: Command, words: list[str]) -> dict[str, Any]:
     """Return what flags and environment variables set, nested as in a run file."""
     # A run file's sections are R2R_DISTILL__STEPS and so on, whichever command reads them.
-    prefix = "R2R_" if name == "run" else f"R2R_{name.upper()}__"
+    prefix = "R2R_" if name == "run" else f"R2R_{(command.section or name).upper()}__"
     fields: dict[str, Any] = {
         field: (info.annotation if not info.metadata else Annotated[info.annotation, *info.metadata], info)
         for model in (command.arguments, command.settings)

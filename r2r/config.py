@@ -154,7 +154,36 @@ class Dialect(Section):
     content: Literal["text", "parts"] | None = how(None, description="form of a message: a text, or a list of parts")
 
 
-class AnnotateSettings(ModelWorkers):
+class TeacherSettings(ModelWorkers):
+    """How a teacher is asked: the same for every stage that asks one."""
+
+    teacher: str = source(description="model name or folder, http(s) address of a server, or demo")
+    temperature: float = Field(0.0, ge=0, description="of the first attempt; each further attempt adds 0.3, up to 1")
+    seed: int = Field(0, ge=0, description="seed of shuffles and of the teacher's sampling")
+    tokenizer: str | None = Field(None, description="model whose tokenizer counts and cuts a server's prompts")
+    server: Dialect = how(Dialect(), description="what a server takes; found out at the start where it is not given")
+    attempts: int = how(3, ge=1, description="attempts per row before it is rejected")
+    max_tokens: int = how(1024, ge=1, description="longest reply, in tokens")
+    max_reject_rate: float = how(0.02, ge=0, le=1, description="largest share of rejects; more end the job")
+    price_in: float = how(0.0, ge=0, description="price of a million prompt tokens")
+    price_out: float = how(0.0, ge=0, description="price of a million reply tokens")
+    max_cost: float | None = how(None, gt=0, description="most that the whole job may cost; needs prices")
+    tokens_per_second: float | None = how(
+        None, gt=0, description="reply tokens per second of an engine, as measured: --dry-run estimates hours from it"
+    )
+
+    @model_validator(mode="after")
+    def _priced(self) -> TeacherSettings:
+        if self.max_cost and not self.price_in + self.price_out:
+            raise ValueError("max_cost: needs prices to count with; give price_in and price_out, per million tokens")
+        return self
+
+
+# The losses of `r2r.student.losses`, whose weights are settings of the same names.
+LOSSES = ("pairwise", "listwise", "generation", "margin", "lambdarank")
+
+
+class AnnotateSettings(TeacherSettings):
     teacher: str = source(
         description="model name or folder, http(s) address of a server, teacher:FILE, replies:FILE, or demo"
     )
@@ -172,29 +201,10 @@ class AnnotateSettings(ModelWorkers):
     passage_order: Literal["retrieved", "shuffled"] = Field("retrieved", description="order in which it sees them")
     samples: int = Field(1, ge=1, le=20, description="answers per query, each to another passage order, merged")
     reasoning: Reasoning = Field("both", description="which reasons the teacher gives")
-    temperature: float = Field(0.0, ge=0, description="of the first attempt; each further attempt adds 0.3, up to 1")
     reason_chars: int = Field(600, ge=1, description="longest reason or evidence of a passage, in characters")
-    seed: int = Field(0, ge=0, description="seed of shuffles and of the teacher's sampling")
-    tokenizer: str | None = Field(None, description="model whose tokenizer counts and cuts a server's prompts")
-    server: Dialect = how(Dialect(), description="what a server takes; found out at the start where it is not given")
-    attempts: int = how(3, ge=1, description="attempts per row before it is rejected")
-    max_tokens: int = how(1024, ge=1, description="longest reply, in tokens")
     false_evidence: Literal["reject", "drop"] = how(
         "reject", description="evidence that is not in its passage: reject the reply, or drop that evidence"
     )
-    max_reject_rate: float = how(0.02, ge=0, le=1, description="largest share of rejects; more end the job")
-    price_in: float = how(0.0, ge=0, description="price of a million prompt tokens")
-    price_out: float = how(0.0, ge=0, description="price of a million reply tokens")
-    max_cost: float | None = how(None, gt=0, description="most that the whole job may cost; needs prices")
-    tokens_per_second: float | None = how(
-        None, gt=0, description="reply tokens per second of an engine, as measured: --dry-run estimates hours from it"
-    )
-
-    @model_validator(mode="after")
-    def _priced(self) -> AnnotateSettings:
-        if self.max_cost and not self.price_in + self.price_out:
-            raise ValueError("max_cost: needs prices to count with; give price_in and price_out, per million tokens")
-        return self
 
     @model_validator(mode="after")
     def _drawn(self) -> AnnotateSettings:
@@ -209,8 +219,33 @@ class AnnotateSettings(ModelWorkers):
         return self
 
 
-# The losses of `r2r.student.losses`, whose weights are settings of the same names.
-LOSSES = ("pairwise", "listwise", "generation", "margin", "lambdarank")
+class QueriesSettings(TeacherSettings):
+    n: int = Field(ge=1, description="passages that get a query, drawn from the corpus by the seed")
+    examples: str | None = source(
+        None, description="JSON lines of query and passage that show the teacher what your queries are like"
+    )
+    min_chars: int = Field(100, ge=1, description="shortest passage that gets a query, in characters with its title")
+    query_chars: int = Field(200, ge=1, description="longest query, in characters")
+    found_within: int = Field(20, ge=1, description="keep a query if BM25 finds its passage among the first so many")
+    max_tokens: int = how(256, ge=1, description="longest reply, in tokens")
+
+
+class MakeQueriesSettings(QueriesSettings):
+    """The section of a run file, which has every setting of the stage, and is off by default."""
+
+    n: int = Field(0, ge=0, description="passages that get a query, drawn from the corpus by the seed; 0: none is made")
+    teacher: str = source(
+        "", description="as for annotate; left out: annotate's teacher, with its engine, workers and prices"
+    )
+
+    def stage_settings(self, annotate: AnnotateSettings) -> QueriesSettings:
+        """Return the stage's settings. Without a teacher here, those that belong to a teacher are annotate's."""
+        values = self.model_dump()
+        if not self.teacher:
+            shared = {"teacher", "tokenizer", "price_in", "price_out", "tokens_per_second", *ModelWorkers.model_fields}
+            values |= {name: getattr(annotate, name) for name in shared - self.model_fields_set | {"teacher"}}
+            values["min_actors"] = min(values["min_actors"], values["actors"])
+        return QueriesSettings(**values)
 
 
 class DistillSettings(Section):
@@ -378,6 +413,7 @@ class RunFile(Section):
     qrels: str = source(description="dataset, or TREC qrels file")
     index: IndexSettings = IndexSettings()
     retrieve: RetrieveSettings = RetrieveSettings()
+    make_queries: MakeQueriesSettings = MakeQueriesSettings()
     annotate: AnnotateSettings
     distill: DistillSettings
     rerank: RerankSettings = RerankSettings()
@@ -393,8 +429,12 @@ class RunFile(Section):
             raise ValueError("corpus, queries, candidates: give corpus and queries, or candidates alone")
         teacher = self.annotate.teacher
         recorded = teacher.startswith("teacher:")
-        if self.train_queries is None and not recorded:
-            raise ValueError("train_queries: missing; the teacher annotates them (only teacher:FILE needs none)")
+        self._check_made_queries()
+        if self.train_queries is None and not self.make_queries.n and not recorded:
+            raise ValueError(
+                "train_queries: missing; the teacher annotates them: name some, or have them made (make_queries.n); "
+                "only teacher:FILE needs none"
+            )
         if self.train_queries is not None and recorded:
             raise ValueError(f"train_queries: {teacher} brings its own queries; leave train_queries out")
         if self.teacher_row and teacher.startswith(("teacher:", "replies:")):
@@ -413,6 +453,20 @@ class RunFile(Section):
             if name in OWN_ROWS:
                 raise ValueError(f"runs: {name}: a run file makes the row {name} itself; give the run another name")
         return self
+
+    def _check_made_queries(self) -> None:
+        """Raise ValueError if train queries are to be made, but cannot be."""
+        made, teacher = self.make_queries, self.make_queries.teacher or self.annotate.teacher
+        if not made.n:
+            return
+        if self.train_queries is not None:
+            raise ValueError(f"train_queries: {self.train_queries}: make_queries makes them; leave one of the two out")
+        if self.annotate.teacher.startswith("teacher:"):
+            raise ValueError(f"make_queries: {self.annotate.teacher} brings its own queries; leave make_queries out")
+        if teacher.startswith("replies:"):
+            raise ValueError(f"make_queries.teacher: {teacher} cannot write queries; name a model or a server")
+        if self.corpus is None:
+            raise ValueError("make_queries: needs a corpus to draw passages from")
 
     def _check_reasons(self) -> None:
         """Raise ValueError if a stage needs reasons, or an order, that an earlier one does not give."""

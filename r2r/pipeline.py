@@ -54,14 +54,16 @@ def stages_of(settings: RunFile) -> Iterator[Stage]:
     from r2r.bm25 import index, retrieve
     from r2r.evaluation import evaluate
     from r2r.student import distill, rerank
-    from r2r.teacher import annotate
+    from r2r.teacher import annotate, queries
 
     def place(name: str) -> str:
         return str(Path(settings.out) / name)
 
     given = datasets.runs_of(settings.candidates) if settings.candidates else None
     candidates = place("retrieve") if given else settings.candidates or place("retrieve")
-    train = place("retrieve-train") if settings.train_queries else None
+    make = settings.make_queries.n > 0
+    train_queries = place("queries") if make else settings.train_queries
+    train = place("retrieve-train") if train_queries else None
     student = settings.distill.student
     if given:
         yield firststage.stage(given, place("retrieve"), settings.retrieve)
@@ -70,9 +72,12 @@ def stages_of(settings: RunFile) -> Iterator[Stage]:
         runs = {"bm25": settings.candidates or place("retrieve/run.txt")}
     if settings.corpus and settings.queries:
         yield index.stage(settings.corpus, place("index"), settings.index)
+        if make:
+            asking = settings.make_queries.stage_settings(settings.annotate)
+            yield queries.stage(settings.corpus, place("index"), place("queries"), asking)
         yield retrieve.stage(place("index"), settings.queries, place("retrieve"), settings.retrieve)
-    if settings.train_queries and train:
-        yield retrieve.stage(place("index"), settings.train_queries, train, settings.retrieve)
+    if train_queries and train:
+        yield retrieve.stage(place("index"), train_queries, train, settings.retrieve)
     texts = settings.corpus if settings.annotate.positives else None
     yield annotate.stage(train, place("annotate"), settings.annotate, corpus=texts)
     yield distill.stage(place("annotate"), place("distill"), settings.distill)

@@ -157,10 +157,16 @@ def test_cheap_commands_run_in_order(ray_local, tmp_path, monkeypatch, capfd):
     """Those that only print a plan come last: they read what the others wrote."""
     monkeypatch.chdir(tmp_path)
     cheap = [as_r2r(command.words) for command in COMMANDS if is_cheap(command)]
-    order = ["index", "retrieve", "evaluate", "annotate", "run"]
+    order = ["index", "retrieve", "evaluate", "queries", "annotate", "run"]
     assert {words[0] for words in cheap} == set(order)
     for words in sorted(cheap, key=lambda words: order.index(words[0])):
         assert cli.main(words) == 0, (words, capfd.readouterr().err)
     printed = capfd.readouterr().out
-    for said in ("bm25", "Query: ", "annotate: nothing was asked", "stages would run; nothing was done"):
+    for said in (
+        "bm25",
+        "Query: ",
+        "annotate: nothing was asked",
+        "queries: nothing was asked",
+        "stages would run; nothing was done",
+    ):
         assert said in printed

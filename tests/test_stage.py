@@ -9,7 +9,7 @@ import typing
 
 import pytest
 
-from r2r import config, pipeline, stage
+from r2r import config, pipeline, stage, tables
 from r2r.config import RunFile
 from r2r.errors import BadInput
 from r2r.identity import digest
@@ -18,6 +18,7 @@ from r2r.stage import Input, Result, Stage, plan, run
 SECTIONS = {
     "index": config.IndexSettings,
     "retrieve": config.RetrieveSettings,
+    "make_queries": config.MakeQueriesSettings,
     "annotate": config.AnnotateSettings,
     "distill": config.DistillSettings,
     "rerank": config.RerankSettings,
@@ -27,6 +28,7 @@ SECTIONS = {
 FOLDERS = {
     "index": ["index"],
     "retrieve": ["retrieve", "retrieve-train"],
+    "make_queries": ["queries"],
     "annotate": ["annotate", "annotate-test"],
     "distill": ["distill"],
     "rerank": ["rerank-zero-shot", "rerank"],
@@ -36,8 +38,9 @@ FOLDERS = {
 DECIDED = {("rerank", name): ["rerank"] for name in ("explain", "merge", "scores")}
 DECIDED |= {("annotate", name): ["annotate"] for name in ("depth", "draws", "distinct", "positives")}
 BASE = {
-    **{"out": "run", "corpus": "demo", "queries": "demo", "train_queries": "demo#train", "qrels": "demo"},
+    **{"out": "run", "corpus": "demo", "queries": "demo", "qrels": "demo"},
     **{
+        "make_queries": {"n": 10, "teacher": "demo", "actors": 2},
         "annotate": {"teacher": "demo", "actors": 2},
         "distill": {"student": "demo", "batches": 4, "reasoning": "direct"},
     },
@@ -69,6 +72,7 @@ def other(section: str, name: str) -> typing.Any:
         "tokens_per_second": 9.0,
         "epochs": 2.5,
         "cpus": 2.0,
+        "examples": "some/file",
     }
     special |= {"order_position": "last" if section == "distill" else "first", "min_actors": 2, "workers": 3}
     special |= {"reasoning": "direct" if section == "annotate" else "none", "min_workers": 2}
@@ -101,6 +105,9 @@ def stubbed(settings: RunFile) -> list[Stage]:
         def work(identity: stage.Identity) -> Result:
             one.out.mkdir(parents=True, exist_ok=True)
             (one.out / "run.txt").write_text(digest([one.name, *identity]))
+            if "queries" in one.writes:
+                # Without this table, the folder is no dataset.
+                tables.write([], one.out, "queries")
             return Result({"rows": 1}, digest([one.name, *identity]), ["run.txt"])
 
         return dataclasses.replace(one, check=lambda there: None, work=work, after=lambda: None)
@@ -234,7 +241,7 @@ def test_an_input_with_other_content_is_told(tmp_path):
 
 def test_a_plan_touches_nothing(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    assert len(runs_again(RunFile(**BASE))) == 9
+    assert len(runs_again(RunFile(**BASE))) == 10
     assert list(tmp_path.iterdir()) == []
 
 

@@ -35,7 +35,8 @@ def stage(index: str, queries: str, out: str | Path, settings: RetrieveSettings)
         java.find_java()
         if there(index):
             facts(index)
-        datasets.check(queries, "queries")
+        if there(queries):
+            datasets.check(queries, "queries")
 
     def work(identity: Identity) -> Result:
         return _work(index, queries, Path(out), settings)
@@ -110,18 +111,24 @@ def _search(index: str, known: Facts, asked: pa.Table, out: Path, settings: Retr
     )
 
 
-class _Worker:
-    """A Ray Data worker that searches blocks of queries. Starts its own JVM with `settings.heap` MiB.
+def open_searcher(index: str, known: Facts, settings: RetrieveSettings) -> Searcher:
+    """Open an index in a worker, whose JVM gets `settings.heap` MiB.
 
     Raises BadInput if the index does not hold what its manifest says (`known`).
     """
+    searcher = Searcher(index, settings.k1, settings.b, settings.heap, known.analyzer)
+    found, said = searcher.statistics(), (known.documents, known.tokens)
+    if found != said:
+        held, wanted = (f"{documents:,} documents and {tokens:,} tokens" for documents, tokens in (found, said))
+        raise BadInput(f"{index}: holds {held}, its manifest says {wanted}; build it again")
+    return searcher
+
+
+class _Worker:
+    """A Ray Data worker that searches blocks of queries. Starts its own JVM."""
 
     def __init__(self, index: str, known: Facts, out: Path, settings: RetrieveSettings):
-        self.searcher = Searcher(index, settings.k1, settings.b, settings.heap, known.analyzer)
-        found, said = self.searcher.statistics(), (known.documents, known.tokens)
-        if found != said:
-            held, wanted = (f"{documents:,} documents and {tokens:,} tokens" for documents, tokens in (found, said))
-            raise BadInput(f"{index}: holds {held}, its manifest says {wanted}; build it again")
+        self.searcher = open_searcher(index, known, settings)
         self.out, self.k = out, settings.k
 
     def __call__(self, block: pa.Table) -> dict[str, Any]:

@@ -12,7 +12,8 @@ A collection has a corpus, queries and qrels:
 
 Single inputs:
 
-    PATH                  qrels: a TREC qrels file; candidates and annotations: the folder of the stage that wrote them
+    PATH                  qrels: a TREC qrels file; queries, qrels, candidates and annotations: the folder of the stage
+                          that wrote them
     rankgpt:FILE          candidates in RankGPT's JSON
     run:FILE#corpus=DATASET,queries=DATASET
                           candidates from a run of any first stage; FILE+FILE fuses runs; index=DIR may stand for corpus
@@ -53,8 +54,8 @@ _COLLECTIONS = ("beir", "msmarco", "irds", "bright", "jsonl", "parquet")
 # Kind of input -> its schemes, and what a plain path means ("" where a plain path is a mistake).
 _KINDS: dict[str, tuple[tuple[str, ...], str]] = {
     "corpus": (_COLLECTIONS, ""),
-    "queries": (_COLLECTIONS, ""),
-    "qrels": (_COLLECTIONS, "a TREC qrels file"),
+    "queries": (_COLLECTIONS, "a folder with a queries table"),
+    "qrels": (_COLLECTIONS, "a TREC qrels file or a folder with a qrels table"),
     "candidates": (("rankgpt", "run"), "a stage's folder"),
     "annotations": (("teacher",), "a stage's folder"),
 }
@@ -184,16 +185,19 @@ def runs_of(spec: str) -> RunSpec | None:
 def _parse(spec: str, what: str) -> tuple[str, str, str]:
     """Return scheme, source and fragment of a dataset string.
 
-    The scheme of a plain path is "". A built-in collection is a folder in BEIR's layout.
+    The scheme of a plain path is "". A built-in collection is a folder in BEIR's layout; the queries and qrels in a
+    stage's folder are Parquet files.
     """
     schemes, plain = _KINDS[what]
     builtins = tuple(builtin.COLLECTIONS) if schemes is _COLLECTIONS else ()
     name, _, fragment = spec.partition("#")
     if name in builtins:
         return "beir", str(builtin.COLLECTIONS[name]), fragment
+    if what in ("queries", "qrels") and tables.path(spec, what).is_dir():
+        return "parquet", str(tables.path(spec, what)), ""
     found = re.match(r"([a-z0-9_]+):", spec)
     scheme, rest = (found[1], spec[found.end() :]) if found else ("", spec)
-    if scheme not in schemes and (scheme or not plain):
+    if scheme not in schemes and (scheme or not plain or what == "queries"):
         known = [*(f"{name}:" for name in schemes), *builtins, *[plain] * bool(plain)]
         wrong = f"unknown scheme {scheme}:" if scheme else "a plain path"
         raise BadInput(f"{spec}: {wrong} for {what}; known here: {', '.join(known)}")

@@ -7,7 +7,6 @@ student must write belong to `teacher.parse` and `student.prompt`.
 """
 
 from r2r.replies.listwise import parse_order
-from r2r.replies.strict import DECODER, Parsed, Unsound, complete_order, only_object, text_field, without_thinking
+from r2r.replies.strict import DECODER, Parsed, Unsound, complete_order, decoded, text_field
 
-__all__ = ["DECODER", "Parsed", "Unsound", "complete_order", "only_object", "parse_order", "text_field"]
-__all__ += ["without_thinking"]
+__all__ = ["DECODER", "Parsed", "Unsound", "complete_order", "decoded", "parse_order", "text_field"]

@@ -76,6 +76,14 @@ def without_thinking(text: str, mended: set[str]) -> str:
     return kept + text[start:]
 
 
+def decoded(text: str, mended: set[str]) -> Any:
+    """Return the JSON value that a reply is, or the one JSON object that it holds. Raises Unsound."""
+    try:
+        return DECODER.decode(text)
+    except (ValueError, RecursionError):
+        return only_object(without_thinking(text, mended), mended)
+
+
 def only_object(text: str, mended: set[str]) -> dict[str, Any]:
     """Return the one JSON object in `text`; the same object twice counts as one. Raises Unsound."""
     found, around, at = [], "", 0

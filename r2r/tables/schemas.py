@@ -25,6 +25,21 @@ SCHEMAS = {
     "corpus": pa.schema({"docid": pa.string(), "title": pa.string(), "text": pa.string()}),
     "queries": pa.schema({"qid": pa.string(), "query": pa.string()}),
     "qrels": pa.schema({"qid": pa.string(), "docid": pa.string(), "relevance": pa.int64()}),
+    # The passages that get a query.
+    "passages": pa.schema({"qid": pa.string(), "docid": pa.string(), "text": pa.string()}),
+    # Each query that a teacher wrote, also those that are not kept.
+    "written": pa.schema(
+        {
+            "qid": pa.string(),
+            "query": pa.string(),
+            "docid": pa.string(),
+            "teacher": pa.string(),
+            "key": pa.string(),
+            "attempts": pa.int64(),
+            "prompt_tokens": pa.int64(),
+            "completion_tokens": pa.int64(),
+        }
+    ),
     "candidates": pa.schema(
         {
             "qid": pa.string(),

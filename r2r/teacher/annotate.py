@@ -9,33 +9,27 @@ Owns the tables `annotations` and `rejects`, the limits that end the job, and th
 from __future__ import annotations
 
 import json
-import uuid
 from collections import Counter
 from collections.abc import Callable
 from functools import partial
-from itertools import chain
 from pathlib import Path
 from typing import Any
 
-from r2r import builtin, datasets, tables
+from r2r import datasets, tables
 from r2r.config import AnnotateSettings
 from r2r.datasets.candidates import Candidates
 from r2r.datasets.documents import Part
-from r2r.errors import BadInput, Stopped
-from r2r.identity import digest, fingerprint
+from r2r.errors import BadInput
 from r2r.llm import is_remote
-from r2r.llm.engine import check_arguments
-from r2r.llm.probe import Probed, probe
-from r2r.llm.prompt import ByteTokenizer, chat_ids, check_model
+from r2r.llm.probe import Probed
 from r2r.reasons import check_reasons
 from r2r.rows import pool
 from r2r.rows.journal import Journal
 from r2r.stage import Identity, Input, Result, Stage, There, identify, run
-from r2r.teacher import ask, passages, prompt, stats
+from r2r.teacher import ask, calls, passages, prompt, stats
 from r2r.teacher.borda import kendall_tau
 from r2r.workers import on_workers, progress, start_ray
 
-_GOES_ON = "all finished rows are kept, and the same command with a higher limit goes on"
 _REASONS = ("ranking", "direct", "evidence", "comparison")
 # What a server is asked first: a row's request, as small as it can be.
 _SMALL_QUERY, _SMALL_PASSAGES = "what colour is the sky", ["Dogs bark.", "The sky is blue."]
@@ -63,7 +57,7 @@ def stage(
     def work(identity: Identity) -> Result:
         return _work(candidates, corpus, Path(out), settings, identity, retry_rejects)
 
-    inputs = {"teacher": Input(settings.teacher, _teacher)}
+    inputs = {"teacher": Input(settings.teacher, calls.identify_teacher)}
     if candidates is not None:
         inputs["candidates"] = Input(candidates, partial(datasets.fingerprint, what="candidates"))
     if settings.positives:
@@ -91,14 +85,6 @@ def annotate(
     run(stage(candidates, out, settings, retry_rejects, corpus))
 
 
-def _teacher(teacher: str) -> str:
-    """Return a teacher's fingerprint. A server is known by its model's name, or by its address if no name is given."""
-    address, _, model = teacher.partition("#")
-    if is_remote(teacher):
-        return f"model {model}" if model else f"server {address}"
-    return fingerprint(builtin.model(teacher, "teacher"))
-
-
 def _recorded(teacher: str) -> bool:
     """Return whether a teacher is a file of recorded replies, which cannot be asked."""
     return teacher.startswith(("teacher:", "replies:"))
@@ -121,11 +107,7 @@ def _check(candidates: str | None, settings: AnnotateSettings, retry_rejects: bo
         if retry_rejects:
             raise BadInput(f"retry_rejects: {teacher} cannot be asked again; leave --retry-rejects out")
     else:
-        check_arguments(settings.engine)
-        if is_remote(teacher):
-            ask.Prompter(settings)
-        else:
-            check_model(builtin.model(teacher, "teacher"))
+        calls.check_teacher(settings)
 
 
 def _check_positives(candidates: str | None, corpus: str | None, settings: AnnotateSettings, there: There) -> None:
@@ -154,30 +136,26 @@ def _work(
         done = _take_over(candidates, out, settings)
     else:
         assert candidates is not None
-        if is_remote(settings.teacher) and (probed := _probe(out, settings, identity)):
+        version = ask.version(identity)
+        if is_remote(settings.teacher) and (probed := _probe(out, version, settings)):
             settings = settings.model_copy(update={"server": probed.dialect})
         rows = passages.open_rows(candidates, corpus, settings, out / "first-stage")
         done = _ask(rows, out, settings, identity, retry_rejects)
-        done.counts.update(_probe_counts(out, identity))
+        done.counts.update(calls.probe_counts(out, version))
     found = stats.of(done.counts, tables.read(out, "rejects")["reason"].to_pylist(), done.speed, settings)
     if probed:
         found["probes"] |= {"takes": probed.dialect.model_dump(), "refusal": probed.refusal}
     stats.tell(found, settings)
     tables.write_text(json.dumps(found, indent=2) + "\n", out / "stats.json")
-    rejects = found["rows"]["rejects"]
-    if rejects > settings.max_reject_rate * (sum(found["rows"].values()) + done.unasked):
-        allowed = f"more than max_reject_rate {settings.max_reject_rate:g} allows"
-        raise Stopped(f"annotate: {rejects:,} rows rejected, {allowed}: {stats.reasons(found)}; {_GOES_ON}")
-    if done.unasked:
-        spent = f"{found['cost']['spent']:.4f} of max_cost {settings.max_cost:g} spent"
-        raise Stopped(f"annotate: {spent}, and another row might pass it; {done.unasked:,} rows are left; {_GOES_ON}")
+    rows = found["rows"]
+    stats.stop_at_limits("annotate", found, rows["rejects"], done.unasked, sum(rows.values()) + done.unasked, settings)
     counts = {f"{name}_tokens": found["tokens"][name] for name in ("prompt", "completion")}
-    return Result(found["rows"], done.contents["annotations"], ["stats.json"], counts)
+    return Result(rows, done.contents["annotations"], ["stats.json"], counts)
 
 
 def _ask(rows: Candidates, out: Path, settings: AnnotateSettings, identity: Identity, retry_rejects: bool) -> pool.Done:
     version = ask.version(identity)
-    budget = _budget(out, identity, settings) if settings.max_cost else None
+    budget = calls.open_budget(out, version, settings)
     row_key = partial(ask.key, version=version, passages=settings.passages)
     job = pool.Job("annotate", ask.Annotator, (settings, row_key, budget), row_key, version, ("annotations", "rejects"))
     # Above this number, even rows without a reject cannot bring the share down again.
@@ -185,52 +163,13 @@ def _ask(rows: Candidates, out: Path, settings: AnnotateSettings, identity: Iden
     return pool.run_rows(rows, job, settings, out, lambda counts: counts["rejects"] <= most, retry_rejects)
 
 
-def _budget(out: Path, identity: Identity, settings: AnnotateSettings) -> Any:
-    """Return a Ray actor of ask.Budget with what is left of `max_cost`."""
-    start_ray()
-    import ray
-
-    return ray.remote(num_cpus=0)(ask.Budget).remote(_left(out, identity, settings))
-
-
-def _left(out: Path, identity: Identity, settings: AnnotateSettings) -> float:
-    """Return `max_cost` less the cost of the finished rows and of all probes; infinity without a `max_cost`."""
-    if settings.max_cost is None:
-        return float("inf")
-    entries = chain(Journal(out / "rows" / ask.version(identity)), _probes(out, identity))
-    counts = (entry["counts"] for entry in entries)
-    spent = sum(ask.cost(one.get("prompt_tokens", 0), one.get("completion_tokens", 0), settings) for one in counts)
-    return settings.max_cost - spent
-
-
-def _probes(out: Path, identity: Identity) -> Journal:
-    """Return the journal of what the server was asked at the start of each run. It is paid for as rows are."""
-    return Journal(out / "probes" / ask.version(identity))
-
-
-def _probe_counts(out: Path, identity: Identity) -> Counter[str]:
-    """Return the sums over all probes: probe_calls, probe_prompt_tokens, probe_completion_tokens."""
-    counts = Counter[str]()
-    for entry in _probes(out, identity):
-        counts.update({f"probe_{name}": count for name, count in entry["counts"].items()})
-    return counts
-
-
-def _probe(out: Path, settings: AnnotateSettings, identity: Identity) -> Probed | None:
-    """Find out what the server takes, and say it. None if the request might pass `max_cost`: then no row is asked.
-
-    What is found is not part of the rows' keys: the prompt stays the same, and each reply is read as strictly.
-    """
+def _probe(out: Path, version: str, settings: AnnotateSettings) -> Probed | None:
+    """Find out what the server takes, and say it; see `calls.probe_server`."""
     message = prompt.prompt(_SMALL_QUERY, _SMALL_PASSAGES, settings.reasoning)
-    most = ask.cost(len(chat_ids(ByteTokenizer(), message)), settings.max_tokens, settings)
-    if most > _left(out, identity, settings):
-        return None
-    print("annotate: asks the server with one small request what it takes", flush=True)
     schema = prompt.schema(len(_SMALL_PASSAGES), settings.reasoning, settings.reason_chars)
-    found = probe(settings.teacher, settings.server, message, schema, settings.max_tokens, settings.temperature)
-    tokens = {"prompt_tokens": found.prompt_tokens, "completion_tokens": found.completion_tokens}
-    _probes(out, identity).add(digest(uuid.uuid4().hex), "probes", {}, {"calls": found.calls, **tokens})
-    stats.tell_probe(found)
+    found = calls.probe_server("annotate", out, version, settings, message, schema)
+    if found:
+        stats.tell_probe("annotate", found)
     return found
 
 
@@ -269,8 +208,7 @@ def show_prompt(candidates: str | None, settings: AnnotateSettings, corpus: str 
     prompter = ask.Prompter(settings)
     shown = passages.calls(ask.passage_orders(row, ask.key(row, version, settings.passages), settings)[0], settings)[0]
     message, _ = prompter.message(row["query"], [row["texts"][index] for index in shown])
-    as_text = isinstance(prompter.tokenizer, ByteTokenizer)
-    print(message if as_text else prompter.tokenizer.decode(prompter.ids(message)))
+    print(prompter.shown(message))
 
 
 def dry_run(

@@ -11,7 +11,7 @@ from __future__ import annotations
 import re
 from typing import Any
 
-from r2r.replies import DECODER, Parsed, Unsound, complete_order, only_object, text_field, without_thinking
+from r2r.replies import Parsed, Unsound, complete_order, decoded, text_field
 from r2r.teacher.prompt import fields
 
 _EVIDENCE = "direct_answer_sentence"
@@ -43,10 +43,7 @@ def parse_reply(text: str, n: int, reasoning: str) -> Parsed:
 
 def _ranked_passages(text: str, mended: set[str]) -> list[dict[str, Any]]:
     """Return the objects under ranked_passages, in the order of the reply. Raises Unsound."""
-    try:
-        reply = DECODER.decode(text)
-    except (ValueError, RecursionError):
-        reply = only_object(without_thinking(text, mended), mended)
+    reply = decoded(text, mended)
     ranked = reply.get("ranked_passages") if isinstance(reply, dict) else None
     if not isinstance(ranked, list) or not all(isinstance(passage, dict) for passage in ranked):
         raise Unsound("no list of objects under ranked_passages")

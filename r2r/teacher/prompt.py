@@ -11,12 +11,17 @@ import hashlib
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, StrictUndefined
+from jinja2 import Environment, StrictUndefined, Template
 
-_SOURCE = Path(__file__).with_name("prompt.j2").read_text(encoding="utf-8")
-_TEMPLATE = Environment(undefined=StrictUndefined, autoescape=False).from_string(_SOURCE)
 
-VERSION = hashlib.sha256(_SOURCE.encode()).hexdigest()[:12]
+def wording(name: str) -> tuple[Template, str]:
+    """Return a prompt's template, a file beside this one, and its version, a hash of its text."""
+    text = Path(__file__).with_name(name).read_text(encoding="utf-8")
+    template = Environment(undefined=StrictUndefined, autoescape=False).from_string(text)
+    return template, hashlib.sha256(text.encode()).hexdigest()[:12]
+
+
+_TEMPLATE, VERSION = wording("prompt.j2")
 
 
 def prompt(query: str, passages: list[str], reasoning: str) -> str:

@@ -1,8 +1,6 @@
 """The stage with recorded annotations and replies, with a stubbed teacher that is asked again, and its plan."""
 
-import asyncio
 import json
-from contextlib import contextmanager
 from functools import partial
 
 import pyarrow as pa
@@ -12,9 +10,7 @@ from r2r import builtin, cli, tables
 from r2r.config import AnnotateSettings, Dialect
 from r2r.errors import Stopped
 from r2r.llm.probe import Probed
-from r2r.rows import pool
-from r2r.teacher import annotate as stage_of_annotate
-from r2r.teacher import ask
+from r2r.teacher import ask, calls
 from r2r.teacher.annotate import annotate as run_stage
 from tests.llm.dummy import DummyModel
 
@@ -243,31 +239,13 @@ BOTH = json.dumps({"ranked_passages": [{"identifier": 2}, {"identifier": 1}]})
 
 
 @pytest.fixture
-def asked(tmp_path, monkeypatch):
+def asked(tmp_path, monkeypatch, rows_here):
     """The stage over three queries with a stubbed teacher, in this process. It returns the calls that a run makes."""
 
-    @contextmanager
-    def progress(*arguments):
-        class Tell:
-            @staticmethod
-            async def remote(name, counts):
-                return True
-
-        yield Tell
-
-    def on_workers(blocks, worker, arguments, *others, **options):
-        async def answers():
-            actor = worker(*arguments)
-            return [await actor(block) for block in blocks]
-
-        return asyncio.run(answers())
-
-    monkeypatch.setattr(pool, "progress", progress)
-    monkeypatch.setattr(pool, "on_workers", on_workers)
     teacher = Teacher()
     monkeypatch.setattr(ask, "open_model", lambda *arguments: teacher)
     found = Probed(Dialect(response_format="none", seed=True), "400: no response_format", 3, 70, 20)
-    monkeypatch.setattr(stage_of_annotate, "probe", lambda *arguments: found)
+    monkeypatch.setattr(calls, "probe", lambda *arguments: found)
     rows = [
         {"qid": f"q{at}", "query": f"query {at}", "docids": ["a", "b", "c"], "texts": PASSAGES, "scores": [3, 2, 1]}
         for at in range(3)
@@ -421,7 +399,7 @@ def test_what_a_server_takes_is_asked_told_and_paid_for_at_each_start(asked, tmp
 
 
 def test_no_server_is_asked_what_it_takes_if_that_might_cost_too_much(asked, tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(stage_of_annotate, "_budget", lambda *arguments: Broke())
+    monkeypatch.setattr(calls, "open_budget", lambda *arguments: Broke())
     with pytest.raises(Stopped, match=r"0\.0000 of max_cost 0\.001 spent"):
         asked(price_in=1000, max_cost=0.001)
     assert "asks the server" not in capsys.readouterr().out
