@@ -128,7 +128,7 @@ def _check_positives(candidates: str | None, corpus: str | None, settings: Annot
     if settings.positives:
         datasets.check(settings.positives, "qrels")
         if candidates and there(candidates):
-            passages.relevant(settings.positives, candidates, set(datasets.open_candidates(candidates).qids))
+            passages.relevant(settings.positives, set(datasets.open_candidates(candidates).qids))
     elif corpus is not None:
         raise BadInput(f"corpus: {corpus}: only positives take texts from it; give positives, or leave corpus out")
     if corpus is not None:
@@ -147,7 +147,8 @@ def _work(
         done = _take_over(candidates, out, settings)
     else:
         assert candidates is not None
-        done = _ask(passages.open_rows(candidates, corpus, settings), out, settings, identity, retry_rejects)
+        rows = passages.drawn(datasets.open_candidates(candidates), corpus, settings)
+        done = _ask(rows, out, settings, identity, retry_rejects)
     found = stats.of(done.counts, tables.read(out, "rejects")["reason"].to_pylist(), done.speed, settings)
     stats.tell(found, settings)
     tables.write_text(json.dumps(found, indent=2) + "\n", out / "stats.json")
@@ -214,7 +215,7 @@ def _take_over(candidates: str | None, out: Path, settings: AnnotateSettings) ->
 def show_prompt(candidates: str | None, settings: AnnotateSettings, corpus: str | None = None) -> None:
     """Print the prompt of the first call, with the tokens of the chat format. Raises BadInput."""
     version = _plannable(candidates, None, settings, corpus)
-    row = next(pool.rows_of(passages.open_rows(str(candidates), corpus, settings).parts(1)))
+    row = next(pool.rows_of(passages.drawn(datasets.open_candidates(str(candidates)), corpus, settings).parts(1)))
     prompter = ask.Prompter(settings)
     shown = passages.calls(ask.passage_orders(row, ask.key(row, version, settings.passages), settings)[0], settings)[0]
     message, _ = prompter.message(row["query"], [row["texts"][index] for index in shown])
@@ -237,7 +238,7 @@ def dry_run(
 
     version = _plannable(candidates, out, settings, corpus)
     folder = Path(out or ".", "rows", version)
-    rows = passages.open_rows(str(candidates), corpus, settings)
+    rows = passages.drawn(datasets.open_candidates(str(candidates)), corpus, settings)
     parts = rows.parts(256)
     start_ray()
     import ray

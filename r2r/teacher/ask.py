@@ -1,7 +1,7 @@
 """A teacher is asked about one row: its prompts, its attempts and its cost, and the annotation or reject.
 
 Owns the row's key, the passage orders, the budget and asking again. Does not own the stage's tables (`annotate.py`),
-which passages a row has (`passages.py`), how windows become one answer (`sample.py`), the wording (`prompt.py`), how a
+which passages a row has (`passages.py`), how windows become one answer (`answers.py`), the wording (`prompt.py`), how a
 reply is read (`parse.py`) or checked (`r2r.reasons`).
 
     table, row, counts = await Annotator(settings, row_key, None)(candidates_row)
@@ -28,9 +28,9 @@ from r2r.rows.journal import KEYS
 from r2r.stage import Identity
 from r2r.teacher import parse
 from r2r.teacher import prompt as asking
+from r2r.teacher.answers import Sample, joined
 from r2r.teacher.borda import borda, kendall_tau
 from r2r.teacher.passages import step
-from r2r.teacher.sample import Sample, joined
 from r2r.windows import slide
 
 # What each further attempt adds to the temperature.
