@@ -116,7 +116,7 @@ def _check_positives(candidates: str | None, corpus: str | None, settings: Annot
         datasets.check(settings.positives, "qrels")
         # The candidates of a run have to be written first; their positives are checked then.
         if candidates and there(candidates) and not datasets.runs_of(candidates):
-            passages.relevant(settings.positives, candidates, set(datasets.open_candidates(candidates).qids))
+            passages.relevant(settings.positives, set(datasets.open_candidates(candidates).qids))
     elif corpus is not None:
         raise BadInput(f"corpus: {corpus}: only positives take texts from it; give positives, or leave corpus out")
     if corpus is not None:
@@ -139,8 +139,8 @@ def _work(
         version = ask.version(identity)
         if is_remote(settings.teacher) and (probed := _probe(out, version, settings)):
             settings = settings.model_copy(update={"server": probed.dialect})
-        rows = passages.open_rows(candidates, corpus, settings, out / "first-stage")
-        done = _ask(rows, out, settings, identity, retry_rejects)
+        given = datasets.open_candidates(candidates, out / "first-stage")
+        done = _ask(passages.drawn(given, corpus, settings), out, settings, identity, retry_rejects)
         done.counts.update(calls.probe_counts(out, version))
     found = stats.of(done.counts, tables.read(out, "rejects")["reason"].to_pylist(), done.speed, settings)
     if probed:
@@ -204,7 +204,7 @@ def _take_over(candidates: str | None, out: Path, settings: AnnotateSettings) ->
 def show_prompt(candidates: str | None, settings: AnnotateSettings, corpus: str | None = None) -> None:
     """Print the prompt of the first call, with the tokens of the chat format. Raises BadInput."""
     version = _plannable(candidates, None, settings, corpus)
-    row = next(pool.rows_of(passages.open_rows(str(candidates), corpus, settings).parts(1)))
+    row = next(pool.rows_of(passages.drawn(datasets.open_candidates(str(candidates)), corpus, settings).parts(1)))
     prompter = ask.Prompter(settings)
     shown = passages.calls(ask.passage_orders(row, ask.key(row, version, settings.passages), settings)[0], settings)[0]
     message, _ = prompter.message(row["query"], [row["texts"][index] for index in shown])
@@ -226,7 +226,7 @@ def dry_run(
 
     version = _plannable(candidates, out, settings, corpus)
     folder = Path(out or ".", "rows", version)
-    rows = passages.open_rows(str(candidates), corpus, settings)
+    rows = passages.drawn(datasets.open_candidates(str(candidates)), corpus, settings)
     parts = rows.parts(256)
     start_ray()
     import ray

@@ -1,7 +1,7 @@
 """A teacher is asked about one row: its prompts, and the annotation or reject.
 
 Owns the row's key and the passage orders. Does not own the attempts and their cost (`calls.py`), the stage's tables
-(`annotate.py`), which passages a row has (`passages.py`), how windows become one answer (`sample.py`), the wording
+(`annotate.py`), which passages a row has (`passages.py`), how windows become one answer (`answers.py`), the wording
 (`prompt.py`), how a reply is read (`parse.py`) or checked (`r2r.reasons`).
 
     table, row, counts = await Annotator(settings, row_key, None)(candidates_row)
@@ -27,9 +27,9 @@ from r2r.rows.journal import KEYS
 from r2r.stage import Identity
 from r2r.teacher import calls, parse
 from r2r.teacher import prompt as asking
+from r2r.teacher.answers import Sample, joined
 from r2r.teacher.borda import borda, kendall_tau
 from r2r.teacher.passages import step
-from r2r.teacher.sample import Sample, joined
 from r2r.windows import slide
 
 

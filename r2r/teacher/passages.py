@@ -3,7 +3,7 @@
 Owns the draws, near-duplicates, the positives that are put in, and the windows of a list that is too long for a call.
 Does not own the order in which passages are shown, nor how they are asked about (`ask.py`).
 
-    rows = open_rows("runs/demo/retrieve-train", "demo", settings)    # candidates; each row has just these passages
+    rows = drawn(datasets.open_candidates("runs/demo/retrieve-train"), "demo", settings)
 """
 
 from __future__ import annotations
@@ -14,7 +14,6 @@ from collections import Counter, defaultdict
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import islice
-from pathlib import Path
 from typing import Any, ClassVar, NamedTuple
 
 from r2r import datasets
@@ -40,24 +39,22 @@ class Positives(NamedTuple):
     texts: Mapping[str, str]
 
 
-def open_rows(candidates: str, corpus: str | None, settings: AnnotateSettings, aside: Path | None = None) -> Candidates:
+def drawn(candidates: Candidates, corpus: str | None, settings: AnnotateSettings) -> Candidates:
     """Return candidates in which each row has just the passages to rank; one row a draw, told apart by `draw`, from 0.
 
-    corpus: the dataset with the texts of positives that are no candidates. aside: see `datasets.open_candidates`. A
-    row's `counts` are of near-duplicates that were left out, and of positives. Raises BadInput if the positives judge
-    none of the queries.
+    corpus: the dataset with the texts of positives that are no candidates. A row's `counts` are of near-duplicates
+    that were left out, and of positives. Raises BadInput if the positives judge none of the queries.
     """
-    found = datasets.open_candidates(candidates, aside)
     if not (settings.depth or settings.draws > 1 or settings.distinct or settings.positives):
-        return found
+        return candidates
     positives = Positives({}, {})
     if settings.positives:
-        judged = relevant(settings.positives, candidates, set(found.qids))
+        judged = relevant(settings.positives, set(candidates.qids))
         wanted = {docid for grades in judged.values() for docid in grades}
         positives = Positives(judged, _texts(corpus, wanted) if corpus else {})
     return Candidates(
-        [qid for qid in found.qids for _ in range(settings.draws)],
-        lambda rows: [_Drawn(part, settings, positives) for part in found.parts(max(1, rows // settings.draws))],
+        [qid for qid in candidates.qids for _ in range(settings.draws)],
+        lambda rows: [_Drawn(part, settings, positives) for part in candidates.parts(max(1, rows // settings.draws))],
     )
 
 
@@ -144,14 +141,14 @@ def _with_positives(
 
     Positives are put in only up to half of the passages: a list needs others to rank them above. Counts them.
     """
-    drawn = [docid for docid in chosen if docid in grades]
-    missed = [docid for docid in grades if docid not in drawn]
+    found = [docid for docid in chosen if docid in grades]
+    missed = [docid for docid in grades if docid not in found]
     missed.sort(key=lambda docid: (-grades[docid], draw.random()))
-    put_in = missed[: max(0, passages // 2 - len(drawn))]
-    others = [docid for docid in chosen if docid not in grades][: passages - len(drawn) - len(put_in)]
-    counts.update(positives_drawn=len(drawn), positives_put_in=len(put_in))
+    put_in = missed[: max(0, passages // 2 - len(found))]
+    others = [docid for docid in chosen if docid not in grades][: passages - len(found) - len(put_in)]
+    counts.update(positives_drawn=len(found), positives_put_in=len(put_in))
     counts.update(positives_left_out=len(missed) - len(put_in))
-    return [*drawn, *others, *put_in]
+    return [*found, *others, *put_in]
 
 
 class _Distinct:
@@ -186,15 +183,15 @@ def calls(shown: list[int], settings: AnnotateSettings) -> list[list[int]]:
     return [shown[start:end] for start, end in windows(len(shown), settings.window, step(settings))]
 
 
-def relevant(positives: str, candidates: str, qids: Collection[str]) -> dict[str, dict[str, int]]:
-    """Return qid -> docid -> grade of the relevant passages of the candidates' queries. Raises BadInput for none."""
+def relevant(positives: str, qids: Collection[str]) -> dict[str, dict[str, int]]:
+    """Return qid -> docid -> grade of the relevant passages of some queries. Raises BadInput if there are none."""
     judged: dict[str, dict[str, int]] = {}
     for row in datasets.read_qrels(positives).to_pylist():
         if row["relevance"] > 0 and row["qid"] in qids:
             judged.setdefault(row["qid"], {})[row["docid"]] = row["relevance"]
     if not judged:
         raise BadInput(
-            f"positives: {positives}: has no relevant passage for any query of {candidates}; give the qrels of these "
+            f"positives: {positives}: has no relevant passage for any query of the candidates; give the qrels of these "
             f"queries"
         )
     return judged

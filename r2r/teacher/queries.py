@@ -31,7 +31,7 @@ from r2r.rows.journal import KEYS, Journal
 from r2r.rows.pool import share
 from r2r.stage import Identity, Input, Result, Stage, There, identify, run
 from r2r.teacher import calls, stats, write
-from r2r.teacher.draw import Sample, draw
+from r2r.teacher.sample import Sample, draw
 from r2r.workers import bar
 
 # Settings that decide which passages get a query and which queries are kept, not what is written about a passage.

@@ -1,57 +1,108 @@
-"""A teacher's answer to one passage order, from one call, or from the calls of several windows.
+"""Passages drawn from a corpus by a seed, whatever its size.
 
-Owns how windows become one answer. Does not ask (`ask.py`).
+Owns the draw. Each passage gets a number, a hash of the seed and its docid, and the `n` smallest are drawn. So the draw
+depends neither on the order of the corpus nor on who reads which part, a larger `n` adds passages and drops none, and a
+worker holds `n` passages at most.
 
-    one = joined([4, 0, 2, 1, 3], [0, 4, 2, 3, 1], [bottom, top])
+    draw("beir:scifact", 1000, 100, seed=0).passages[0]["text"]
 """
 
 from __future__ import annotations
 
+import hashlib
+import heapq
+import itertools
+import time
 from collections import Counter
-from typing import NamedTuple
+from collections.abc import Iterator
+from operator import itemgetter
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-from r2r.reasons import rename
-from r2r.replies import Parsed
+from r2r import datasets
+from r2r.bm25.shard import contents
+from r2r.datasets.documents import Document, Part
+from r2r.errors import BadInput
+from r2r.workers import on_workers, progress, start_ray
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+# What a passage's number, docid and text are in the order of the draw.
+Drawn = tuple[str, str, str]
 
 
 class Sample(NamedTuple):
-    """The teacher's answer to one passage order.
+    """passages: docid and text (title, line break, text) of those drawn, in the order of the draw. documents: in the
+    corpus. too_short: those that are shorter than asked for."""
 
-    shown: the passage order. order: the teacher's order, best first. Both are indices into the row's passages. parsed:
-    the reply. attempts: calls made. reason: why all replies were rejected, "" for a sound answer. text: the last reply.
-    counts: tokens and other counts of all attempts.
+    passages: list[dict[str, str]]
+    documents: int
+    too_short: int
+
+
+def draw(corpus: str, n: int, min_chars: int, seed: int) -> Sample:
+    """Return `n` passages of at least `min_chars` characters, or all if the corpus, a dataset string, has fewer.
+
+    Raises BadInput for a corpus that cannot be read, has no such passage, or has a docid twice among those drawn.
     """
+    start_ray()
+    import pyarrow as pa
+    import ray
 
-    shown: list[int]
-    order: list[int]
-    parsed: Parsed
-    attempts: int
-    reason: str
-    text: str
-    counts: Counter[str]
+    cores = max(1, int(ray.available_resources().get("CPU", 1)))
+    parts = datasets.corpus_parts(corpus, cores)
+    blocks = [pa.table({"part": [number]}) for number in range(len(parts))]
+    drawn: list[Drawn] = []
+    counts = Counter[str]()
+    with progress("queries: drawing passages", None, "document") as tell:
+        for answer in on_workers(blocks, _Drawing, (parts, n, min_chars, seed, tell), cores, ahead=1):
+            drawn = heapq.nsmallest(n, [*drawn, *map(tuple, answer["drawn"])], key=itemgetter(0, 1))
+            counts.update(answer["counts"])
+    for (_, one, _), (_, other, _) in itertools.pairwise(drawn):
+        if one == other:
+            raise BadInput(f"{corpus}: docid {one} comes twice; each document has its own id")
+    if not drawn:
+        raise BadInput(
+            f"{corpus}: none of its {counts['done']:,} documents has {min_chars} characters; lower min_chars"
+        )
+    passages = [{"docid": docid, "text": text} for _, docid, text in drawn]
+    return Sample(passages, counts["done"], counts["too_short"])
 
 
-def joined(shown: list[int], order: list[int], windows: list[Sample]) -> Sample:
-    """Return the answer to the passage order `shown` from the answers to its windows, in the order asked.
+def smallest(documents: Iterator[Document], n: int, min_chars: int, seed: int, counts: Counter[str]) -> list[Drawn]:
+    """Return the `n` passages with the smallest numbers. Adds to `counts`: `done`, all documents, and `too_short`."""
 
-    order: the merged order; it does not count if the last answer was rejected. A passage has the reasons of the last
-    window that it was in, whose comparisons are true in the merged order, too: of the passages in that window, those
-    that moved on are above. They get the numbers of `shown`.
-    """
-    *_, last = windows
-    if len(windows) == 1:
-        return last
-    attempts, counts = sum(one.attempts for one in windows), sum((one.counts for one in windows), Counter[str]())
-    if last.reason:
-        return last._replace(shown=shown, attempts=attempts, counts=counts)
-    number = {index: place for place, index in enumerate(shown, 1)}
-    direct, evidence, comparison = dict[int, str](), dict[int, str](), dict[int, str]()
-    for one in windows:
-        names = {place: str(number[index]) for place, index in enumerate(one.shown, 1)}
-        direct.update(zip(one.shown, one.parsed.direct, strict=True))
-        evidence.update(zip(one.shown, one.parsed.evidence, strict=True))
-        renamed = (rename(text, names) for text in one.parsed.comparison)
-        comparison.update(zip(one.shown, renamed, strict=True))
-    columns = ([texts[index] for index in shown] for texts in (direct, evidence, comparison))
-    parsed = Parsed("ok", "", [number[index] for index in order], *columns)
-    return Sample(shown, order, parsed, attempts, "", last.text, counts)
+    def long_enough() -> Iterator[Drawn]:
+        for document in documents:
+            text = contents(document)
+            counts["done"] += 1
+            if len(text.strip()) < min_chars:
+                counts["too_short"] += 1
+                continue
+            number = hashlib.blake2b(f"{seed} {document.docid}".encode(), digest_size=8).hexdigest()
+            yield number, document.docid, text
+
+    return heapq.nsmallest(n, long_enough(), key=itemgetter(0, 1))
+
+
+class _Drawing:
+    """A worker that draws from one part of the corpus, which the block names."""
+
+    def __init__(self, parts: list[Part], n: int, min_chars: int, seed: int, tell: Any):
+        self.parts, self.n, self.min_chars, self.seed, self.tell = parts, n, min_chars, seed, tell
+
+    def __call__(self, block: pa.Table) -> dict[str, Any]:
+        number = block["part"][0].as_py()
+        counts = Counter[str]()
+
+        def documents() -> Iterator[Document]:
+            told = time.monotonic()
+            for _, document in self.parts[number].read():
+                yield document
+                if time.monotonic() - told > 1:
+                    self.tell.remote(number, {"done": counts["done"]})
+                    told = time.monotonic()
+
+        drawn = smallest(documents(), self.n, self.min_chars, self.seed, counts)
+        self.tell.remote(number, {"done": counts["done"]})
+        return {"drawn": drawn, "counts": counts}

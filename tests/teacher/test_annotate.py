@@ -354,7 +354,7 @@ def test_a_plan_counts_windows_and_says_which_are_guessed(asked, tmp_path, capsy
             pass
 
     row_key = partial(ask.key, version="v", passages=3)
-    parts = stages.passages.open_rows(candidates, None, chosen).parts(9)
+    parts = stages.passages.drawn(stages.datasets.open_candidates(candidates), None, chosen).parts(9)
     counting = stages._Counting(parts, chosen, row_key, tmp_path / "none", set(), Tell)
     counts = counting(pa.table({"part": [0]}))
     # Three rows, two samples, two windows of two.

@@ -6,12 +6,13 @@ import pytest
 
 from r2r import tables
 from r2r.config import AnnotateSettings
+from r2r.datasets import open_candidates
 from r2r.datasets.documents import document
 from r2r.errors import BadInput
 from r2r.identity import digest
 from r2r.rows.pool import rows_of
 from r2r.teacher import ask, passages
-from r2r.teacher.passages import WITHOUT_TEXT, Positives, draws, open_rows, strata
+from r2r.teacher.passages import WITHOUT_TEXT, Positives, draws, strata
 
 NONE = Positives({}, {})
 
@@ -128,6 +129,10 @@ def test_of_near_duplicates_the_positive_stays():
     assert counts == [{"near_duplicates": 1, "positives_put_in": 1, "positives_from_corpus": 1}]
 
 
+def opened(candidates, corpus, chosen):
+    return passages.drawn(open_candidates(candidates), corpus, chosen)
+
+
 @pytest.fixture
 def candidates(tmp_path):
     rows = [row(9) | {"qid": qid, "scores": [1.0] * 9} for qid in ("q1", "q2", "q3")]
@@ -137,14 +142,14 @@ def candidates(tmp_path):
 
 def test_rows_are_as_they_were_at_the_defaults(candidates):
     assert digest(settings(passages=5).what()) == "9b0053e53547cf0305c5b0a1bc2fc86d5c2e4035726c845a665b9ba627b1bd3e"
-    rows = open_rows(candidates, None, settings())
+    rows = opened(candidates, None, settings())
     first = next(rows_of(rows.parts(2)))
     assert rows.qids == ["q1", "q2", "q3"] and len(first["docids"]) == 9 and "draw" not in first
     assert ask.key(first, "v", 4) == digest(["fleas", first["docids"][:4], first["texts"][:4], "v"])
 
 
 def test_each_draw_is_a_row_with_a_key_of_its_own(candidates):
-    rows = open_rows(candidates, None, settings(draws=3, seed=7))
+    rows = opened(candidates, None, settings(draws=3, seed=7))
     found = list(rows_of(rows.parts(2)))
     assert [one["qid"] for one in found] == rows.qids == ["q1"] * 3 + ["q2"] * 3 + ["q3"] * 3
     # The same passages three times; the queries are the same text.
@@ -173,14 +178,14 @@ def test_the_texts_of_positives_are_those_that_would_have_been_retrieved(here, c
     qrels = tmp_path / "qrels.txt"
     qrels.write_text("q1 0 x 1\nq2 0 y 0\nq2 0 lost 2\nq9 0 y 1\n")
     chosen = settings(positives=str(qrels))
-    found = list(rows_of(open_rows(candidates, f"beir:{tmp_path}", chosen).parts(9)))
+    found = list(rows_of(opened(candidates, f"beir:{tmp_path}", chosen).parts(9)))
     assert [one["docids"][-1] for one in found] == ["x", "d3", "d3"]
     assert found[0]["texts"][-1] == passages.contents(document("x", "Fleas", "They jump.")) == "Fleas\nThey jump."
     assert +found[1]["counts"] == {f"{WITHOUT_TEXT}q2 lost": 1}
     # Without a corpus, no text is found.
-    assert +next(rows_of(open_rows(candidates, None, chosen).parts(9)))["counts"] == {f"{WITHOUT_TEXT}q1 x": 1}
+    assert +next(rows_of(opened(candidates, None, chosen).parts(9)))["counts"] == {f"{WITHOUT_TEXT}q1 x": 1}
     qrels.write_text("q9 0 y 1\n")
     with pytest.raises(
-        BadInput, match=r"positives: .*qrels.txt: has no relevant passage for any query of .*candidates"
+        BadInput, match=r"positives: .*qrels.txt: has no relevant passage for any query of the candidates"
     ):
-        open_rows(candidates, None, chosen)
+        opened(candidates, None, chosen)

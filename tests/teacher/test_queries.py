@@ -15,7 +15,7 @@ from r2r.llm import Refused
 from r2r.llm.prompt import ByteTokenizer, chat_ids
 from r2r.stage import identify
 from r2r.teacher import calls, queries, write
-from r2r.teacher.draw import Sample, smallest
+from r2r.teacher.sample import Sample, smallest
 from tests.llm.dummy import DummyModel
 from tests.test_stage import BASE, changed
 
