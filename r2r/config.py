@@ -262,6 +262,13 @@ class EvaluateSettings(Section):
         return names
 
 
+class JudgeSettings(ModelWorkers):
+    planted: float = Field(
+        0.2, gt=0, le=1, description="chance that a pair of passages swaps its reasons, to see which measures notice"
+    )
+    seed: int = Field(0, ge=0, description="seed of planted errors, random sentences, shuffles and intervals")
+
+
 class ServeSettings(RankSettings):
     host: str = how("127.0.0.1", description="address to listen on")
     port: int = how(8000, ge=0, le=65535, description="port to listen on; 0 picks a free one")

@@ -72,6 +72,19 @@ SCHEMAS = {
             "comparison": _strings,
         }
     ),
+    # One row a passage with a reason. Comparisons name passages by rank; `values` has what each measure says of it.
+    "judged": pa.schema(
+        {
+            "qid": pa.string(),
+            "docid": pa.string(),
+            "rank": pa.int64(),
+            "direct": pa.string(),
+            "evidence": pa.string(),
+            "comparison": pa.string(),
+            "values": pa.map_(pa.string(), pa.float64()),
+            "flagged": _strings,
+        }
+    ),
     # One row an optimizer step, as distill logs it while it trains; null where a step has no such figure.
     "steps": pa.schema(
         {
