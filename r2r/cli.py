@@ -114,6 +114,8 @@ class _Judge(_Arguments):
 
     rankings: str = Field(description="folder that rerank or annotate wrote, or teacher:FILE")
     candidates: str | None = Field(None, description="the candidates that were ranked; rerank's folder needs them")
+    student: str | None = Field(None, description="model that ranks again, to see whether the evidence decides")
+    adapter: str | None = Field(None, description="the student's PEFT folder, or distill's")
     out: str = _OUT
 
 
@@ -177,7 +179,7 @@ def _evaluate(given: _Evaluate, settings: config.EvaluateSettings) -> None:
 def _judge(given: _Judge, settings: config.JudgeSettings) -> None:
     from r2r.judge.stage import judge
 
-    judge(given.rankings, given.candidates, given.out, settings)
+    judge(given.rankings, given.candidates, given.out, settings, given.student, given.adapter)
 
 
 def _serve(given: _Serve, settings: config.ServeSettings) -> None:

@@ -100,8 +100,8 @@ def _lines(shown: Mapping[str, Mapping[str, Any]]) -> list[list[str]]:
 def _shown(found: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
     """Return the measures that are shown, and the names of the others."""
     measures = found["measures"]
-    return {name: one for name, one in measures.items() if one["noticed"]}, [
-        name for name, one in measures.items() if not one["noticed"]
+    return {name: one for name, one in measures.items() if one["noticed"] is not False}, [
+        name for name, one in measures.items() if one["noticed"] is False
     ]
 
 

@@ -85,6 +85,21 @@ SCHEMAS = {
             "flagged": _strings,
         }
     ),
+    # One row a query. `ranks` are those of the passages that were probed, in the ranking that is judged; the columns
+    # after it are aligned with it, and hold ranks among the `passages` that the student ranked again.
+    "probes": pa.schema(
+        {
+            "qid": pa.string(),
+            "passages": pa.int64(),
+            "agreement": pa.float64(),
+            "ranks": pa.list_(pa.int64()),
+            "whole": pa.list_(pa.int64()),
+            "without": pa.list_(pa.int64()),
+            "without_random": pa.list_(pa.int64()),
+            "only": pa.list_(pa.int64()),
+            "only_random": pa.list_(pa.int64()),
+        }
+    ),
     # One row an optimizer step, as distill logs it while it trains; null where a step has no such figure.
     "steps": pa.schema(
         {
