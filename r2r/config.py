@@ -124,23 +124,15 @@ class RetrieveSettings(Section):
     heap: int = how(1024, ge=64, description="largest Java heap of a worker, in MiB")
 
 
-class AnnotateSettings(ModelWorkers):
-    teacher: str = source(
-        description="model name or folder, http(s) address of a server, teacher:FILE, replies:FILE, or demo"
-    )
-    passages: int = Field(5, ge=2, le=20, description="passages that the teacher sees in a call: the first candidates")
-    passage_order: Literal["retrieved", "shuffled"] = Field("retrieved", description="order in which it sees them")
-    samples: int = Field(1, ge=1, le=20, description="answers per query, each to another passage order, merged")
-    reasoning: Reasoning = Field("both", description="which reasons the teacher gives")
+class TeacherSettings(ModelWorkers):
+    """How a teacher is asked: the same for every stage that asks one."""
+
+    teacher: str = source(description="model name or folder, http(s) address of a server, or demo")
     temperature: float = Field(0.0, ge=0, description="of the first attempt; each further attempt adds 0.3, up to 1")
-    reason_chars: int = Field(600, ge=1, description="longest reason or evidence of a passage, in characters")
     seed: int = Field(0, ge=0, description="seed of shuffles and of the teacher's sampling")
     tokenizer: str | None = Field(None, description="model whose tokenizer counts and cuts a server's prompts")
     attempts: int = how(3, ge=1, description="attempts per row before it is rejected")
     max_tokens: int = how(1024, ge=1, description="longest reply, in tokens")
-    false_evidence: Literal["reject", "drop"] = how(
-        "reject", description="evidence that is not in its passage: reject the reply, or drop that evidence"
-    )
     max_reject_rate: float = how(0.02, ge=0, le=1, description="largest share of rejects; more end the job")
     price_in: float = how(0.0, ge=0, description="price of a million prompt tokens")
     price_out: float = how(0.0, ge=0, description="price of a million reply tokens")
@@ -150,10 +142,24 @@ class AnnotateSettings(ModelWorkers):
     )
 
     @model_validator(mode="after")
-    def _priced(self) -> AnnotateSettings:
+    def _priced(self) -> TeacherSettings:
         if self.max_cost and not self.price_in + self.price_out:
             raise ValueError("max_cost: needs prices to count with; give price_in and price_out, per million tokens")
         return self
+
+
+class AnnotateSettings(TeacherSettings):
+    teacher: str = source(
+        description="model name or folder, http(s) address of a server, teacher:FILE, replies:FILE, or demo"
+    )
+    passages: int = Field(5, ge=2, le=20, description="passages that the teacher sees in a call: the first candidates")
+    passage_order: Literal["retrieved", "shuffled"] = Field("retrieved", description="order in which it sees them")
+    samples: int = Field(1, ge=1, le=20, description="answers per query, each to another passage order, merged")
+    reasoning: Reasoning = Field("both", description="which reasons the teacher gives")
+    reason_chars: int = Field(600, ge=1, description="longest reason or evidence of a passage, in characters")
+    false_evidence: Literal["reject", "drop"] = how(
+        "reject", description="evidence that is not in its passage: reject the reply, or drop that evidence"
+    )
 
 
 class DistillSettings(Section):

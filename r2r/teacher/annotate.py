@@ -15,19 +15,16 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from r2r import builtin, datasets, tables
+from r2r import datasets, tables
 from r2r.config import AnnotateSettings
 from r2r.datasets.documents import Part
 from r2r.errors import BadInput, Stopped
-from r2r.identity import fingerprint
-from r2r.llm import is_remote
-from r2r.llm.engine import check_arguments
-from r2r.llm.prompt import ByteTokenizer, check_model
+from r2r.llm.prompt import ByteTokenizer
 from r2r.reasons import check_reasons
 from r2r.rows import pool
 from r2r.rows.journal import Journal
 from r2r.stage import Identity, Input, Result, Stage, There, identify, run
-from r2r.teacher import ask, prompt, stats
+from r2r.teacher import ask, calls, prompt, stats
 from r2r.teacher.borda import kendall_tau
 from r2r.workers import on_workers, progress, start_ray
 
@@ -49,7 +46,7 @@ def stage(candidates: str | None, out: str | Path, settings: AnnotateSettings, r
     def work(identity: Identity) -> Result:
         return _work(candidates, Path(out), settings, identity, retry_rejects)
 
-    inputs = {"teacher": Input(settings.teacher, _teacher)}
+    inputs = {"teacher": Input(settings.teacher, calls.identify_teacher)}
     if candidates is not None:
         inputs["candidates"] = Input(candidates, partial(datasets.fingerprint, what="candidates"))
     writes = ["annotations", "rejects", "stats.json"]
@@ -65,14 +62,6 @@ def annotate(candidates: str | None, out: str | Path, settings: AnnotateSettings
     Stopped if more rows than `max_reject_rate` are rejected, or if the next call might exceed `max_cost`.
     """
     run(stage(candidates, out, settings, retry_rejects))
-
-
-def _teacher(teacher: str) -> str:
-    """Return a teacher's fingerprint. A server is known by its model's name, or by its address if no name is given."""
-    address, _, model = teacher.partition("#")
-    if is_remote(teacher):
-        return f"model {model}" if model else f"server {address}"
-    return fingerprint(builtin.model(teacher, "teacher"))
 
 
 def _recorded(teacher: str) -> bool:
@@ -97,11 +86,7 @@ def _check(candidates: str | None, settings: AnnotateSettings, retry_rejects: bo
         if retry_rejects:
             raise BadInput(f"retry_rejects: {teacher} cannot be asked again; leave --retry-rejects out")
     else:
-        check_arguments(settings.engine)
-        if is_remote(teacher):
-            ask.Prompter(settings)
-        else:
-            check_model(builtin.model(teacher, "teacher"))
+        calls.check_teacher(settings)
 
 
 def _work(
@@ -129,23 +114,12 @@ def _work(
 def _ask(candidates: str, out: Path, settings: AnnotateSettings, identity: Identity, retry_rejects: bool) -> pool.Done:
     rows = datasets.open_candidates(candidates)
     version = ask.version(identity)
-    budget = _budget(out / "rows" / version, settings) if settings.max_cost else None
+    budget = calls.open_budget(out / "rows" / version, settings)
     row_key = partial(ask.key, version=version, passages=settings.passages)
     job = pool.Job("annotate", ask.Annotator, (settings, row_key, budget), row_key, version, ("annotations", "rejects"))
     # Above this number, even rows without a reject cannot bring the share down again.
     most = settings.max_reject_rate * len(rows.qids)
     return pool.run_rows(rows, job, settings, out, lambda counts: counts["rejects"] <= most, retry_rejects)
-
-
-def _budget(folder: Path, settings: AnnotateSettings) -> Any:
-    """Return a Ray actor of ask.Budget with `max_cost`, less the cost of the finished rows."""
-    assert settings.max_cost is not None
-    start_ray()
-    import ray
-
-    counts = (entry["counts"] for entry in Journal(folder))
-    spent = sum(ask.cost(one.get("prompt_tokens", 0), one.get("completion_tokens", 0), settings) for one in counts)
-    return ray.remote(num_cpus=0)(ask.Budget).remote(settings.max_cost - spent)
 
 
 def _take_over(candidates: str | None, out: Path, settings: AnnotateSettings) -> pool.Done:

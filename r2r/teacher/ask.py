@@ -1,7 +1,7 @@
-"""A teacher is asked about one row: its prompts, its attempts and its cost, and the annotation or reject.
+"""A teacher is asked about one row: its prompts, and the annotation or reject.
 
-Owns the row's key, the passage orders, the budget and asking again. Does not own the stage's tables (`annotate.py`),
-the wording (`prompt.py`), how a reply is read (`parse.py`) or checked (`r2r.reasons`).
+Owns the row's key and the passage orders. Does not own the attempts and their cost (`calls.py`), the stage's tables
+(`annotate.py`), the wording (`prompt.py`), how a reply is read (`parse.py`) or checked (`r2r.reasons`).
 
     table, row, counts = await Annotator(settings, row_key, None)(candidates_row)
 """
@@ -20,17 +20,13 @@ from r2r import builtin
 from r2r.config import AnnotateSettings
 from r2r.datasets.documents import clean
 from r2r.identity import digest
-from r2r.llm import Model, Refused, Reply, is_remote, open_model
-from r2r.llm.prompt import ByteTokenizer, break_controls, chat_ids, fit, load_tokenizer
+from r2r.llm import Reply, open_model
 from r2r.reasons import check_reasons
 from r2r.rows.journal import KEYS
 from r2r.stage import Identity
-from r2r.teacher import parse
+from r2r.teacher import calls, parse
 from r2r.teacher import prompt as asking
 from r2r.teacher.borda import borda, kendall_tau
-
-# What each further attempt adds to the temperature.
-_HOTTER = 0.3
 
 
 def key(row: dict[str, Any], version: str, passages: int) -> str:
@@ -57,47 +53,16 @@ def passage_orders(row: dict[str, Any], key: str, settings: AnnotateSettings) ->
     return orders if settings.passage_order == "shuffled" else [first, *orders[1:]]
 
 
-class Prompter:
-    """Writes prompts that fit the teacher.
-
-    model: the open teacher; None reads its configuration only, or asks a server. `tokenizer` is the teacher's own; for
-    a server it is the one in the settings, else one token per byte. `longest` is the most tokens of prompt and reply
-    together, None if a server does not say. Raises BadInput if there is no such teacher.
-    """
-
-    tokenizer: Any
-    longest: int | None
+class Prompter(calls.Prompter):
+    """Writes prompts that fit the teacher; see `calls.Prompter`."""
 
     def __init__(self, settings: AnnotateSettings, model: Any = None):
-        self.settings, self.server = settings, is_remote(settings.teacher)
-        if model is not None and not self.server:
-            self.tokenizer, self.longest = model.tokenizer, model.max_length
-        elif self.server:
-            self.tokenizer = load_tokenizer(settings.tokenizer) if settings.tokenizer else ByteTokenizer()
-            self.longest = (model or open_model(settings.teacher)).max_length
-        else:
-            name = builtin.model(settings.teacher, "teacher")
-            self.tokenizer, self.longest = load_tokenizer(name), _longest(name, settings)
+        super().__init__(settings, model)
+        self.render = partial(asking.prompt, reasoning=settings.reasoning)
 
     def message(self, query: str, passages: list[str]) -> tuple[str, int]:
         """Return the message and how many texts were cut, the query included. `passages` are in the order shown."""
-        render = partial(asking.prompt, reasoning=self.settings.reasoning)
-        if self.server:
-            query, *passages = map(break_controls, [query, *passages])
-        if self.longest is None:
-            return render(query, passages), 0
-        return fit(self.tokenizer, render, query, passages, self.longest - self.settings.max_tokens)
-
-    def ids(self, message: str) -> list[int]:
-        """Return the prompt's token ids, chat format included."""
-        return chat_ids(self.tokenizer, message)
-
-
-def _longest(model: str, settings: AnnotateSettings) -> int:
-    from transformers import AutoConfig
-
-    own = AutoConfig.from_pretrained(model).get_text_config().max_position_embeddings
-    return int(settings.engine.get("max_model_len") or own)
+        return self.fitted(self.render, query, passages)
 
 
 class Sample(NamedTuple):
@@ -117,45 +82,17 @@ class Sample(NamedTuple):
     counts: Counter[str]
 
 
-class _OverBudget(Exception):
-    """Another call might cost more than is left."""
-
-
-class Budget:
-    """The money that is left; one Ray actor for all workers.
-
-    A call reserves the most that it may cost, and gives the rest back. If its worker dies, the reservation stays.
-    """
-
-    def __init__(self, left: float):
-        self.left = left
-
-    def reserve(self, most: float) -> bool:
-        """Take `most` from the money left. Return whether there was enough."""
-        if most > self.left:
-            return False
-        self.left -= most
-        return True
-
-    def give_back(self, rest: float) -> None:
-        self.left += rest
-
-
-def cost(prompt_tokens: int, completion_tokens: int, settings: AnnotateSettings) -> float:
-    """Return the price of these tokens, in the currency of `price_in` and `price_out` (per million tokens)."""
-    return (prompt_tokens * settings.price_in + completion_tokens * settings.price_out) / 1e6
-
-
 class Annotator:
     """Asks a teacher about one row at a time (see `pool.RowWorker`): `samples` answers, each in up to `attempts` calls.
 
-    row_key: returns a row's resume key. budget: a Ray actor of Budget; None sets no limit.
+    row_key: returns a row's resume key. budget: a Ray actor of `calls.Budget`; None sets no limit.
     """
 
     def __init__(self, settings: AnnotateSettings, row_key: Callable[[dict[str, Any]], str], budget: Any):
-        self.settings, self.key, self.budget = settings, row_key, budget
-        self.model: Model = open_model(builtin.model(settings.teacher, "teacher"), settings.engine)
+        self.settings, self.key = settings, row_key
+        self.model = open_model(builtin.model(settings.teacher, "teacher"), settings.engine)
         self.prompter = Prompter(settings, self.model)
+        self.teacher = calls.Teacher(settings, self.model, self.prompter, budget)
 
     def close(self) -> None:
         self.model.close()
@@ -166,7 +103,7 @@ class Annotator:
         shown = passage_orders(row, key, self.settings)
         try:
             samples = await asyncio.gather(*(self._sample(row, order, at, before) for at, order in enumerate(shown)))
-        except _OverBudget:
+        except calls.OverBudget:
             return None
         counts = sum((sample.counts for sample in samples), Counter[str]())
         head = {"qid": row["qid"], "key": key, "attempts": sum(sample.attempts for sample in samples)}
@@ -195,56 +132,24 @@ class Annotator:
 
     async def _sample(self, row: dict[str, Any], shown: list[int], number: int, before: int) -> Sample:
         """Ask about one passage order. number: of the sample, from 0. before: attempts of earlier rounds."""
-        settings, counts = self.settings, Counter[str]()
+        settings = self.settings
         texts = [row["texts"][index] for index in shown]
-        message, counts["cut_texts"] = self.prompter.message(row["query"], texts)
-        text, reason, attempt = "", "", 0
-        for attempt in range(1, settings.attempts + 1):
-            try:
-                reply = await self._ask(message, len(texts), before + attempt, number)
-            except Refused as refused:
-                reason = f"refused: {refused}"
-                break
-            counts.update(prompt_tokens=reply.prompt_tokens, completion_tokens=reply.completion_tokens)
-            counts["cached_tokens"] += reply.cached_tokens
-            text = reply.text
-            parsed, reason = self._read(reply, texts, counts)
-            if not reason:
-                order = [shown[position - 1] for position in parsed.order]
-                counts.update(replies=1, same_as_shown=int(order == shown), repaired=int(parsed.status == "repaired"))
-                counts[f"attempts_{attempt}"] += 1
-                return Sample(shown, order, parsed, attempt, "", text, counts)
-        return Sample(shown, [], parse.Parsed("failed"), attempt, reason, text, counts)
+        message, cut = self.prompter.message(row["query"], texts)
+        schema = asking.schema(len(texts), settings.reasoning, settings.reason_chars)
+        answer = await self.teacher.answer(message, schema, partial(self._read, texts), before, number)
+        counts = answer.counts
+        counts["cut_texts"] = cut
+        if answer.reason:
+            return Sample(shown, [], parse.Parsed("failed"), answer.attempts, answer.reason, answer.text, counts)
+        order = [shown[position - 1] for position in answer.found.order]
+        counts.update(same_as_shown=int(order == shown), repaired=int(answer.found.status == "repaired"))
+        return Sample(shown, order, answer.found, answer.attempts, "", answer.text, counts)
 
-    async def _ask(self, message: str, passages: int, attempt: int, sample: int) -> Reply:
-        """Make one call. Raises Refused as the model does, and _OverBudget."""
-        settings, most = self.settings, 0.0
-        if self.budget:
-            most = cost(len(self.prompter.ids(message)), settings.max_tokens, settings)
-            if not await self.budget.reserve.remote(most):
-                raise _OverBudget
-        reply = None
-        try:
-            reply = await self.model.complete(
-                message,
-                schema=asking.schema(passages, settings.reasoning, settings.reason_chars),
-                max_tokens=settings.max_tokens,
-                temperature=min(1.0, settings.temperature + _HOTTER * (attempt - 1)),
-                # Two samples never share a seed.
-                seed=settings.seed + attempt + 1000 * sample,
-            )
-            return reply
-        finally:
-            if self.budget:
-                spent = cost(reply.prompt_tokens, reply.completion_tokens, settings) if reply else 0
-                self.budget.give_back.remote(most - spent)
-
-    def _read(self, reply: Reply, texts: list[str], counts: Counter[str]) -> tuple[parse.Parsed, str]:
+    def _read(self, texts: list[str], reply: Reply, counts: Counter[str]) -> tuple[parse.Parsed, str]:
         """Read and check a reply. Return it, and what is wrong with it, "" if nothing."""
         parsed = parse.parse_reply(reply.text, len(texts), self.settings.reasoning)
         if parsed.status == "failed":
-            said = parsed.reason if reply.complete else f"reply longer than {self.settings.max_tokens} tokens"
-            return parsed, reply.fault or said
+            return parsed, calls.unread(reply, parsed.reason, self.settings)
         checked = check_reasons(parsed.evidence, parsed.comparison, texts, len(texts))
         counts.update(evidence=checked.given, verbatim=checked.verbatim)
         if checked.verbatim < checked.given and self.settings.false_evidence == "reject":

@@ -13,7 +13,7 @@ from typing import Any
 from r2r.config import AnnotateSettings
 from r2r.rows.journal import Journal
 from r2r.rows.pool import share
-from r2r.teacher.ask import cost
+from r2r.teacher.calls import cost
 from r2r.teacher.prompt import fields
 
 # Estimated reply tokens for a passage, and for each text about it. They were counted with Qwen's tokenizer in the

@@ -10,7 +10,7 @@ from r2r.config import AnnotateSettings
 from r2r.llm import Refused, Reply
 from r2r.llm.prompt import chat_ids, load_tokenizer
 from r2r.stage import identify
-from r2r.teacher import ask, parse
+from r2r.teacher import ask, calls, parse
 from r2r.teacher import prompt as asking
 from r2r.teacher.annotate import stage
 from tests.test_stage import changed
@@ -172,7 +172,7 @@ class Remote:
     """A budget whose methods are called as those of a Ray actor are."""
 
     def __init__(self, left):
-        self.budget = ask.Budget(left)
+        self.budget = calls.Budget(left)
         self.reserve, self.give_back = self, self
         self.calls = []
 
@@ -191,7 +191,7 @@ def test_nothing_is_asked_that_might_cost_more_than_is_left(monkeypatch):
     budget = Remote(0.12)
     table, row, _ = annotate(monkeypatch, model, budget, **prices)
     assert table == "annotations" and row["attempts"] == 2
-    assert budget.budget.left == pytest.approx(0.12 - 2 * ask.cost(100, 20, settings(**prices)))
+    assert budget.budget.left == pytest.approx(0.12 - 2 * calls.cost(100, 20, settings(**prices)))
     assert annotate(monkeypatch, Model("no"), Remote(0.04), **prices) is None
 
 

@@ -1,0 +1,212 @@
+"""What asking a teacher has in common, whatever it is asked: the prompt's length, attempts, the budget and the cost.
+
+Owns calls and asking again. Does not own what is asked, or how a reply is read: `ask.py` (order and reasons) and
+`write.py` (a query) do.
+
+    answer = await Teacher(settings, model, prompter, None).answer("Rank ...", schema, read)
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from r2r import builtin
+from r2r.config import TeacherSettings
+from r2r.identity import fingerprint
+from r2r.llm import Model, Refused, Reply, is_remote, open_model
+from r2r.llm.engine import check_arguments
+from r2r.llm.prompt import ByteTokenizer, break_controls, chat_ids, check_model, fit, load_tokenizer
+from r2r.rows.journal import Journal
+from r2r.workers import start_ray
+
+# What each further attempt adds to the temperature.
+_HOTTER = 0.3
+
+
+def identify_teacher(teacher: str) -> str:
+    """Return a teacher's fingerprint. A server is known by its model's name, or by its address if no name is given."""
+    address, _, model = teacher.partition("#")
+    if is_remote(teacher):
+        return f"model {model}" if model else f"server {address}"
+    return fingerprint(builtin.model(teacher, "teacher"))
+
+
+def check_teacher(settings: TeacherSettings) -> None:
+    """Raise BadInput for a teacher that cannot be asked. Starts no engine."""
+    check_arguments(settings.engine)
+    if is_remote(settings.teacher):
+        Prompter(settings)
+    else:
+        check_model(builtin.model(settings.teacher, "teacher"))
+
+
+class Prompter:
+    """Makes prompts fit the teacher.
+
+    model: the open teacher; None reads its configuration only, or asks a server. `tokenizer` is the teacher's own; for
+    a server it is the one in the settings, else one token per byte. `longest` is the most tokens of prompt and reply
+    together, None if a server does not say. Raises BadInput if there is no such teacher.
+    """
+
+    tokenizer: Any
+    longest: int | None
+
+    def __init__(self, settings: TeacherSettings, model: Any = None):
+        self.max_tokens, self.server = settings.max_tokens, is_remote(settings.teacher)
+        if model is not None and not self.server:
+            self.tokenizer, self.longest = model.tokenizer, model.max_length
+        elif self.server:
+            self.tokenizer = load_tokenizer(settings.tokenizer) if settings.tokenizer else ByteTokenizer()
+            self.longest = (model or open_model(settings.teacher)).max_length
+        else:
+            name = builtin.model(settings.teacher, "teacher")
+            self.tokenizer, self.longest = load_tokenizer(name), _longest(name, settings)
+
+    def fitted(self, render: Callable[[str, list[str]], str], query: str, passages: list[str]) -> tuple[str, int]:
+        """Return `render(query, passages)` of texts that are cut to fit, and how many were cut, the query included."""
+        if self.server:
+            query, *passages = map(break_controls, [query, *passages])
+        if self.longest is None:
+            return render(query, passages), 0
+        return fit(self.tokenizer, render, query, passages, self.longest - self.max_tokens)
+
+    def ids(self, message: str) -> list[int]:
+        """Return the prompt's token ids, chat format included."""
+        return chat_ids(self.tokenizer, message)
+
+
+def _longest(model: str, settings: TeacherSettings) -> int:
+    from transformers import AutoConfig
+
+    own = AutoConfig.from_pretrained(model).get_text_config().max_position_embeddings
+    return int(settings.engine.get("max_model_len") or own)
+
+
+class OverBudget(Exception):
+    """Another call might cost more than is left."""
+
+
+class Budget:
+    """The money that is left; one Ray actor for all workers.
+
+    A call reserves the most that it may cost, and gives the rest back. If its worker dies, the reservation stays.
+    """
+
+    def __init__(self, left: float):
+        self.left = left
+
+    def reserve(self, most: float) -> bool:
+        """Take `most` from the money left. Return whether there was enough."""
+        if most > self.left:
+            return False
+        self.left -= most
+        return True
+
+    def give_back(self, rest: float) -> None:
+        self.left += rest
+
+
+def open_budget(folder: Path, settings: TeacherSettings) -> Any:
+    """Return a Ray actor of Budget with `max_cost`, less the cost of the rows in the journal `folder`.
+
+    None if the settings have no `max_cost`.
+    """
+    if not settings.max_cost:
+        return None
+    start_ray()
+    import ray
+
+    counts = (entry["counts"] for entry in Journal(folder))
+    spent = sum(cost(one.get("prompt_tokens", 0), one.get("completion_tokens", 0), settings) for one in counts)
+    return ray.remote(num_cpus=0)(Budget).remote(settings.max_cost - spent)
+
+
+def cost(prompt_tokens: int, completion_tokens: int, settings: TeacherSettings) -> float:
+    """Return the price of these tokens, in the currency of `price_in` and `price_out` (per million tokens)."""
+    return (prompt_tokens * settings.price_in + completion_tokens * settings.price_out) / 1e6
+
+
+def unread(reply: Reply, reason: str, settings: TeacherSettings) -> str:
+    """Return why a reply cannot be read: its fault or its length, which explain `reason`, or else `reason`."""
+    return reply.fault or (reason if reply.complete else f"reply longer than {settings.max_tokens} tokens")
+
+
+class Answer(NamedTuple):
+    """What the attempts came to.
+
+    found: the sound reply as it was read, None if there was none. attempts: calls made. reason: why all replies were
+    rejected, "" for a sound one. text: the last reply. counts: tokens and other counts of all attempts.
+    """
+
+    found: Any
+    attempts: int
+    reason: str
+    text: str
+    counts: Counter[str]
+
+
+class Teacher:
+    """Asks an open model, each time in up to `attempts` calls. budget: a Ray actor of Budget; None sets no limit."""
+
+    def __init__(self, settings: TeacherSettings, model: Model, prompter: Prompter, budget: Any):
+        self.settings, self.model, self.prompter, self.budget = settings, model, prompter, budget
+
+    async def answer(
+        self,
+        message: str,
+        schema: dict[str, Any],
+        read: Callable[[Reply, Counter[str]], tuple[Any, str]],
+        before: int = 0,
+        sample: int = 0,
+    ) -> Answer:
+        """Ask until a reply is sound.
+
+        Arguments:
+            message: the prompt. schema: the JSON schema of the reply.
+            read: takes a reply and the counts, to which it may add; returns what it read, and what is wrong with it, ""
+                if nothing.
+            before: attempts of earlier rounds: this one gets other seeds and a higher temperature.
+            sample: number of this answer to the same question. Two samples never share a seed.
+
+        Raises OverBudget before a call that might cost more than is left.
+        """
+        counts, text, reason, attempt = Counter[str](), "", "", 0
+        for attempt in range(1, self.settings.attempts + 1):
+            try:
+                reply = await self._call(message, schema, before + attempt, sample)
+            except Refused as refused:
+                reason = f"refused: {refused}"
+                break
+            counts.update(prompt_tokens=reply.prompt_tokens, completion_tokens=reply.completion_tokens)
+            counts["cached_tokens"] += reply.cached_tokens
+            text = reply.text
+            found, reason = read(reply, counts)
+            if not reason:
+                counts["replies"] += 1
+                counts[f"attempts_{attempt}"] += 1
+                return Answer(found, attempt, "", text, counts)
+        return Answer(None, attempt, reason, text, counts)
+
+    async def _call(self, message: str, schema: dict[str, Any], attempt: int, sample: int) -> Reply:
+        settings, most = self.settings, 0.0
+        if self.budget:
+            most = cost(len(self.prompter.ids(message)), settings.max_tokens, settings)
+            if not await self.budget.reserve.remote(most):
+                raise OverBudget
+        reply = None
+        try:
+            reply = await self.model.complete(
+                message,
+                schema=schema,
+                max_tokens=settings.max_tokens,
+                temperature=min(1.0, settings.temperature + _HOTTER * (attempt - 1)),
+                seed=settings.seed + attempt + 1000 * sample,
+            )
+            return reply
+        finally:
+            if self.budget:
+                spent = cost(reply.prompt_tokens, reply.completion_tokens, settings) if reply else 0
+                self.budget.give_back.remote(most - spent)
