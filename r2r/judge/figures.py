@@ -30,6 +30,17 @@ class Planted(NamedTuple):
     handed_round: Sequence[Explained]
     sound: Sequence[Explained]
 
+    def changed(self, part: str) -> list[list[bool]]:
+        """Return for each passage of each row whether an error was planted in this part of its reasons.
+
+        Two passages that swap may have the same text in one part: there it is no error.
+        """
+        pairs = zip(self.rows, self.swapped, strict=True)
+        return [
+            [one != other for one, other in zip(getattr(row, part), getattr(after, part), strict=True)]
+            for row, after in pairs
+        ]
+
 
 def plant(rows: Sequence[Explained], rate: float, seed: int) -> Planted:
     """Return the rows with planted errors, and those of the bounds. Arguments as for `planted.swap`."""
@@ -53,7 +64,7 @@ def figures(measure: Measure, made: Planted, seed: int) -> dict[str, Any]:
         "ceiling": _mean([measure.values(row) for row in made.sound]),
         "of": sum(bool(text.strip()) for row in made.rows for text in getattr(row, measure.part)),
         "better": measure.better,
-        **_noticed(measure, made, seed),
+        **honesty(_flagged(measure, made), seed),
     }
 
 
@@ -74,16 +85,30 @@ def _mean(values: Values) -> float | None:
     return sum(found) / len(found) if found else None
 
 
-def _noticed(measure: Measure, made: Planted, seed: int) -> dict[str, Any]:
-    by_query = []
-    for row, wrong in zip(made.swapped, made.wrong, strict=True):
-        flagged = {at: measure.flags(value) for at, value in enumerate(measure.values(row)) if value is not None}
-        bad, good = ([flag for at, flag in flagged.items() if (at in wrong) == is_bad] for is_bad in (True, False))
-        by_query.append((sum(bad), len(bad), sum(good), len(good)))
+def _flagged(measure: Measure, made: Planted) -> list[tuple[int, int, int, int]]:
+    """Return the counts by query that `honesty` takes."""
+    counts = []
+    for row, changed in zip(made.swapped, made.changed(measure.part), strict=True):
+        judged = [
+            (wrong, value) for wrong, value in zip(changed, measure.values(row), strict=True) if value is not None
+        ]
+        bad, good = ([measure.flags(value) for wrong, value in judged if wrong == is_bad] for is_bad in (True, False))
+        counts.append((sum(bad), len(bad), sum(good), len(good)))
+    return counts
+
+
+def honesty(by_query: Sequence[Sequence[float]], seed: int) -> dict[str, Any]:
+    """Return planted, detected, false_alarms and noticed, as `figures` does.
+
+    by_query: for each query the planted errors that were flagged, all of them, the other reasons that were flagged, and
+    all of those.
+    """
+    if not len(by_query):
+        return {"planted": 0, "detected": None, "false_alarms": None, "noticed": False}
     detected, of, alarms, others = np.asarray(by_query).sum(axis=0).tolist()
     low, _ = interval(by_query, lambda sums: ratio(sums[:, :2]) - ratio(sums[:, 2:]), seed)
     return {
-        "planted": of,
+        "planted": int(of),
         "detected": detected / of if of else None,
         "false_alarms": alarms / others if others else None,
         "noticed": low is not None and low > 0,

@@ -81,7 +81,7 @@ def tell(out: Path) -> None:
     print(f"report: {out / 'report.html'}", flush=True)
 
 
-_HEAD = ("measure", "value", "95 % interval", "floor", "ceiling", "judged", "detected", "false alarms")
+_HEAD = ("measure", "value", "95 % interval", "floor", "ceiling", "judged", "detected", "false alarms", "kappa")
 
 
 def _lines(shown: Mapping[str, Mapping[str, Any]]) -> list[list[str]]:
@@ -92,7 +92,7 @@ def _lines(shown: Mapping[str, Mapping[str, Any]]) -> list[list[str]]:
         span = f"{_number(one['low'])} to {_number(one['high'])}"
         judged = f"{one['n']:,} of {one['of']:,}"
         ends = [_number(one[end]) for end in ("floor", "ceiling")]
-        honest = [_share(one["detected"]), _share(one["false_alarms"])]
+        honest = [_share(one["detected"]), _share(one["false_alarms"]), _number(one.get("kappa"))]
         lines.append([f"{name}{better}", _number(one["value"]), span, *ends, judged, *honest])
     return lines
 

@@ -25,26 +25,34 @@ from r2r.judge import (
     comprehensiveness,
     consistency,
     explained,
+    judging,
     neighbours,
     probe,
+    question,
     report,
+    right,
     specificity,
     sufficiency,
+    supported,
     transitivity,
     verbatim,
 )
 from r2r.judge.explained import Explained
-from r2r.judge.figures import figures, mean, plant
+from r2r.judge.figures import Planted, figures, mean, plant
 from r2r.llm.engine import check_arguments
 from r2r.stage import Identity, Input, Result, Stage, There, run
 from r2r.student import record
 from r2r.student.rank import check_student
+from r2r.teacher import calls
 
 MEASURES = [one.MEASURE for one in (verbatim, neighbours, consistency, transitivity, boilerplate, specificity)]
 
 
-# Those that look at a row of the table probes, with the part of the reasons that they judge.
+# Those that look at a row of the table probes, and those that look at the judge's verdicts.
 PROBES = {"comprehensiveness": comprehensiveness, "sufficiency": sufficiency, "agreement": agreement}
+VERDICTS = {"supported": supported, "right": right}
+# Measures of the same reasons as those of the verdicts: direct reasons and comparisons.
+_SAME_REASONS = ("boilerplate", "neighbours")
 
 
 def stage(
@@ -70,13 +78,17 @@ def stage(
             fits = adapter if adapter and there(adapter) else None
             record.completed(probe.rank_settings(settings), fits)
             check_student(student, fits)
+        if settings.judge is not None:
+            calls.check_teacher(judging.teacher_settings(settings))
         if there(rankings) and (candidates is None or there(candidates)):
             explained.read(rankings, candidates)
 
     def work(identity: Identity) -> Result:
         rows = explained.read(rankings, candidates)
-        probes = probe.probe(rows, student, adapter, settings, Path(out), identity) if student else None
-        return _work(rankings, rows, probes, Path(out), settings)
+        made = plant(rows, settings.planted, settings.seed)
+        probes = probe.probe(rows, student, adapter, settings, Path(out) / "student", identity) if student else None
+        verdicts = judging.ask(made, settings, Path(out) / "judge", identity) if settings.judge else None
+        return _work(rankings, made, probes, verdicts, Path(out), settings)
 
     inputs = {"rankings": Input(rankings, explained.fingerprint)}
     if candidates is not None:
@@ -85,8 +97,22 @@ def stage(
         inputs["student"] = Input(student, lambda name: identity_of(builtin.model(name, "student")))
     if adapter is not None:
         inputs["adapter"] = Input(adapter)
-    writes = ["judged", *(["probes", "rejects"] if student else []), "measures.json", "report.html"]
-    return Stage("judge", Path(out), settings, inputs, check, work, writes, after=lambda: report.tell(Path(out)))
+    if settings.judge is not None:
+        inputs["judge"] = Input(settings.judge, calls.identify_teacher)
+    asked = _asked(student, settings)
+    writes = ["judged", *asked, "measures.json", "report.html"]
+    version = question.VERSION if settings.judge else ""
+    place = Path(out)
+    return Stage("judge", place, settings, inputs, check, work, writes, version, after=lambda: report.tell(place))
+
+
+def _asked(student: str | None, settings: JudgeSettings) -> list[str]:
+    """Return the tables that models fill. Each model has a folder of its own, since both may reject rows."""
+    tables_of = {
+        "student": ["probes", "rejects"] * bool(student),
+        "judge": ["verdicts", "rejects"] * bool(settings.judge),
+    }
+    return [f"{folder}/{table}" for folder, names in tables_of.items() for table in names]
 
 
 def judge(
@@ -108,18 +134,21 @@ def judge(
 
 def _work(
     rankings: str,
-    rows: Sequence[Explained],
+    made: Planted,
     probes: Sequence[Mapping[str, Any]] | None,
+    verdicts: tuple[Sequence[Mapping[str, Any]], float] | None,
     out: Path,
     settings: JudgeSettings,
 ) -> Result:
-    made = plant(rows, settings.planted, settings.seed)
+    rows = made.rows
     measures = {one.name: figures(one, made, settings.seed) for one in MEASURES}
     judged = _judged(rows, probes or [])
     if probes is not None:
         measures |= {name: _probed(one, probes, settings.seed) for name, one in PROBES.items()}
-        of = sum(bool(text) for row in rows for text in row.evidence)
-        measures["comprehensiveness"]["of"] = measures["sufficiency"]["of"] = of
+        measures["comprehensiveness"]["of"] = measures["sufficiency"]["of"] = measures["verbatim"]["of"]
+    if verdicts is not None:
+        measures |= {name: one.figures(verdicts[0], settings.seed) for name, one in VERDICTS.items()}
+        measures["supported"]["of"], measures["right"]["of"] = (measures[name]["of"] for name in _SAME_REASONS)
     found = {
         "source": rankings,
         "queries": len(rows),
@@ -129,12 +158,15 @@ def _work(
         "planted": {"rate": settings.planted, "swapped": sum(map(len, made.wrong))},
         "measures": measures,
     }
+    if verdicts is not None:
+        found["cost"] = verdicts[1]
     tables.write(judged, out, "judged")
     tables.write_text(json.dumps(found, indent=2, ensure_ascii=False) + "\n", out / "measures.json")
     tables.write_text(report.render(found, rows, judged), out / "report.html")
     counts = {"queries": len(rows), "judged": len(judged)}
-    if probes is not None:
-        counts |= {name: tables.read(out, name).num_rows for name in ("probes", "rejects") if (out / name).is_dir()}
+    for name in _asked("student" if probes is not None else None, settings):
+        folder, _, table = name.partition("/")
+        counts[name] = tables.read(out / folder, table).num_rows if (out / name).is_dir() else 0
     return Result(counts, digest(measures), ["measures.json", "report.html"])
 
 

@@ -100,6 +100,22 @@ SCHEMAS = {
             "only_random": pa.list_(pa.int64()),
         }
     ),
+    # One row a query. Lists are aligned with `ranks`, the ranks of its passages with reasons; "" is no verdict.
+    "verdicts": pa.schema(
+        {
+            "qid": pa.string(),
+            "key": pa.string(),
+            "attempts": pa.int64(),
+            "ranks": pa.list_(pa.int64()),
+            "planted_direct": pa.list_(pa.bool_()),
+            "planted_comparison": pa.list_(pa.bool_()),
+            "direct_1": _strings,
+            "direct_2": _strings,
+            "comparison_1": _strings,
+            "comparison_2": _strings,
+            "claims": _strings,
+        }
+    ),
     # One row an optimizer step, as distill logs it while it trains; null where a step has no such figure.
     "steps": pa.schema(
         {
