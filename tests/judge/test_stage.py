@@ -100,9 +100,7 @@ def test_the_page_is_safe_from_what_the_texts_say(annotated, tmp_path):
         (["--rankings", "EMPTY"], "has no reasons to judge"),
         (["--rankings", "ANNOTATE", "--planted", "0"], "planted: '0'"),
         (["--rankings", "ANNOTATE", "--adapter", "ANNOTATE"], "needs the student that it was made for"),
-        (["--rankings", "ANNOTATE", "--student", "none/none"], "none/none: no model found"),
         (["--rankings", "ANNOTATE", "--student", "demo", "--engine", '{"no_such": 1}'], "no_such"),
-        (["--rankings", "ANNOTATE", "--judge", "none/none"], "none/none: no model found"),
         (["--rankings", "ANNOTATE", "--judge", "demo", "--max-cost", "1"], "max_cost: needs prices"),
     ],
 )
