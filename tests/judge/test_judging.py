@@ -3,7 +3,6 @@
 import asyncio
 import json
 import re
-from collections import Counter
 
 import pytest
 
@@ -15,7 +14,7 @@ from r2r.judge.figures import plant
 from r2r.llm import Refused, Reply
 from r2r.rows import pool
 from r2r.stage import Identity
-from tests.judge.rows import row
+from tests.judge.rows import row, run_rows
 
 WORDS = ["fleas", "dogs", "cats", "bees"]
 SETTINGS = JudgeSettings(judge="http://none/v1#judge", planted=0.3, price_in=1.0, price_out=2.0)
@@ -63,16 +62,6 @@ class Model:
 def ask(monkeypatch, tmp_path):
     """Return a function that has the rows judged without Ray, and returns the verdicts and the cost."""
     monkeypatch.setattr(judging, "open_model", Model)
-
-    def run_rows(listed, job, settings, out, go_on):
-        worker, counts, found = job.worker(*job.arguments), Counter(), {table: [] for table in job.tables}
-        for one in pool.rows_of(listed.parts(7)):
-            table, answer, more = asyncio.run(worker(one))
-            found[table].append(answer)
-            counts.update({**more, table: 1})
-        for table, answers in found.items():
-            tables.write(answers, out, table)
-        return pool.Done(counts, 0, 0.0, {})
 
     monkeypatch.setattr(pool, "run_rows", run_rows)
 

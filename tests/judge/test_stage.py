@@ -1,14 +1,19 @@
 """The stage: what it reads, what it writes, what it shows, and whose mistake it is."""
 
 import json
+from collections import Counter
+from types import SimpleNamespace
 
 import pytest
 
 from r2r import cli, tables
 from r2r.config import JudgeSettings
-from r2r.judge import explained, report
+from r2r.judge import explained, judging, probe, report, stage
 from r2r.judge.stage import judge
-from tests.judge.rows import row
+from r2r.llm import Reply
+from r2r.rows import pool
+from r2r.student.rank import Ranked
+from tests.judge.rows import row, run_rows
 
 TEXTS = ["A flea lives 100 days.", "Dogs have fleas at night.", "Cats sleep all day."]
 
@@ -69,6 +74,56 @@ def test_the_folder_holds_figures_a_row_a_reason_and_a_page(annotated, tmp_path,
     assert hidden in page and hidden in printed
     assert "verbatim" in printed and "<td>verbatim</td>" in page and "<td>boilerplate" not in page
     judge(str(annotated), None, out, JudgeSettings(planted=0.5))
+    assert "done already" in capsys.readouterr().out
+
+
+class Ranker:
+    """Ranks by the length of the texts, the longest first."""
+
+    def __init__(self, *arguments):
+        self.taught = SimpleNamespace(window=3)
+
+    async def rank(self, query, texts):
+        return Ranked(sorted(range(len(texts)), key=lambda at: -len(texts[at])), {}, Counter(prompt_tokens=5))
+
+
+class Judge:
+    """Finds every reason supported, and no comparison right."""
+
+    max_length = None
+
+    async def complete(self, prompt, *, schema, **sampling):
+        judged = schema["properties"]["judged"]["items"]["properties"]["passage"]["enum"]
+        claims = [{"claim": "all", "verdict": "supported"}]
+        found = [{"passage": number, "claims": claims, "comparison": "wrong"} for number in judged]
+        return Reply(json.dumps({"judged": found}), True, 10, 1)
+
+
+def test_a_student_and_a_judge_add_their_measures(annotated, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(pool, "run_rows", run_rows)
+    monkeypatch.setattr(probe, "Ranker", Ranker)
+    monkeypatch.setattr(judging, "open_model", lambda *arguments: Judge())
+    monkeypatch.setattr(stage, "check_student", lambda *arguments: None)
+    monkeypatch.setattr(stage.calls, "check_teacher", lambda settings: None)
+    settings = JudgeSettings(judge="http://none/v1#judge", price_in=1e6, planted=0.5)
+    out = tmp_path / "judge"
+    judge(str(annotated), None, out, settings, "some/student")
+    found = json.loads((out / "measures.json").read_text())
+    measures = found["measures"]
+    # 40 queries, two calls of 10 tokens each, at 1 a token.
+    assert found["cost"] == 800
+    # The passages are their evidence: nothing is left to draw random words from.
+    assert measures["sufficiency"]["n"] == 0 and measures["sufficiency"]["of"] == 120
+    assert measures["agreement"]["value"] == measures["agreement"]["n"] / 40 == 1
+    assert measures["supported"]["value"] == 1 and measures["supported"]["of"] == measures["right"]["of"] == 120
+    assert measures["right"]["value"] == 0 and measures["right"]["verdicts"] == {"right": 0, "empty": 0, "wrong": 1}
+    page = (out / "report.html").read_text()
+    assert "<td>agreement</td>" in page and "<td>supported</td>" not in page and "specificity, supported, right" in page
+    manifest = json.loads((out / "manifest.json").read_text())
+    assert manifest["rows"]["student/probes"] == manifest["rows"]["judge/verdicts"] == 40
+    assert manifest["rows"]["judge/rejects"] == 0 and "judge/verdicts/part-00000.parquet" in manifest["files"]
+    assert set(manifest["inputs"]) == {"rankings", "student", "judge"} and "prompt" in manifest["what"]
+    judge(str(annotated), None, out, settings.model_copy(update={"attempts": 9, "price_in": 2.0}), "some/student")
     assert "done already" in capsys.readouterr().out
 
 
