@@ -80,7 +80,7 @@ def ask(made: Planted, settings: JudgeSettings, out: Path, identity: Identity) -
         raise Stopped(
             f"judge: {spent:.4f} of max_cost {settings.max_cost} spent; {done.unasked:,} rows left; {_GOES_ON}"
         )
-    return tables.read(out, "verdicts").to_pylist(), spent
+    return tables.read(out, "verdicts").to_pylist() if done.counts["verdicts"] else [], spent
 
 
 def key(row: Mapping[str, Any], version: str) -> str:

@@ -61,11 +61,11 @@ def schema(written: Sequence[Written]) -> dict[str, Any]:
     if direct:
         claim = {
             "claim": {"type": "string", "minLength": 1, "maxLength": _CLAIM_CHARS},
-            "verdict": {"enum": list(CLAIM)},
+            "verdict": _choice(CLAIM),
         }
         properties["claims"] = {"type": "array", "items": _object(claim), "maxItems": _MOST_CLAIMS}
     if comparison:
-        properties["comparison"] = {"enum": [*COMPARISON, _NONE]}
+        properties["comparison"] = _choice([*COMPARISON, _NONE])
     judged = {"type": "array", "items": _object(properties), "minItems": len(written), "maxItems": len(written)}
     return _object({"judged": judged})
 
@@ -104,6 +104,10 @@ def _verdict(judged: dict[str, Any], about: Written) -> Verdict:
 
 def _asked(written: Sequence[Written]) -> tuple[bool, bool]:
     return any(one.direct for one in written), any(one.comparison for one in written)
+
+
+def _choice(values: Sequence[str]) -> dict[str, Any]:
+    return {"type": "string", "enum": list(values)}
 
 
 def _object(properties: dict[str, Any]) -> dict[str, Any]:

@@ -46,8 +46,6 @@ from r2r.student.rank import check_student
 from r2r.teacher import calls
 
 MEASURES = [one.MEASURE for one in (verbatim, neighbours, consistency, transitivity, boilerplate, specificity)]
-
-
 # Those that look at a row of the table probes, and those that look at the judge's verdicts.
 PROBES = {"comprehensiveness": comprehensiveness, "sufficiency": sufficiency, "agreement": agreement}
 VERDICTS = {"supported": supported, "right": right}
@@ -99,20 +97,15 @@ def stage(
         inputs["adapter"] = Input(adapter)
     if settings.judge is not None:
         inputs["judge"] = Input(settings.judge, calls.identify_teacher)
-    asked = _asked(student, settings)
-    writes = ["judged", *asked, "measures.json", "report.html"]
+    writes = ["judged", *_asked(bool(student), bool(settings.judge)), "measures.json", "report.html"]
     version = question.VERSION if settings.judge else ""
     place = Path(out)
     return Stage("judge", place, settings, inputs, check, work, writes, version, after=lambda: report.tell(place))
 
 
-def _asked(student: str | None, settings: JudgeSettings) -> list[str]:
+def _asked(student: bool, judge: bool) -> list[str]:
     """Return the tables that models fill. Each model has a folder of its own, since both may reject rows."""
-    tables_of = {
-        "student": ["probes", "rejects"] * bool(student),
-        "judge": ["verdicts", "rejects"] * bool(settings.judge),
-    }
-    return [f"{folder}/{table}" for folder, names in tables_of.items() for table in names]
+    return ["student/probes", "student/rejects"] * student + ["judge/verdicts", "judge/rejects"] * judge
 
 
 def judge(
@@ -164,7 +157,7 @@ def _work(
     tables.write_text(json.dumps(found, indent=2, ensure_ascii=False) + "\n", out / "measures.json")
     tables.write_text(report.render(found, rows, judged), out / "report.html")
     counts = {"queries": len(rows), "judged": len(judged)}
-    for name in _asked("student" if probes is not None else None, settings):
+    for name in _asked(probes is not None, verdicts is not None):
         folder, _, table = name.partition("/")
         counts[name] = tables.read(out / folder, table).num_rows if (out / name).is_dir() else 0
     return Result(counts, digest(measures), ["measures.json", "report.html"])
