@@ -133,6 +133,16 @@ class _Evaluate(_Arguments):
     out: str = _OUT
 
 
+class _Judge(_Arguments):
+    """Reasons, measured."""
+
+    rankings: str = Field(description="folder that rerank or annotate wrote, or teacher:FILE")
+    candidates: str | None = Field(None, description="the candidates that were ranked; rerank's folder needs them")
+    student: str | None = Field(None, description="model that ranks again, to see whether the evidence decides")
+    adapter: str | None = Field(None, description="the student's PEFT folder, or distill's")
+    out: str = _OUT
+
+
 class _Serve(_Arguments):
     """The student behind POST /v1/rerank."""
 
@@ -212,6 +222,12 @@ def _evaluate(given: _Evaluate, settings: config.EvaluateSettings) -> None:
     evaluate(given.qrels, runs, given.out, settings, given.candidates, given.rankings, given.distill)
 
 
+def _judge(given: _Judge, settings: config.JudgeSettings) -> None:
+    from r2r.judge.stage import judge
+
+    judge(given.rankings, given.candidates, given.out, settings, given.student, given.adapter)
+
+
 def _serve(given: _Serve, settings: config.ServeSettings) -> None:
     from r2r.serving.app import serve
 
@@ -236,6 +252,7 @@ COMMANDS = {
     "distill": Command(_Distill, config.DistillSettings, _distill),
     "rerank": Command(_Rerank, config.RerankSettings, _rerank),
     "evaluate": Command(_Evaluate, config.EvaluateSettings, _evaluate),
+    "judge": Command(_Judge, config.JudgeSettings, _judge),
     "serve": Command(_Serve, config.ServeSettings, _serve),
 }
 

@@ -154,10 +154,9 @@ class Dialect(Section):
     content: Literal["text", "parts"] | None = how(None, description="form of a message: a text, or a list of parts")
 
 
-class TeacherSettings(ModelWorkers):
-    """How a teacher is asked: the same for every stage that asks one."""
+class AskSettings(ModelWorkers):
+    """How an open model is asked for text: the same for every stage that asks one."""
 
-    teacher: str = source(description="model name or folder, http(s) address of a server, or demo")
     temperature: float = Field(0.0, ge=0, description="of the first attempt; each further attempt adds 0.3, up to 1")
     seed: int = Field(0, ge=0, description="seed of shuffles and of the teacher's sampling")
     tokenizer: str | None = Field(None, description="model whose tokenizer counts and cuts a server's prompts")
@@ -168,15 +167,21 @@ class TeacherSettings(ModelWorkers):
     price_in: float = how(0.0, ge=0, description="price of a million prompt tokens")
     price_out: float = how(0.0, ge=0, description="price of a million reply tokens")
     max_cost: float | None = how(None, gt=0, description="most that the whole job may cost; needs prices")
-    tokens_per_second: float | None = how(
-        None, gt=0, description="reply tokens per second of an engine, as measured: --dry-run estimates hours from it"
-    )
 
     @model_validator(mode="after")
-    def _priced(self) -> TeacherSettings:
+    def _priced(self) -> AskSettings:
         if self.max_cost and not self.price_in + self.price_out:
             raise ValueError("max_cost: needs prices to count with; give price_in and price_out, per million tokens")
         return self
+
+
+class TeacherSettings(AskSettings):
+    """How a teacher is asked."""
+
+    teacher: str = source(description="model name or folder, http(s) address of a server, or demo")
+    tokens_per_second: float | None = how(
+        None, gt=0, description="reply tokens per second of an engine, as measured: --dry-run estimates hours from it"
+    )
 
 
 # The losses of `r2r.student.losses`, whose weights are settings of the same names.
@@ -386,6 +391,19 @@ class EvaluateSettings(Section):
         except BadInput as error:
             raise ValueError(str(error)) from None
         return names
+
+
+class JudgeSettings(AskSettings):
+    judge: str | None = source(
+        None, description="model that judges the reasons: name, folder or http(s) address of a server"
+    )
+    planted: float = Field(
+        0.2, gt=0, le=1, description="chance that a pair of passages swaps its reasons, to see which measures notice"
+    )
+    seed: int = Field(0, ge=0, description="seed of planted errors, shuffles, random words, intervals")
+    window: int | None = Field(None, ge=2, le=20, description="passages that are ranked again (default: as trained)")
+    passage_tokens: int = Field(256, ge=8, description="longest passage in a prompt, in tokens; longer ones are cut")
+    merge: bool = Field(False, description="merge the adapter into the student's weights: LoRA is slow on a CPU")
 
 
 class ServeSettings(RankSettings):

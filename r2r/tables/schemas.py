@@ -87,6 +87,50 @@ SCHEMAS = {
             "comparison": _strings,
         }
     ),
+    # One row a passage with a reason. Comparisons name passages by rank; `values` has what each measure says of it.
+    "judged": pa.schema(
+        {
+            "qid": pa.string(),
+            "docid": pa.string(),
+            "rank": pa.int64(),
+            "direct": pa.string(),
+            "evidence": pa.string(),
+            "comparison": pa.string(),
+            "values": pa.map_(pa.string(), pa.float64()),
+            "flagged": _strings,
+        }
+    ),
+    # One row a query. `ranks` are those of the passages that were probed, in the ranking that is judged; the columns
+    # after it are aligned with it, and hold ranks among the `passages` that the student ranked again.
+    "probes": pa.schema(
+        {
+            "qid": pa.string(),
+            "passages": pa.int64(),
+            "agreement": pa.float64(),
+            "ranks": pa.list_(pa.int64()),
+            "whole": pa.list_(pa.int64()),
+            "without": pa.list_(pa.int64()),
+            "without_random": pa.list_(pa.int64()),
+            "only": pa.list_(pa.int64()),
+            "only_random": pa.list_(pa.int64()),
+        }
+    ),
+    # One row a query. Lists are aligned with `ranks`, the ranks of its passages with reasons; "" is no verdict.
+    "verdicts": pa.schema(
+        {
+            "qid": pa.string(),
+            "key": pa.string(),
+            "attempts": pa.int64(),
+            "ranks": pa.list_(pa.int64()),
+            "planted_direct": pa.list_(pa.bool_()),
+            "planted_comparison": pa.list_(pa.bool_()),
+            "direct_1": _strings,
+            "direct_2": _strings,
+            "comparison_1": _strings,
+            "comparison_2": _strings,
+            "claims": _strings,
+        }
+    ),
     # One row an optimizer step, as distill logs it while it trains; null where a step has no such figure.
     "steps": pa.schema(
         {

@@ -1,0 +1,117 @@
+"""A student ranks a query's first passages again, with parts of one of them taken out, and in another order.
+
+Owns the table `probes` and its worker. The measures `comprehensiveness`, `sufficiency` and `agreement` read the table.
+Does not own the cuts (`cuts.py`), ranking (`r2r.student.rank`), nor the finished rows (`r2r.rows`).
+
+    probes = probe(rows, "demo", "runs/demo/distill", settings, Path("runs/demo/judge"), identity)
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from r2r import tables
+from r2r.config import JudgeSettings, RerankSettings
+from r2r.datasets.candidates import Candidates, Listed
+from r2r.identity import digest
+from r2r.judge.cuts import cuts
+from r2r.judge.explained import Explained
+from r2r.llm import Refused
+from r2r.rows import pool
+from r2r.rows.journal import KEYS
+from r2r.stage import Identity
+from r2r.student.rank import Ranker
+from r2r.teacher.borda import kendall_tau
+
+# Settings that the answers depend on.
+_SETTINGS = ("engine", "window", "passage_tokens", "merge", "seed")
+
+
+def rank_settings(settings: JudgeSettings) -> RerankSettings:
+    """Return how the student ranks: one window, as trained unless the settings say otherwise."""
+    same = {name: getattr(settings, name) for name in ("engine", "window", "passage_tokens", "merge")}
+    return RerankSettings(**same)
+
+
+def probe(
+    rows: Sequence[Explained], student: str, adapter: str | None, settings: JudgeSettings, out: Path, identity: Identity
+) -> list[dict[str, Any]]:
+    """Write the tables `probes` and `rejects` into `out`, and return the probes. Finished rows are not asked again.
+
+    Rejects are queries that the engine refused, or that ended it.
+    """
+    made_of = [
+        identity.inputs["student"],
+        identity.inputs.get("adapter"),
+        {one: identity.what[one] for one in _SETTINGS},
+    ]
+    version = f"{KEYS}-{digest(made_of)[:16]}"
+    row_key = partial(key, version=version)
+    asked = [row._asdict() for row in rows if any(row.evidence)]
+    job = pool.Job("judge", Prober, (student, adapter, settings, row_key), row_key, version, ("probes", "rejects"))
+    listed = Candidates(
+        [row["qid"] for row in asked],
+        lambda size: [Listed(tuple(asked[at : at + size])) for at in range(0, len(asked), size)],
+    )
+    pool.run_rows(listed, job, settings, out, lambda counts: True)
+    return tables.read(out, "probes").to_pylist() if tables.path(out, "probes").is_dir() else []
+
+
+def key(row: Mapping[str, Any], version: str) -> str:
+    """Return a row's resume key: a sha256 over all that its answer depends on."""
+    return digest([row["query"], row["texts"], row["evidence"], version])
+
+
+class Prober:
+    """Probes one explained row at a time (see `pool.RowWorker`)."""
+
+    def __init__(
+        self, student: str, adapter: str | None, settings: JudgeSettings, row_key: Callable[[dict[str, Any]], str]
+    ) -> None:
+        self.ranker = Ranker(student, adapter, rank_settings(settings))
+        self.key, self.seed = row_key, settings.seed
+
+    def in_writing(self) -> int:
+        return self.ranker.model.in_writing()
+
+    def close(self) -> None:
+        self.ranker.model.close()
+
+    async def __call__(self, row: dict[str, Any]) -> tuple[str, dict[str, Any], Mapping[str, Any]]:
+        key = self.key(row)
+        try:
+            probed, counts = await self._probe(row, random.Random(f"{self.seed} {key}"))
+            return "probes", probed, counts
+        except Refused as refused:
+            reject = {"qid": row["qid"], "key": key, "reason": f"refused: {refused}", "reply": "", "attempts": 1}
+            return "rejects", reject, {}
+
+    async def _probe(self, row: dict[str, Any], rng: random.Random) -> tuple[dict[str, Any], Counter[str]]:
+        """Return the row's probe, with ranks from 1 of each passage with evidence that can be cut; and the counts."""
+        texts = row["texts"][: self.ranker.taught.window]
+        # In the order of the ranking, a student that trusts the first places would hold on to it.
+        first, second = (rng.sample(range(len(texts)), len(texts)) for _ in range(2))
+        found = {at: made for at, text in enumerate(texts) if (made := cuts(text, row["evidence"][at], rng))}
+        asked = [(at, text) for at, made in found.items() for text in made]
+        counts: Counter[str] = Counter()
+
+        async def order(shown: list[int], changed: Mapping[int, str]) -> list[int]:
+            ranked = await self.ranker.rank(row["query"], [changed.get(at, texts[at]) for at in shown])
+            counts.update(ranked.counts)
+            return [shown[place] for place in ranked.order]
+
+        changes: list[Mapping[int, str]] = [{}, *({at: text} for at, text in asked)]
+        *orders, shuffled = await asyncio.gather(*(order(first, one) for one in changes), order(second, {}))
+        whole, *others = orders
+        ranks = [other.index(at) + 1 for other, (at, _) in zip(others, asked, strict=True)]
+        probed = {"qid": row["qid"], "passages": len(texts), "agreement": kendall_tau(whole, shuffled)}
+        probed |= {"ranks": [at + 1 for at in found], "whole": [whole.index(at) + 1 for at in found]}
+        # Four cuts of each passage, in the order of their fields.
+        names = ("without", "without_random", "only", "only_random")
+        return probed | {name: ranks[place::4] for place, name in enumerate(names)}, counts

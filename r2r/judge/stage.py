@@ -1,0 +1,192 @@
+"""The judge stage: what the reasons of a ranking, or of annotations, are worth.
+
+Owns the lists of measures, the table `judged` and the stage's folder. Each measure has a file of its own; `figures.py`
+tests those that need no model with planted errors, `probe.py` asks the student, and `report.py` shows the figures.
+
+    judge("runs/demo/rerank", "runs/demo/retrieve", "runs/demo/judge", JudgeSettings(), "demo", "runs/demo/distill")
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from r2r import builtin, datasets, tables
+from r2r.config import JudgeSettings
+from r2r.errors import BadInput
+from r2r.identity import digest, manifest_of
+from r2r.identity import fingerprint as identity_of
+from r2r.judge import (
+    agreement,
+    boilerplate,
+    comprehensiveness,
+    consistency,
+    explained,
+    judging,
+    neighbours,
+    probe,
+    question,
+    report,
+    right,
+    specificity,
+    sufficiency,
+    supported,
+    transitivity,
+    verbatim,
+)
+from r2r.judge.explained import Explained
+from r2r.judge.figures import Planted, figures, mean, plant
+from r2r.llm.engine import check_arguments
+from r2r.stage import Identity, Input, Result, Stage, There, run
+from r2r.student import record
+from r2r.student.rank import check_student
+from r2r.teacher import calls
+
+MEASURES = [one.MEASURE for one in (verbatim, neighbours, consistency, transitivity, boilerplate, specificity)]
+# Those that look at a row of the table probes, and those that look at the judge's verdicts.
+PROBES = {"comprehensiveness": comprehensiveness, "sufficiency": sufficiency, "agreement": agreement}
+VERDICTS = {"supported": supported, "right": right}
+# Measures of the same reasons as those of the verdicts: direct reasons and comparisons.
+_SAME_REASONS = ("boilerplate", "neighbours")
+
+
+def stage(
+    rankings: str,
+    candidates: str | None,
+    out: str | Path,
+    settings: JudgeSettings,
+    student: str | None = None,
+    adapter: str | None = None,
+) -> Stage:
+    """Return the stage that judges reasons.
+
+    rankings: a folder with the table rankings or annotations, or teacher:FILE. candidates: the passages of a rankings
+    table; None for annotations, which have their own. student, adapter: a model that ranks the passages again, as for
+    `r2r.student.rerank`; None leaves its measures out.
+    """
+
+    def check(there: There) -> None:
+        if adapter is not None and student is None:
+            raise BadInput(f"adapter: {adapter}: needs the student that it was made for; give student, too")
+        if student is not None:
+            check_arguments(settings.engine)
+            fits = adapter if adapter and there(adapter) else None
+            record.completed(probe.rank_settings(settings), fits)
+            check_student(student, fits)
+        if settings.judge is not None:
+            calls.check_teacher(judging.teacher_settings(settings))
+        if there(rankings) and (candidates is None or there(candidates)):
+            explained.read(rankings, candidates)
+
+    def work(identity: Identity) -> Result:
+        rows = explained.read(rankings, candidates)
+        made = plant(rows, settings.planted, settings.seed)
+        probes = probe.probe(rows, student, adapter, settings, Path(out) / "student", identity) if student else None
+        verdicts = judging.ask(made, settings, Path(out) / "judge", identity) if settings.judge else None
+        return _work(rankings, made, probes, verdicts, Path(out), settings)
+
+    inputs = {"rankings": Input(rankings, explained.fingerprint)}
+    if candidates is not None:
+        inputs["candidates"] = Input(candidates, partial(datasets.fingerprint, what="candidates"))
+    if student is not None:
+        inputs["student"] = Input(student, lambda name: identity_of(builtin.model(name, "student")))
+    if adapter is not None:
+        inputs["adapter"] = Input(adapter)
+    if settings.judge is not None:
+        inputs["judge"] = Input(settings.judge, calls.identify_teacher)
+    writes = ["judged", *_asked(bool(student), bool(settings.judge)), "measures.json", "report.html"]
+    version = question.VERSION if settings.judge else ""
+    place = Path(out)
+    return Stage("judge", place, settings, inputs, check, work, writes, version, after=lambda: report.tell(place))
+
+
+def _asked(student: bool, judge: bool) -> list[str]:
+    """Return the tables that models fill. Each model has a folder of its own, since both may reject rows."""
+    return ["student/probes", "student/rejects"] * student + ["judge/verdicts", "judge/rejects"] * judge
+
+
+def judge(
+    rankings: str,
+    candidates: str | None,
+    out: str | Path,
+    settings: JudgeSettings,
+    student: str | None = None,
+    adapter: str | None = None,
+) -> None:
+    """Measure reasons; write `measures.json`, the table `judged` and `report.html` into `out`, and print the table.
+
+    Arguments as for `stage`. `figures.figures` says what measures.json has of each measure. A measure that does not
+    notice planted errors is in measures.json, and not in the report. Raises BadInput for a folder without either table,
+    candidates that are missing or others than those ranked, a table without reasons, and a student that cannot rank.
+    """
+    run(stage(rankings, candidates, out, settings, student, adapter))
+
+
+def _work(
+    rankings: str,
+    made: Planted,
+    probes: Sequence[Mapping[str, Any]] | None,
+    verdicts: tuple[Sequence[Mapping[str, Any]], float] | None,
+    out: Path,
+    settings: JudgeSettings,
+) -> Result:
+    rows = made.rows
+    measures = {one.name: figures(one, made, settings.seed) for one in MEASURES}
+    judged = _judged(rows, probes or [])
+    if probes is not None:
+        measures |= {name: _probed(one, probes, settings.seed) for name, one in PROBES.items()}
+        measures["comprehensiveness"]["of"] = measures["sufficiency"]["of"] = measures["verbatim"]["of"]
+    if verdicts is not None:
+        measures |= {name: one.figures(verdicts[0], settings.seed) for name, one in VERDICTS.items()}
+        measures["supported"]["of"], measures["right"]["of"] = (measures[name]["of"] for name in _SAME_REASONS)
+    found = {
+        "source": rankings,
+        "queries": len(rows),
+        "reasons": len(judged),
+        # False texts that were left out before are in no table, and in no measure.
+        "dropped": (manifest_of(Path(rankings)) or {}).get("dropped", {}),
+        "planted": {"rate": settings.planted, "swapped": sum(map(len, made.wrong))},
+        "measures": measures,
+    }
+    if verdicts is not None:
+        found["cost"] = verdicts[1]
+    tables.write(judged, out, "judged")
+    tables.write_text(json.dumps(found, indent=2, ensure_ascii=False) + "\n", out / "measures.json")
+    tables.write_text(report.render(found, rows, judged), out / "report.html")
+    counts = {"queries": len(rows), "judged": len(judged)}
+    for name in _asked(probes is not None, verdicts is not None):
+        folder, _, table = name.partition("/")
+        counts[name] = tables.read(out / folder, table).num_rows if (out / name).is_dir() else 0
+    return Result(counts, digest(measures), ["measures.json", "report.html"])
+
+
+def _probed(measure: Any, probes: Sequence[Mapping[str, Any]], seed: int) -> dict[str, Any]:
+    """Return the entry in measures.json of a measure of probes. Errors cannot be planted in it: noticed is None."""
+    most = [value for one in probes for value in measure.most(one)]
+    found = mean([measure.values(one) for one in probes] or [[]], seed)
+    bounds = {"floor": 0.0, "ceiling": sum(most) / len(most) if most else None}
+    unknown = {"planted": 0, "detected": None, "false_alarms": None, "noticed": None}
+    return {**found, **bounds, "of": found["n"], "better": "higher", **unknown}
+
+
+def _judged(rows: Sequence[Explained], probes: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Return the rows of the table `judged`: one for each passage with a reason."""
+    found = []
+    probed = {
+        (one["qid"], rank): {name: PROBES[name].values(one)[at] for name in ("comprehensiveness", "sufficiency")}
+        for one in probes
+        for at, rank in enumerate(one["ranks"])
+    }
+    for row in rows:
+        values = {one.name: one.values(row) for one in MEASURES}
+        for at in row.places():
+            own = {name: value for name, by_place in values.items() if (value := by_place[at]) is not None}
+            judged: dict[str, Any] = dict(zip(explained.PARTS, row.reasons(at), strict=True))
+            own |= probed.get((row.qid, at + 1), {})
+            judged |= {"qid": row.qid, "docid": row.docids[at], "rank": at + 1, "values": own}
+            flagged = [one.name for one in MEASURES if one.name in own and one.flags(own[one.name])]
+            found.append(judged | {"flagged": flagged})
+    return found

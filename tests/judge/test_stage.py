@@ -1,0 +1,172 @@
+"""The stage: what it reads, what it writes, what it shows, and whose mistake it is."""
+
+import json
+from collections import Counter
+from types import SimpleNamespace
+
+import pytest
+
+from r2r import cli, tables
+from r2r.config import JudgeSettings
+from r2r.judge import explained, judging, probe, report, stage
+from r2r.judge.stage import judge
+from r2r.llm import Reply
+from r2r.rows import pool
+from r2r.student.rank import Ranked
+from tests.judge.rows import row, run_rows
+
+TEXTS = ["A flea lives 100 days.", "Dogs have fleas at night.", "Cats sleep all day."]
+
+
+@pytest.fixture
+def annotated(tmp_path):
+    """The folder of annotations of 40 queries, best passage last: verbatim evidence, empty talk."""
+    made = {"query": "fleas", "docids": ["d 1", "d2", "d3"], "texts": TEXTS, "ranking": [3, 2, 1]}
+    made |= {"direct": ["It is."] * 3, "evidence": TEXTS, "teacher": "t", "key": "k", "attempts": 1}
+    made |= {"comparison": ["Less useful than passages 2 and 3.", "Less useful than [3].", "Better than [2]."]}
+    made |= {"prompt_tokens": 0, "completion_tokens": 0}
+    tables.write([made | {"qid": f"q{at}"} for at in range(40)], tmp_path / "annotate", "annotations")
+    return tmp_path / "annotate"
+
+
+@pytest.fixture
+def ranked(tmp_path):
+    """The folders of a ranking with two explanations, and of its candidates."""
+    made = {"qid": "q1", "query": "fleas", "docids": ["d2", "d 1", "7"], "scores": [3.0, 2.0, 1.0]}
+    made |= {"direct": ["It is.", "It is not."], "evidence": ["", "A flea"]}
+    made |= {"comparison": ["Above [d 1], as [1] says.", "Below [d2]."]}
+    tables.write([made], tmp_path / "rerank", "rankings")
+    candidates = {
+        "qid": "q1",
+        "query": "fleas",
+        "docids": ["d 1", "d2", "7"],
+        "texts": TEXTS,
+        "scores": [1.0, 0.5, 0.1],
+    }
+    tables.write([candidates], tmp_path / "retrieve", "candidates")
+    return tmp_path / "rerank", tmp_path / "retrieve"
+
+
+def test_both_tables_are_read_into_one_form(annotated, ranked):
+    first = explained.read(str(annotated), None)[0]
+    assert first.docids == ["d3", "d2", "d 1"] and first.texts == TEXTS[::-1]
+    assert first.comparison == ["Better than [2].", "Less useful than [1].", "Less useful than passages [2] and [1]."]
+    (one,) = explained.read(str(ranked[0]), str(ranked[1]))
+    assert one.texts == [TEXTS[1], TEXTS[0], TEXTS[2]] and one.direct == ["It is.", "It is not.", ""]
+    assert one.comparison == ["Above [2], as [?] says.", "Below [1].", ""] and one.places() == [0, 1]
+
+
+def test_the_folder_holds_figures_a_row_a_reason_and_a_page(annotated, tmp_path, capsys):
+    out = tmp_path / "judge"
+    judge(str(annotated), None, out, JudgeSettings(planted=0.5))
+    found = json.loads((out / "measures.json").read_text())
+    measures = found["measures"]
+    assert (found["queries"], found["reasons"]) == (40, 120) and found["planted"]["swapped"] > 20
+    assert (
+        measures["verbatim"]["value"] == measures["consistency"]["value"] == 1 and measures["boilerplate"]["value"] == 1
+    )
+    judged = tables.read(out, "judged").to_pylist()
+    assert len(judged) == 120 and judged[0]["docid"] == "d3" and judged[0]["flagged"] == ["boilerplate", "specificity"]
+    assert dict(judged[0]["values"])["verbatim"] == 1
+    # All reasons are the same empty talk: no measure of wording can notice a swap.
+    page, printed = (out / "report.html").read_text(), capsys.readouterr().out
+    hidden = "do not notice planted errors here: boilerplate, specificity"
+    assert hidden in page and hidden in printed
+    assert "verbatim" in printed and "<td>verbatim</td>" in page and "<td>boilerplate" not in page
+    judge(str(annotated), None, out, JudgeSettings(planted=0.5))
+    assert "done already" in capsys.readouterr().out
+
+
+class Ranker:
+    """Ranks by the length of the texts, the longest first."""
+
+    def __init__(self, *arguments):
+        self.taught = SimpleNamespace(window=3)
+
+    async def rank(self, query, texts):
+        return Ranked(sorted(range(len(texts)), key=lambda at: -len(texts[at])), {}, Counter(prompt_tokens=5))
+
+
+class Judge:
+    """Finds every reason supported, and no comparison right."""
+
+    max_length = None
+
+    async def complete(self, prompt, *, schema, **sampling):
+        judged = schema["properties"]["judged"]["items"]["properties"]["passage"]["enum"]
+        claims = [{"claim": "all", "verdict": "supported"}]
+        found = [{"passage": number, "claims": claims, "comparison": "wrong"} for number in judged]
+        return Reply(json.dumps({"judged": found}), True, 10, 1)
+
+
+def test_a_student_and_a_judge_add_their_measures(annotated, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(pool, "run_rows", run_rows)
+    monkeypatch.setattr(probe, "Ranker", Ranker)
+    monkeypatch.setattr(judging, "open_model", lambda *arguments: Judge())
+    monkeypatch.setattr(stage, "check_student", lambda *arguments: None)
+    monkeypatch.setattr(stage.calls, "check_teacher", lambda settings: None)
+    settings = JudgeSettings(judge="http://none/v1#judge", price_in=1e6, planted=0.5)
+    out = tmp_path / "judge"
+    judge(str(annotated), None, out, settings, "some/student")
+    found = json.loads((out / "measures.json").read_text())
+    measures = found["measures"]
+    # 40 queries, two calls of 10 tokens each, at 1 a token.
+    assert found["cost"] == 800
+    # The passages are their evidence: nothing is left to draw random words from.
+    assert measures["sufficiency"]["n"] == 0 and measures["sufficiency"]["of"] == 120
+    assert measures["agreement"]["value"] == measures["agreement"]["n"] / 40 == 1
+    assert measures["supported"]["value"] == 1 and measures["supported"]["of"] == measures["right"]["of"] == 120
+    assert measures["right"]["value"] == 0 and measures["right"]["verdicts"] == {"right": 0, "empty": 0, "wrong": 1}
+    page = (out / "report.html").read_text()
+    assert "<td>agreement</td>" in page and "<td>supported</td>" not in page and "specificity, supported, right" in page
+    manifest = json.loads((out / "manifest.json").read_text())
+    assert manifest["rows"]["student/probes"] == manifest["rows"]["judge/verdicts"] == 40
+    assert manifest["rows"]["judge/rejects"] == 0 and "judge/verdicts/part-00000.parquet" in manifest["files"]
+    assert set(manifest["inputs"]) == {"rankings", "student", "judge"} and "prompt" in manifest["what"]
+    judge(str(annotated), None, out, settings.model_copy(update={"attempts": 9, "price_in": 2.0}), "some/student")
+    assert "done already" in capsys.readouterr().out
+
+
+def test_the_worst_reasons_are_those_with_most_faults_by_measures_that_notice():
+    judged = [{"qid": str(at), "docid": "d", "flagged": [], "values": {"a": 1.0, "b": 1.0}} for at in range(12)]
+    judged[3] |= {"flagged": ["a"]}
+    judged[4] |= {"flagged": ["a", "b"]}
+    judged[5] |= {"flagged": ["c"]}
+    judged[6] |= {"values": {"c": 1.0}}
+    worst, best = report.pick(judged, ["a", "b"])
+    assert [one["qid"] for one in worst] == ["4", "3"]
+    assert len(best) == 9 and {"3", "4", "6"}.isdisjoint(one["qid"] for one in best)
+
+
+def test_the_page_is_safe_from_what_the_texts_say(annotated, tmp_path):
+    found = {"source": "<b>", "queries": 1, "reasons": 1, "planted": {"swapped": 0}, "measures": {}}
+    judged = [{"qid": "q1", "docid": "<i>", "rank": 1, "flagged": [], "values": {}, "direct": "<script>"}]
+    assert "<script>" not in report.render(found, [row()], judged)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["--rankings", "none"], "none: holds no rankings and no annotations"),
+        (["--rankings", "teacher:none"], "none: no such file"),
+        (["--rankings", "RERANK"], "candidates: missing"),
+        (["--rankings", "ANNOTATE", "--candidates", "RETRIEVE"], "leave candidates out"),
+        (["--rankings", "RERANK", "--candidates", "OTHERS"], "qid q1: has no passage d2"),
+        (["--rankings", "EMPTY"], "has no reasons to judge"),
+        (["--rankings", "ANNOTATE", "--planted", "0"], "planted: '0'"),
+        (["--rankings", "ANNOTATE", "--adapter", "ANNOTATE"], "needs the student that it was made for"),
+        (["--rankings", "ANNOTATE", "--student", "demo", "--engine", '{"no_such": 1}'], "no_such"),
+        (["--rankings", "ANNOTATE", "--judge", "demo", "--max-cost", "1"], "max_cost: needs prices"),
+    ],
+)
+def test_a_mistake_ends_with_a_line(annotated, ranked, tmp_path, capsys, arguments, said):
+    silent = tables.read(annotated, "annotations").to_pylist()[:1]
+    silent[0] |= {name: [""] * 3 for name in ("direct", "evidence", "comparison")}
+    tables.write(silent, tmp_path / "empty", "annotations")
+    other = tables.read(ranked[1], "candidates").to_pylist()[0] | {"docids": ["d 1", "x", "y"]}
+    tables.write([other], tmp_path / "others", "candidates")
+    places = {"ANNOTATE": annotated, "RERANK": ranked[0], "RETRIEVE": ranked[1]}
+    places |= {"EMPTY": tmp_path / "empty", "OTHERS": tmp_path / "others"}
+    words = [str(places.get(word, word)) for word in arguments]
+    assert cli.main(["judge", *words, "--out", str(tmp_path / "out")]) == 2
+    assert said in capsys.readouterr().err and not (tmp_path / "out").exists()
