@@ -75,8 +75,8 @@ def ask(made: Planted, settings: JudgeSettings, out: Path, identity: Identity) -
     most = settings.max_reject_rate * len(rows)
     done = pool.run_rows(listed, job, settings, out, lambda counts: counts["rejects"] <= most)
     done.counts.update(calls.probe_counts(out, version))
-    tokens = (done.counts[name] + done.counts[f"probe_{name}"] for name in ("prompt_tokens", "completion_tokens"))
-    spent = calls.cost(*tokens, asking)
+    read, wrote = (done.counts[name] + done.counts[f"probe_{name}"] for name in ("prompt_tokens", "completion_tokens"))
+    spent = calls.cost(read, wrote, asking)
     if done.counts["rejects"] > most:
         rejected = Counter(tables.read(out, "rejects")["reason"].to_pylist()).most_common(1)[0]
         said = f"{rejected[1]:,} {rejected[0]}"
