@@ -109,6 +109,10 @@ class LabelModel(Model, Protocol):
         """
         ...
 
+    def check_alive(self) -> None:
+        """Raise Died if the engine has died. Asks it nothing."""
+        ...
+
 
 def is_remote(model: str) -> bool:
     """Return whether a model's name is a server's address, so that its tokenizer is not at hand."""

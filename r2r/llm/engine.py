@@ -81,6 +81,11 @@ class LocalModel:
         logprobs = output.outputs[0].logprobs[0]
         return [logprobs[label].logprob for label in labels], output.num_cached_tokens or 0
 
+    def check_alive(self) -> None:
+        """Raise Died if the engine has died; see `r2r.llm.LabelModel`."""
+        if self._llm.errored:
+            raise Died("the engine has died")
+
     def close(self) -> None:
         """Stop the engine's processes; also when some of them have died."""
         self._llm.shutdown()

@@ -45,6 +45,9 @@ class DummyModel:
         self._check(len(ids) + 1)
         return [-int(_hash(bytes([*ids, label])), 16) / 2**256 for label in labels], 0
 
+    def check_alive(self) -> None:
+        self._check(0)
+
     def close(self) -> None:
         self.closed = True
 
