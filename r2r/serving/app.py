@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import signal
 import sys
 import threading
 import time
@@ -245,14 +246,19 @@ def serve(student: str, adapter: str | None, settings: ServeSettings) -> None:
             ray_serve.start(http_options={"host": settings.host, "port": settings.port})
             arguments = (student, adapter, settings, public_name(student, settings), keys, os.getcwd())
             _deploy(ray_serve, _deployment(ray_serve, settings).bind(*arguments))
-        seconds = time.monotonic() - started
-        print(
-            f"serve: {student} answers POST {address}/v1/rerank; ready after {seconds:.0f} s; Ctrl-C ends it",
-            flush=True,
-        )
-        threading.Event().wait()
+    except BaseException:
+        _shut_down()
+        raise
+    seconds = time.monotonic() - started
+    print(f"serve: {student} answers POST {address}/v1/rerank; ready after {seconds:.0f} s; Ctrl-C ends it", flush=True)
+    try:
+        while True:
+            signal.pause()
     except KeyboardInterrupt:
-        _end()
+        _say("ending; requests in flight are finished first")
+        # Takes the paths away and waits for the replicas; the proxy goes on until their answers are sent.
+        ray_serve.delete("rerank")
+        _shut_down()
 
 
 def _deployment(ray_serve: Any, settings: ServeSettings) -> Any:
@@ -333,13 +339,14 @@ def _waits_for() -> str:
     return f"replicas to load the student ({states}){more}"
 
 
-def _end() -> None:
-    """Let the requests in flight end, then end Ray Serve. A second Ctrl-C does not wait for them."""
+def _shut_down() -> None:
+    """End Ray Serve, if there is one."""
+    import ray
     from ray import serve as ray_serve
 
-    _say("ending; requests in flight are finished first")
-    ray_serve.delete("rerank")
-    ray_serve.shutdown()
+    # Without a Ray, Ray Serve would start one to look for itself.
+    if ray.is_initialized():
+        ray_serve.shutdown()
 
 
 def _say(line: str) -> None:
