@@ -10,19 +10,20 @@ modules of their own beside it; how passages are ranked is in `r2r.student.rank`
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import signal
 import sys
 import threading
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import aclosing, contextmanager
 from pathlib import Path
 from typing import Annotated, Any
 
 from fastapi import Body, FastAPI, Response
 from fastapi.exceptions import RequestValidationError
-from fastapi.responses import JSONResponse
+from fastapi.responses import JSONResponse, StreamingResponse
 from prometheus_client import CONTENT_TYPE_LATEST
 from starlette.exceptions import HTTPException
 
@@ -36,7 +37,7 @@ from r2r.serving import shapes
 from r2r.serving.limits import KEYS_VARIABLE, RETRY_AFTER, Gate, is_loopback, read_keys
 from r2r.serving.metrics import Metrics
 from r2r.serving.shapes import Answer, Error, Result
-from r2r.student.rank import Ranker, check_student, scores
+from r2r.student.rank import Ranked, Ranker, check_student, scores
 from r2r.student.record import completed, warn_of_long_windows
 from r2r.workers import start_ray, use_driver_folder
 
@@ -54,6 +55,7 @@ _EXAMPLE = {
 _EXAMPLES: Any = {
     "Cohere, Jina, vLLM": {"value": _EXAMPLE},
     "with reasons": {"value": _EXAMPLE | {"top_n": 1, "explain": True}},
+    "reasons as they are written": {"value": _EXAMPLE | {"explain": [1], "stream": True}},
     "Voyage": {"value": {"query": "how long do fleas live", "documents": ["Dogs bark."], "top_k": 1}},
     "TEI": {"value": {"query": "how long do fleas live", "texts": ["Dogs bark."], "return_text": True}},
 }
@@ -75,20 +77,53 @@ def application(ranker: Ranker, settings: ServeSettings, name: str, keys: Sequen
         texts = request.texts
         if request.max_tokens_per_doc:
             texts, _ = cut_to_fit(ranker.tokenizer, texts, sys.maxsize, request.max_tokens_per_doc)
-        first = min(request.top_n, len(texts))
-        wanted = first if request.explain is True else min(request.explain, first)
-        async with asyncio.timeout(settings.request_timeout):
-            ranked = await ranker.rank(request.query, texts, min(wanted, ranker.taught.window))
-        metrics.documents.inc(len(texts))
-        read, written = ranked.counts["prompt_tokens"], ranked.counts["completion_tokens"]
-        metrics.tokens.labels("prompt").inc(read)
-        metrics.tokens.labels("completion").inc(written)
-        results = [
-            Result(index, score, request.documents[index], request.texts[index], ranked.reasons.get(index))
-            for index, score in zip(ranked.order[:first], scores(first), strict=True)
-        ]
+        steps = ranker.steps(request.query, texts, _wanted(request, ranker.taught.window), request.stream)
+        deadline = asyncio.get_running_loop().time() + settings.request_timeout
+
+        async def step() -> Ranked | None:
+            async with asyncio.timeout_at(deadline):
+                return await anext(steps, None)
+
+        def answer(ranked: Ranked) -> Any:
+            graded = zip(ranked.order[: request.top_n], scores(len(texts)), strict=False)
+            results = [
+                Result(index, score, request.documents[index], request.texts[index], ranked.reasons.get(index))
+                for index, score in graded
+                if score >= request.min_score
+            ]
+            tokens = ranked.counts["prompt_tokens"], ranked.counts["completion_tokens"]
+            return request.shaped(Answer(name, results, *tokens))
+
+        def count(ranked: Ranked) -> None:
+            metrics.documents.inc(len(texts))
+            for kind in ("prompt", "completion"):
+                metrics.tokens.labels(kind).inc(ranked.counts[f"{kind}_tokens"])
+
+        async def events(ranked: Ranked) -> AsyncIterator[str]:
+            yield _event("order", answer(ranked))
+            told: set[int] = set()
+            async with aclosing(steps):
+                try:
+                    while later := await step():
+                        ranked = later
+                        for index in ranked.reasons.keys() - told:
+                            yield _event("reason", {"index": index, "reasons": ranked.reasons[index]})
+                        told |= ranked.reasons.keys()
+                except (Refused, Died, TimeoutError) as error:
+                    yield _event("error", error_of(error).shaped())
+                    return
+            count(ranked)
+            yield _event("done", {kind: ranked.counts[kind] for kind in ("prompt_tokens", "completion_tokens")})
+
+        ranked = await step()
+        assert ranked is not None
+        if request.stream:
+            return StreamingResponse(events(ranked), media_type="text/event-stream")
+        while later := await step():
+            ranked = later
+        count(ranked)
         # Not through FastAPI's own encoder, which walks through all texts once more.
-        return JSONResponse(request.shaped(Answer(name, results, read, written)))
+        return JSONResponse(answer(ranked))
 
     @app.post("/rerank")
     @app.post("/v1/rerank")
@@ -163,39 +198,56 @@ def application(ranker: Ranker, settings: ServeSettings, name: str, keys: Sequen
     return app
 
 
+def _wanted(request: shapes.Request, window: int) -> int | list[int]:
+    """Return the documents to explain, as `Ranker.rank` takes them."""
+    if isinstance(request.explain, list):
+        return request.explain
+    first = min(request.top_n, len(request.documents), window)
+    return first if request.explain is True else min(request.explain, first)
+
+
+def _event(kind: str, data: Any) -> str:
+    """Return a server-sent event."""
+    return f"event: {kind}\ndata: {json.dumps(data, ensure_ascii=False)}\n\n"
+
+
+def error_of(error: Refused | Died | TimeoutError) -> Error:
+    """Return what a client is told of a ranking that failed."""
+    if isinstance(error, Refused):
+        return Error(400, str(error)[:500])
+    if isinstance(error, Died):
+        return Error(503, "engine: died, and is being replaced; try again later")
+    return Error(504, "ranking: took too long; send fewer documents, or try again later")
+
+
 def answer_errors(app: FastAPI) -> None:
     """Let the application answer each error in the shape of `Error`: a sentence, without the input or a trace."""
 
-    def told(status: int, sentence: str, headers: Any = None) -> JSONResponse:
-        return JSONResponse(Error(status, sentence).shaped(), status, headers)
+    def told(error: Error, headers: Any = None) -> JSONResponse:
+        return JSONResponse(error.shaped(), error.status, headers)
 
     @app.exception_handler(RequestValidationError)
     async def unsound(_: Any, error: RequestValidationError) -> JSONResponse:
         first = error.errors()[0]
         if first["type"] == "value_error":
-            return told(422, str(first["ctx"]["error"]))
+            return told(Error(422, str(first["ctx"]["error"])))
         place = ".".join(str(part) for part in first["loc"] if part not in ("body", "cohere", "voyage", "tei"))
-        return told(422, f"{place or 'body'}: {first['msg'][0].lower()}{first['msg'][1:]}"[:500])
+        return told(Error(422, f"{place or 'body'}: {first['msg'][0].lower()}{first['msg'][1:]}"[:500]))
 
     @app.exception_handler(HTTPException)
     async def refused(_: Any, error: HTTPException) -> JSONResponse:
-        return told(error.status_code, str(error.detail), error.headers)
+        return told(Error(error.status_code, str(error.detail)), error.headers)
 
     @app.exception_handler(Refused)
-    async def impossible(_: Any, error: Refused) -> JSONResponse:
-        return told(400, str(error)[:500])
-
     @app.exception_handler(Died)
-    async def died(_: Any, error: Died) -> JSONResponse:
-        return told(503, "engine: died, and is being replaced; try again later", RETRY_AFTER)
-
     @app.exception_handler(TimeoutError)
-    async def late(_: Any, error: TimeoutError) -> JSONResponse:
-        return told(504, "ranking: took too long; send fewer documents, or try again later", RETRY_AFTER)
+    async def unranked(_: Any, error: Refused | Died | TimeoutError) -> JSONResponse:
+        found = error_of(error)
+        return told(found, RETRY_AFTER if found.status >= 500 else None)
 
     @app.exception_handler(Exception)
     async def failed(_: Any, error: Exception) -> JSONResponse:
-        return told(500, "server: failed on this request; its log says why")
+        return told(Error(500, "server: failed on this request; its log says why"))
 
 
 class Replica:

@@ -66,9 +66,13 @@ class Request(BaseModel):
     rank_fields: list[str] | None = Field(
         None, min_length=1, max_length=100, description="fields of objects that are ranked by, joined by line breaks"
     )
-    explain: bool | Annotated[int, Field(ge=0)] = Field(
-        False, description="reasons: true for all results, or for the first so many; at most for a window"
+    min_score: float = Field(0, allow_inf_nan=False, description="leave out results with a lower score")
+    explain: bool | Annotated[int, Field(ge=0)] | Annotated[list[int], Field(max_length=MOST_DOCUMENTS)] = Field(
+        False,
+        description="reasons: true for all results, or for the first so many, at most a window; or for documents with "
+        "these indices, as far as they are in the window that ranks first",
     )
+    stream: bool = Field(False, description="server-sent events: the order, then a reason at a time")
     _texts: list[str] = PrivateAttr()
 
     @model_validator(mode="before")
@@ -79,6 +83,8 @@ class Request(BaseModel):
     @model_validator(mode="after")
     def _have_texts(self) -> Request:
         self._texts = [_text(document, place, self.rank_fields) for place, document in enumerate(self.documents)]
+        if isinstance(self.explain, list) and not all(0 <= index < len(self.documents) for index in self.explain):
+            raise ValueError("explain: names a document that is not there; indices are counted from 0")
         return self
 
     @property

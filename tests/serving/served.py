@@ -28,14 +28,20 @@ ORDER = [1, 2, 0]
 
 
 class Ranker:
-    """Ranks long texts first, and says so. `error`: what it raises. `pause`: what it waits for first."""
+    """Ranks long texts first, and says so. `error`: what it raises. `pause`: what it waits for first. `later`: called
+    after each reason but the last, with their number."""
 
     def __init__(self, settings: ServeSettings):
         self.model, self.taught, self.calls = DummyModel(), completed(settings, None), []
         self.tokenizer, self.error, self.pause = self.model.tokenizer, None, None
         self.begun: asyncio.Event | None = None
+        self.later: Any = None
+        self.cancelled = False
 
-    async def rank(self, query: str, texts: list[str], explain: int = 0) -> Ranked:
+    async def rank(self, query: str, texts: list[str]) -> Ranked:
+        return [ranked async for ranked in self.steps(query, texts)][-1]
+
+    async def steps(self, query: str, texts: list[str], explain: Any = 0, parts: bool = False) -> Any:
         self.calls.append((query, texts, explain))
         if self.begun:
             self.begun.set()
@@ -44,8 +50,20 @@ class Ranker:
         if self.error:
             raise self.error
         order = sorted(range(len(texts)), key=lambda index: -len(texts[index]))
-        reasons = {index: {"direct": f"It is long: {len(texts[index])}."} for index in order[:explain]}
-        return Ranked(order, reasons, Counter(prompt_tokens=10 * len(texts), completion_tokens=1))
+        counts = Counter(prompt_tokens=10 * len(texts), completion_tokens=1)
+        yield Ranked(order, {}, counts)
+        explained = order[:explain] if isinstance(explain, int) else explain
+        reasons = {index: {"direct": f"It is long: {len(texts[index])}."} for index in explained}
+        try:
+            for count in range(1, len(explained)) if parts else ():
+                yield Ranked(order, {index: reasons[index] for index in explained[:count]}, counts)
+                if self.later:
+                    await self.later(count)
+        except asyncio.CancelledError:
+            self.cancelled = True
+            raise
+        if explained:
+            yield Ranked(order, reasons, counts)
 
 
 def app_of(*keys: str, **settings: Any) -> tuple[FastAPI, Ranker]:

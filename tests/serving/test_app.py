@@ -1,6 +1,8 @@
 """The server's paths and answers, with a student that starts no engine."""
 
+import asyncio
 import json
+import re
 
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
@@ -9,7 +11,7 @@ from r2r import __version__
 from r2r.config import ServeSettings
 from r2r.llm import Died, Refused
 from r2r.serving.app import public_name
-from tests.serving.served import DOCUMENTS, client
+from tests.serving.served import DOCUMENTS, app_of, client
 
 WITH = {"query": "q", "documents": DOCUMENTS}
 
@@ -141,3 +143,79 @@ def test_the_metrics_count():
     assert found["r2r_request_seconds_count",] == 2 and found["r2r_requests_in_flight",] == 0
     assert found["r2r_requests_shed_total",] == 0
     assert json.dumps(DOCUMENTS[1]) not in asking.get("/metrics").text
+
+
+@pytest.mark.parametrize(("least", "left"), [(0, 3), (1 / 3, 3), (0.34, 2), (1, 1), (2, 0)])
+def test_low_scores_are_left_out(least, left):
+    assert len(client()[0].post("/v1/rerank", json=WITH | {"min_score": least}).json()["results"]) == left
+
+
+def test_documents_to_explain_may_be_named():
+    asking, ranker = client()
+    answer = asking.post("/v1/rerank", json=WITH | {"explain": [0, 2]}).json()
+    assert ranker.calls[0][2] == [0, 2]
+    assert [one["reasons"] is not None for one in answer["results"]] == [False, True, True]
+    wrong = asking.post("/v1/rerank", json=WITH | {"explain": [3]})
+    assert wrong.status_code == 422 and wrong.json()["message"].startswith("explain: names a document")
+
+
+def events(text):
+    return [(kind, json.loads(data)) for kind, data in re.findall(r"event: (\w+)\ndata: (.*)\n\n", text)]
+
+
+@pytest.mark.parametrize("explain", [False, True])
+def test_the_order_comes_first_and_then_a_reason_at_a_time(explain):
+    answer = client()[0].post("/v1/rerank", json=WITH | {"explain": explain, "stream": True})
+    assert answer.headers["content-type"].startswith("text/event-stream")
+    found = events(answer.text)
+    assert [kind for kind, _ in found] == ["order", *["reason"] * 3 * explain, "done"]
+    assert [one["index"] for one in found[0][1]["results"]] == [1, 2, 0]
+    assert [one["index"] for kind, one in found if kind == "reason"] == [1, 2, 0] * explain
+    assert found[-1][1] == {"prompt_tokens": 30, "completion_tokens": 1}
+
+
+def test_what_goes_wrong_before_the_order_is_a_status_and_after_it_an_event():
+    asking, ranker = client()
+    ranker.error = Refused("too long")
+    assert asking.post("/v1/rerank", json=WITH | {"stream": True}).status_code == 400
+    ranker.error = None
+
+    async def later(count):
+        raise Died("/home/me")
+
+    ranker.later = later
+    found = events(asking.post("/v1/rerank", json=WITH | {"explain": True, "stream": True}).text)
+    assert [kind for kind, _ in found] == ["order", "reason", "error"]
+    assert found[-1][1]["message"] == "engine: died, and is being replaced; try again later"
+
+
+def test_a_client_that_goes_away_ends_the_reasons():
+    app, ranker = app_of()
+    body = json.dumps(WITH | {"explain": True, "stream": True}).encode()
+    headers = [(b"content-type", b"application/json")]
+    # The version is uvicorn's, which is in front. From 2.4 on, Starlette notices only when it can send no more.
+    scope = {"type": "http", "asgi": {"spec_version": "2.3"}, "method": "POST", "path": "/v1/rerank"}
+    scope |= {"headers": headers, "query_string": b"", "raw_path": b"/v1/rerank", "root_path": ""}
+    sent = []
+
+    async def ask():
+        gone, received = asyncio.Event(), iter([{"type": "http.request", "body": body}])
+
+        async def later(count):
+            gone.set()
+            await asyncio.Event().wait()
+
+        async def receive():
+            if first := next(received, None):
+                return first
+            await gone.wait()
+            return {"type": "http.disconnect"}
+
+        async def send(message):
+            sent.append(message)
+
+        ranker.later = later
+        await app(scope, receive, send)
+
+    asyncio.run(asyncio.wait_for(ask(), 30))
+    assert ranker.cancelled and b"event: done" not in b"".join(one.get("body", b"") for one in sent)
