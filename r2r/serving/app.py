@@ -13,6 +13,7 @@ import asyncio
 import json
 import os
 import signal
+import socket
 import sys
 import threading
 import time
@@ -286,7 +287,8 @@ def serve(student: str, adapter: str | None, settings: ServeSettings) -> None:
     completed(settings, adapter)
     check_student(student, adapter)
     warn_of_long_windows(settings, adapter)
-    keys, address = read_keys(settings.api_keys), f"http://{settings.host}:{settings.port}"
+    keys, port = read_keys(settings.api_keys), settings.port or _free_port(settings.host)
+    address = f"http://{f'[{settings.host}]' if ':' in settings.host else settings.host}:{port}"
     if not keys and not is_loopback(settings.host):
         _say(f"warning: no API keys, and {settings.host} can be reached by others; give --api-keys or {KEYS_VARIABLE}")
     started = time.monotonic()
@@ -295,7 +297,7 @@ def serve(student: str, adapter: str | None, settings: ServeSettings) -> None:
             start_ray()
             from ray import serve as ray_serve
 
-            ray_serve.start(http_options={"host": settings.host, "port": settings.port})
+            ray_serve.start(http_options={"host": settings.host, "port": port})
             arguments = (student, adapter, settings, public_name(student, settings), keys, os.getcwd())
             _deploy(ray_serve, _deployment(ray_serve, settings).bind(*arguments))
     except BaseException:
@@ -311,6 +313,17 @@ def serve(student: str, adapter: str | None, settings: ServeSettings) -> None:
         # Takes the paths away and waits for the replicas; the proxy goes on until their answers are sent.
         ray_serve.delete("rerank")
         _shut_down()
+
+
+def _free_port(host: str) -> int:
+    """Return a free port. Ray Serve would not tell which one it took. Raises BadInput for an address of others."""
+    try:
+        with socket.create_server((host, 0), family=socket.AF_INET6 if ":" in host else socket.AF_INET) as free:
+            return int(free.getsockname()[1])
+    except OSError as error:
+        raise BadInput(
+            f"host: {host}: {(error.strerror or str(error)).lower()}; give an address of this machine"
+        ) from None
 
 
 def _deployment(ray_serve: Any, settings: ServeSettings) -> Any:

@@ -2,6 +2,7 @@
 
 import asyncio
 import functools
+import re
 import threading
 from types import SimpleNamespace
 
@@ -119,3 +120,12 @@ def test_a_replica_is_ready_when_its_adapter_was_checked_and_its_engine_answered
     made[-1].model.close()
     with pytest.raises(Died):
         asyncio.run(replica.check_health())
+
+
+def test_a_free_port_is_told(calls, monkeypatch, capsys):
+    monkeypatch.setattr(app.signal, "pause", lambda: (_ for _ in ()).throw(KeyboardInterrupt))
+    app.serve("demo", None, ServeSettings(port=0))
+    port = re.search(r"http://127.0.0.1:(\d+)/", capsys.readouterr().out)[1]
+    assert int(port) > 1023
+    with pytest.raises(BadInput, match=r"^host: 192\.0\.2\.1: .*; give an address of this machine$"):
+        app.serve("demo", None, ServeSettings(host="192.0.2.1", port=0))
