@@ -60,6 +60,9 @@ _EXAMPLES: Any = {
     "Voyage": {"value": {"query": "how long do fleas live", "documents": ["Dogs bark."], "top_k": 1}},
     "TEI": {"value": {"query": "how long do fleas live", "texts": ["Dogs bark."], "return_text": True}},
 }
+_RESULT = {"index": 1, "relevance_score": 1.0, "document": _EXAMPLE["documents"][1]}
+_ANSWER = {"id": "rerank-7d5e", "model": "demo", "results": [_RESULT], "usage": {"prompt_tokens": 90}}
+_RESPONSES: Any = {200: {"content": {"application/json": {"example": _ANSWER}}}}
 
 
 def application(ranker: Ranker, settings: ServeSettings, name: str, keys: Sequence[bytes] = ()) -> FastAPI:
@@ -126,14 +129,14 @@ def application(ranker: Ranker, settings: ServeSettings, name: str, keys: Sequen
         # Not through FastAPI's own encoder, which walks through all texts once more.
         return JSONResponse(answer(ranked))
 
-    @app.post("/rerank")
-    @app.post("/v1/rerank")
+    @app.post("/rerank", responses=_RESPONSES)
+    @app.post("/v1/rerank", responses=_RESPONSES)
     async def rerank(request: Annotated[shapes.AnyRequest, Body(openapi_examples=_EXAMPLES)]) -> Response:
         """Rank documents, best first, in the shape of Cohere v1, Jina and vLLM; of Voyage if the request has `top_k` or
         `truncation`; of TEI if it has `texts`. A score is 1 / rank: a listwise student orders and does not grade."""
         return await answered(request)
 
-    @app.post("/v2/rerank")
+    @app.post("/v2/rerank", responses=_RESPONSES)
     async def rerank_v2(request: Annotated[shapes.CohereV2, Body(examples=[_EXAMPLE])]) -> Response:
         """Rank documents in the shape of Cohere v2."""
         return await answered(request)

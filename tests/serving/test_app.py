@@ -99,6 +99,8 @@ def test_the_api_is_described_with_examples():
     for example in body["examples"].values():
         assert client()[0].post("/v1/rerank", json=example["value"]).status_code == 200
     assert len(body["schema"]["oneOf"]) == 3
+    answer = paths["/v1/rerank"]["post"]["responses"]["200"]["content"]["application/json"]["example"]
+    assert set(answer) < set(client()[0].post("/v1/rerank", json=WITH).json())
 
 
 @pytest.mark.parametrize(
