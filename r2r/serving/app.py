@@ -110,9 +110,10 @@ def application(ranker: Ranker, settings: ServeSettings, name: str, keys: Sequen
                 try:
                     while later := await step():
                         ranked = later
-                        for index in ranked.reasons.keys() - told:
-                            yield _event("reason", {"index": index, "reasons": ranked.reasons[index]})
-                        told |= ranked.reasons.keys()
+                        for index, reasons in ranked.reasons.items():
+                            if index not in told:
+                                told.add(index)
+                                yield _event("reason", {"index": index, "reasons": reasons})
                 except (Refused, Died, TimeoutError) as error:
                     yield _event("error", error_of(error).shaped())
                     return
