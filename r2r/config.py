@@ -409,10 +409,23 @@ class JudgeSettings(AskSettings):
 class ServeSettings(RankSettings):
     host: str = how("127.0.0.1", description="address to listen on")
     port: int = how(8000, ge=0, le=65535, description="port to listen on; 0 picks a free one")
+    name: str | None = how(
+        None, min_length=1, description="the student's name in requests and answers (default: its folder's or hub name)"
+    )
+    api_keys: str | None = how(None, description="file with API keys, one a line; R2R_API_KEYS holds keys themselves")
+    max_requests: int = how(128, ge=1, description="requests in flight at a replica; more are answered with 429")
+    request_timeout: float = how(120, gt=0, description="seconds that a ranking may take")
+    min_replicas: int = how(1, ge=1, description="replicas that are kept without load")
     replicas: int = how(1, ge=1, description="most replicas that autoscaling starts")
     cpus: float = how(1, gt=0, description="CPUs that Ray reserves for a replica")
     gpus: float = how(0, ge=0, description="GPUs that Ray reserves for a replica")
     engine: dict[str, Any] = Field({}, description="engine arguments of vLLM, as JSON")
+
+    @model_validator(mode="after")
+    def _enough_replicas(self) -> ServeSettings:
+        if self.min_replicas > self.replicas:
+            raise ValueError(f"min_replicas: {self.min_replicas}: more than the {self.replicas} replicas; give fewer")
+        return self
 
 
 # Rows of the table that a run file makes by itself.

@@ -9,6 +9,7 @@ Owns the interface and the choice of its implementation: vLLM in this process (`
 
 from __future__ import annotations
 
+from collections.abc import AsyncGenerator
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 from r2r.config import Dialect
@@ -119,6 +120,17 @@ class LabelModel(Model, Protocol):
 
         Raises Refused and Died as `complete` does.
         """
+        ...
+
+    def growing(self, prompt: str, *, max_tokens: int, grammar: str, start: str = "") -> AsyncGenerator[Reply, None]:
+        """Answer as `complete` does, at temperature 0, and yield the reply each time it has grown.
+
+        Closing the generator ends the request. Raises Refused and Died as `complete` does.
+        """
+        ...
+
+    def check_alive(self) -> None:
+        """Raise Died if the engine has died. Asks it nothing."""
         ...
 
 

@@ -13,6 +13,8 @@ import importlib.util
 import itertools
 import json
 import os
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
 from pathlib import Path
 from typing import Any
 
@@ -67,10 +69,21 @@ class LocalModel:
         forced = StructuredOutputsParams(json=schema, grammar=grammar) if schema or grammar else None
         sampling = SamplingParams(max_tokens=max_tokens, temperature=temperature, seed=seed, structured_outputs=forced)
         ids = chat_ids(self.tokenizer, prompt, start)
-        output = await self._generate(ids, sampling)
-        reply = output.outputs[0]
-        cached = output.num_cached_tokens or 0
-        return Reply(reply.text, reply.finish_reason == "stop", len(ids), len(reply.token_ids), cached)
+        return _reply(ids, await self._generate(ids, sampling))
+
+    async def growing(
+        self, prompt: str, *, max_tokens: int, grammar: str, start: str = ""
+    ) -> AsyncGenerator[Reply, None]:
+        """Answer as `complete` does, and yield the reply each time it has grown; see `r2r.llm.LabelModel`."""
+        from vllm import SamplingParams
+        from vllm.sampling_params import StructuredOutputsParams
+
+        forced = StructuredOutputsParams(grammar=grammar)
+        sampling = SamplingParams(max_tokens=max_tokens, temperature=0.0, structured_outputs=forced)
+        ids = chat_ids(self.tokenizer, prompt, start)
+        async with aclosing(self._outputs(ids, sampling)) as outputs:
+            async for output in outputs:
+                yield _reply(ids, output)
 
     async def label_logprobs(self, ids: list[int], labels: list[int]) -> tuple[list[float], int]:
         """Return each label's log-probability as the next token, and the cached tokens; see `r2r.llm.LabelModel`."""
@@ -95,6 +108,11 @@ class LocalModel:
         states = self._llm.output_processor.request_states.values()
         return sum(state.detokenizer.num_output_tokens() for state in states if state.detokenizer)
 
+    def check_alive(self) -> None:
+        """Raise Died if the engine has died; see `r2r.llm.LabelModel`."""
+        if self._llm.errored:
+            raise Died("the engine has died")
+
     def close(self) -> None:
         """Stop the engine's processes; also when some of them have died."""
         self._llm.shutdown()
@@ -102,23 +120,37 @@ class LocalModel:
     async def _generate(self, ids: list[int], sampling: Any) -> Any:
         """Return vLLM's final RequestOutput. Raises Refused and Died as `r2r.llm.Model` says."""
         from vllm.sampling_params import RequestOutputKind
+
+        # Only the finished reply: each partial one would cost a message between processes.
+        sampling.output_kind = RequestOutputKind.FINAL_ONLY
+        final = None
+        async for output in self._outputs(ids, sampling):
+            final = output
+        return final
+
+    async def _outputs(self, ids: list[int], sampling: Any) -> AsyncGenerator[Any, None]:
+        """Yield vLLM's RequestOutputs. Raises Refused and Died as `r2r.llm.Model` says."""
         from vllm.v1.engine.exceptions import EngineDeadError, EngineGenerateError
 
         if len(ids) + sampling.max_tokens > self.max_length:
             raise Refused(f"prompt of {len(ids)} and reply of {sampling.max_tokens} tokens exceed {self.max_length}")
-        # Only the finished reply: no caller reads partial ones, and each would cost a message between processes.
-        sampling.output_kind = RequestOutputKind.FINAL_ONLY
         request = f"r{next(self._request_numbers)}"
         prompt = {"prompt_token_ids": ids}
-        final = None
         try:
-            async for output in self._llm.generate(prompt, sampling, request, lora_request=self._lora):
-                final = output
+            # Closed at once if nobody waits for the reply any more: then vLLM ends the request.
+            async with aclosing(self._llm.generate(prompt, sampling, request, lora_request=self._lora)) as outputs:
+                async for output in outputs:
+                    yield output
         except EngineDeadError as error:
             raise Died(str(error)) from error
         except EngineGenerateError as error:
             raise Refused(str(error.__cause__ or error)) from error
-        return final
+
+
+def _reply(ids: list[int], output: Any) -> Reply:
+    reply = output.outputs[0]
+    finished, cached = reply.finish_reason == "stop", output.num_cached_tokens or 0
+    return Reply(reply.text, finished, len(ids), len(reply.token_ids), cached)
 
 
 def check_arguments(engine: dict[str, Any]) -> None:

@@ -121,6 +121,19 @@ def read_reasons(text: str, labels: list[str], reasoning: str) -> list[dict[str,
     return [dict(zip(names, column, strict=True)) for column in zip(*columns, strict=True)]
 
 
+def finished(text: str) -> tuple[int, str]:
+    """Return how many objects at the start of a JSON list are whole, and the list of these alone."""
+    count, end = 0, 0
+    while text[end : end + 1] in ("[", ","):
+        try:
+            _, end = DECODER.raw_decode(text, end + 1)
+        except ValueError:
+            break
+        count += 1
+        listed = text[:end] + "]"
+    return count, listed if count else "[]"
+
+
 def order_grammar(labels: list[str]) -> str:
     """Return the grammar (EBNF) of an order line with as many labels. It admits repeated labels."""
     return f'root ::= one (" > " one){{{len(labels) - 1}}}\none ::= [{labels[0]}-{labels[-1]}]\n'

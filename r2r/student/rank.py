@@ -12,7 +12,8 @@ import asyncio
 import random
 import tempfile
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import AsyncGenerator, Sequence
+from contextlib import aclosing, suppress
 from typing import NamedTuple
 
 from r2r.config import RerankSettings, ServeSettings
@@ -136,11 +137,22 @@ class Ranker:
         # Shielded, so that a cancelled request does not cancel the check for the others.
         return await asyncio.shield(self._checking)
 
-    async def rank(self, query: str, passages: list[str], explain: int = 0) -> Ranked:
-        """Rank the passages and explain the first `explain` of them, at most a window.
+    async def rank(self, query: str, passages: list[str], explain: int | Sequence[int] = 0) -> Ranked:
+        """Rank the passages and explain the first `explain` of them, at most a window; or those with these indices, as
+        far as they are in the window that ranks first.
 
         Raises BadInput as `check_adapter` does, and Refused if the engine does not take a prompt or the student writes
         no reasons to explain with.
+        """
+        return [ranked async for ranked in self.steps(query, passages, explain, parts=False)][-1]
+
+    async def steps(
+        self, query: str, passages: list[str], explain: int | Sequence[int] = 0, parts: bool = True
+    ) -> AsyncGenerator[Ranked, None]:
+        """Rank and explain as `rank` does. Yield the order as soon as it is known, then the order with the reasons so
+        far, each time that there is one more, and last what `rank` returns.
+
+        Without `parts`, only the order and the last. Closing the generator ends its requests in the engine.
         """
         if explain and not form.fields(self.taught.reasoning):
             raise Refused("explain: the student gives no reasons (reasoning none); leave it out")
@@ -148,11 +160,14 @@ class Ranker:
         off = await self.check_adapter()
         find = self._by_likelihood if self.taught.scores == "likelihood" else self._by_windows
         order, top = await find(query, passages, bool(explain), counts)
-        reasons = await self._explain(query, passages, order, top, explain, counts) if explain else {}
         if off is not None and not self._check_counted:
             self._check_counted = True
             counts.update(engines=1, adapter_off=off)  # type: ignore[call-overload] # a float is added like an int
-        return Ranked(order, reasons, counts)
+        yield Ranked(order, {}, counts)
+        if explain:
+            async with aclosing(self._explain(query, passages, order, top, explain, counts, parts)) as explained:
+                async for reasons in explained:
+                    yield Ranked(order, reasons, counts)
 
     async def _by_windows(
         self, query: str, passages: list[str], explain: bool, counts: Counter[str]
@@ -220,7 +235,8 @@ class Ranker:
             return Window(shown, await self._written_order(query, texts, counts), "")
         written = ""
         if self.taught.order_position == "last":
-            written = await self._write_reasons(query, texts, list(LABELS[: len(shown)]), [], counts) + "\n"
+            async for reasons in self._write_reasons(query, texts, list(LABELS[: len(shown)]), [], counts, parts=False):
+                written = reasons + "\n"
         message = self._message(query, texts, self._longest(len(shown) if written else 0), counts)
         ids = chat_ids(self.tokenizer, message, written)
         logprobs, cached = await self.model.label_logprobs(ids, self.labels[: len(shown)])
@@ -243,37 +259,59 @@ class Ranker:
         return [-float(places[index]) for index in range(len(texts))]
 
     async def _explain(
-        self, query: str, passages: list[str], order: list[int], window: Window, explain: int, counts: Counter[str]
-    ) -> dict[int, dict[str, str]]:
-        """Return the reasons of the first `explain` passages, by index.
+        self,
+        query: str,
+        passages: list[str],
+        order: list[int],
+        window: Window,
+        explain: int | Sequence[int],
+        counts: Counter[str],
+        parts: bool,
+    ) -> AsyncGenerator[dict[int, dict[str, str]], None]:
+        """Yield the reasons of the first `explain` passages, or of these, by index: all of them, or none if they cannot
+        be read. With `parts`, first those so far, each time that there is one more.
 
         window: the last one scored, whose passages lead the order. The engine has its prompt in the cache, so the
         reasons are asked for with the same prompt.
         """
         label_of = {index: LABELS[place] for place, index in enumerate(window.shown)}
         ranked = order[: len(window.shown)]
-        explained = ranked[:explain]
+        explained = ranked[:explain] if isinstance(explain, int) else [index for index in ranked if index in explain]
         counts["explanations_asked"] += len(explained)
+
+        def read(text: str, labels: list[str], counts: Counter[str]) -> dict[int, dict[str, str]]:
+            reasons = form.read_reasons(text, labels, self.taught.reasoning)
+            reason_of = dict(zip(labels, reasons, strict=True))
+            return {
+                index: _drop_false_texts(reason_of[label_of[index]], passages[index], window.shown, counts)
+                for index in explained
+                if label_of[index] in reason_of
+            }
+
         written, labels = window.written, list(LABELS[: len(window.shown)])
-        if not written:
+        if not written and explained:
             labels = [label_of[index] for index in explained]
             texts, ranking = [passages[index] for index in window.shown], [label_of[index] for index in ranked]
-            written = await self._write_reasons(query, texts, labels, ranking, counts)
+            known = 0
+            async with aclosing(self._write_reasons(query, texts, labels, ranking, counts, parts)) as replies:
+                async for written in replies:
+                    count, whole = form.finished(written)
+                    if parts and count > known:
+                        known = count
+                        with suppress(Unsound):
+                            # They are counted once, when the reply is at its end.
+                            yield read(whole, labels[:count], Counter())
         try:
-            reasons = form.read_reasons(written.rstrip("\n"), labels, self.taught.reasoning)
+            yield read(written.rstrip("\n"), labels, counts) if explained else {}
         except Unsound as error:
             counts[f"failed: {error}"] += len(explained)
-            return {}
-        reason_of = dict(zip(labels, reasons, strict=True))
-        return {
-            index: _drop_false_texts(reason_of[label_of[index]], passages[index], window.shown, counts)
-            for index in explained
-        }
+            yield {}
 
     async def _write_reasons(
-        self, query: str, texts: list[str], labels: list[str], ranking: list[str], counts: Counter[str]
-    ) -> str:
-        """Let the student write the reasons for `labels`, and return them as JSON.
+        self, query: str, texts: list[str], labels: list[str], ranking: list[str], counts: Counter[str], parts: bool
+    ) -> AsyncGenerator[str, None]:
+        """Let the student write the reasons for `labels`, and yield them as JSON: with `parts`, each time that the JSON
+        has grown; last, all of it.
 
         ranking: all labels, best first; comparisons may name neighbours in it. If it is empty, there is no order yet,
         and comparisons may name any other label.
@@ -286,9 +324,15 @@ class Ranker:
         message = self._message(query, texts, longest, counts)
         explained = [texts[LABELS.index(label)] for label in labels]
         grammar = form.grammar(labels, explained, names, self.taught.reasoning, self.settings.reason_chars)
-        reply = await self.model.complete(message, start=start, grammar=grammar, max_tokens=longest - _AFTER)
+        most = longest - _AFTER
+        if parts:
+            async with aclosing(self.model.growing(message, start=start, grammar=grammar, max_tokens=most)) as replies:
+                async for reply in replies:
+                    yield reply.text
+        else:
+            reply = await self.model.complete(message, start=start, grammar=grammar, max_tokens=most)
+            yield reply.text
         _count_tokens(reply, counts)
-        return reply.text
 
     async def _compare_with_training(self) -> float | None:
         probes = adapters.recorded(adapters.find(self.adapter)) if self.adapter else []

@@ -344,7 +344,7 @@ def test_the_server_ranks_as_rerank_did(demo, served):
 
 def test_the_student_is_served(served):
     documents = ["Dogs bark at night.", {"text": "A flea lives <|im_end|> 100 days."}, "Cats purr."]
-    body = {"model": "any", "query": "how long do fleas live", "documents": documents}
+    body = {"model": "demo", "query": "how long do fleas live", "documents": documents}
 
     answer = httpx.post(served, json=body | {"top_n": 2}, timeout=60).raise_for_status().json()
     assert set(answer) >= {"id", "results", "usage"} and answer["usage"]["total_tokens"] > 0
@@ -358,5 +358,12 @@ def test_the_student_is_served(served):
     assert [result["index"] for result in explained["results"]] in ([0, 1], [1, 0])
     assert all(set(one["reasons"] or ()) <= {"evidence", "direct", "comparison"} for one in explained["results"])
 
+    server = served.removesuffix("/v1/rerank")
+    assert httpx.get(f"{server}/health", timeout=60).status_code == 200
+    assert len(httpx.post(f"{server}/v2/rerank", json=body, timeout=60).json()["results"]) == 3
+    streamed = httpx.post(served, json=body | {"explain": True, "stream": True}, timeout=120).text
+    kinds = re.findall(r"^event: (\w+)$", streamed, re.MULTILINE)
+    assert (kinds[0], kinds[-1]) == ("order", "done") and set(kinds[1:-1]) <= {"reason"}
+    assert httpx.post(served, json=body | {"model": "other"}, timeout=60).status_code == 404
     for wrong in ({"documents": []}, {"documents": [1]}, {"query": ""}, {"top_n": 0}):
         assert httpx.post(served, json=body | wrong, timeout=60).status_code == 422

@@ -8,7 +8,7 @@ The same calls get the same answers, in any process.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import AsyncGenerator, Callable
 from typing import Any
 
 from r2r.llm import Died, Refused, Reply
@@ -41,6 +41,13 @@ class DummyModel:
         text = written.encode()[:max_tokens].decode(errors="ignore")
         return Reply(text, text == written, len(ids), len(text.encode()))
 
+    async def growing(
+        self, prompt: str, *, max_tokens: int, grammar: str, start: str = ""
+    ) -> AsyncGenerator[Reply, None]:
+        whole = await self.complete(prompt, max_tokens=max_tokens, grammar=grammar, start=start)
+        for end in range(1, len(whole.text) + 1):
+            yield whole._replace(text=whole.text[:end])
+
     async def label_logprobs(self, ids: list[int], labels: list[int]) -> tuple[list[float], int]:
         self._check(len(ids) + 1)
         return [-int(_hash(bytes([*ids, label])), 16) / 2**256 for label in labels], 0
@@ -51,6 +58,9 @@ class DummyModel:
 
     def in_writing(self) -> int:
         return 0
+
+    def check_alive(self) -> None:
+        self._check(0)
 
     def close(self) -> None:
         self.closed = True

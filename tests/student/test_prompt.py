@@ -8,6 +8,7 @@ from r2r.reasons import sentences
 from r2r.replies import Unsound
 from r2r.student.prompt import (
     LABELS,
+    finished,
     grammar,
     label_ids,
     neighbours,
@@ -145,3 +146,18 @@ def test_a_tokenizer_that_splits_a_label_is_refused():
 
     with pytest.raises(BadInput, match="label B"):
         label_ids(Splits(), "odd-model")
+
+
+@pytest.mark.parametrize(
+    ("text", "found"),
+    [
+        ("", (0, "[]")),
+        ("[", (0, "[]")),
+        ('[{"a":"}', (0, "[]")),
+        ('[{"a":"}"}', (1, '[{"a":"}"}]')),
+        ('[{"a":1},{"b"', (1, '[{"a":1}]')),
+        ('[{"a":1},{"b":2}]', (2, '[{"a":1},{"b":2}]')),
+    ],
+)
+def test_the_whole_objects_of_a_list_that_is_being_written_are_found(text, found):
+    assert finished(text) == found

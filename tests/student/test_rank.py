@@ -64,8 +64,14 @@ class Model:
                 | self.reasons
                 for label in labels
             ]
-            text = json.dumps(listed)
+            text = json.dumps(listed, separators=(",", ":"))
         return Reply(text, True, 100, 10, 5)
+
+    async def growing(self, message, *, max_tokens, grammar, start=""):
+        whole = await self.complete(message, max_tokens=max_tokens, grammar=grammar, start=start)
+        for end in range(1, len(whole.text) + 1):
+            self.written = end
+            yield whole._replace(text=whole.text[:end])
 
 
 @pytest.fixture
@@ -176,6 +182,54 @@ def test_reasons_are_asked_for_after_the_prompt_that_gave_the_order(ranker):
     scored, explained = asking.model.prompts[-2:]
     message, start = explained.rsplit("\n\n", 1)[0], explained[explained.index("Then give") :]
     assert message in scored and " > " in start
+
+
+def test_passages_to_explain_may_be_named(ranker):
+    texts = passages(25)
+    asking = ranker()
+    best = asyncio.run(asking.rank("q", texts)).order
+    ranked = asyncio.run(asking.rank("q", texts, [best[4], best[1], best[-1]]))
+    # The last one is not in the window that ranks first.
+    assert list(ranked.reasons) == [best[1], best[4]] and ranked.counts["explanations_asked"] == 2
+    assert asyncio.run(asking.rank("q", texts, [best[-1]])).reasons == {}
+
+
+@pytest.mark.parametrize("settings", [{}, {"order_position": "last", "reason_chars": 20}])
+def test_a_ranking_in_steps_gives_the_order_then_a_reason_at_a_time_and_ends_as_in_one(ranker, settings):
+    texts = passages(5)
+    asking = ranker(**settings)
+
+    async def steps():
+        return [(dict(one.reasons), one.order) async for one in asking.steps("q", texts, 3)]
+
+    found, whole = asyncio.run(steps()), asyncio.run(ranker(**settings).rank("q", texts, 3))
+    sizes = [len(reasons) for reasons, _ in found]
+    assert sizes == ([0, 3] if settings else [0, 1, 2, 3, 3])
+    assert all(order == whole.order for _, order in found) and found[-1][0] == whole.reasons
+    assert all(reasons.items() <= whole.reasons.items() for reasons, _ in found)
+
+
+def test_a_ranking_in_steps_counts_as_in_one(ranker):
+    asking = ranker()
+
+    async def last():
+        return [one async for one in asking.steps("q", passages(5), 3)][-1]
+
+    assert asyncio.run(last()).counts == asyncio.run(ranker().rank("q", passages(5), 3)).counts
+
+
+def test_a_ranking_in_steps_that_is_closed_writes_no_further(ranker):
+    asking = ranker()
+
+    async def first():
+        steps = asking.steps("q", passages(5), 3)
+        while not (await anext(steps)).reasons:
+            pass
+        stopped = asking.model.written
+        await steps.aclose()
+        return stopped
+
+    assert asyncio.run(first()) == asking.model.written
 
 
 @pytest.mark.parametrize(
