@@ -154,7 +154,7 @@ def _work(
     tables.write_text(json.dumps(found, indent=2) + "\n", out / "stats.json")
     stats.stop_at_limits("queries", found, len(unread), done.unasked, len(rows), settings)
     if not kept.rows:
-        why = stats.reasons({"rejects": found["rejects"] | found["filtered"]})
+        why = stats.reasons({**found, "rejects": found["rejects"] | found["filtered"]})
         raise Stopped(f"queries: none of {len(rows):,} is left: {why}; look at {tables.path(out, 'rejects')}")
     counts = {f"{name}_tokens": found["tokens"][name] for name in ("prompt", "completion")}
     written = {"queries": len(kept.rows), "qrels": len(kept.rows), "rejects": found["rows"]["rejects"]}

@@ -104,9 +104,9 @@ def test_a_list_of_any_length_is_ranked_without_windows_and_its_first_are_explai
     assert ranked.counts["windows"] == len(texts) == ranker.so_far["steps"] == ranker.so_far["begun"]
     shown = []
 
-    async def write(query, texts, labels, ranking, counts):
+    async def write(query, texts, labels, ranking, counts, parts):
         shown.append((texts, labels, ranking))
-        return "[]"
+        yield "[]"
 
     ranker._write_reasons = write
     asyncio.run(ranker.rank(QUERY, texts, explain=2))

@@ -7,7 +7,10 @@ from contextlib import contextmanager
 import pytest
 from hypothesis import settings
 
+from r2r.config import Dialect
+from r2r.llm.probe import Probed
 from r2r.rows import pool
+from r2r.teacher import calls
 
 settings.register_profile("teacher", derandomize=True, deadline=None, database=None)
 settings.load_profile("teacher")
@@ -15,7 +18,7 @@ settings.load_profile("teacher")
 
 @pytest.fixture
 def rows_here(monkeypatch):
-    """Let the pool answer its rows in this process, with no Ray."""
+    """Let the pool answer its rows in this process, with no Ray. No server is asked what it takes."""
 
     @contextmanager
     def progress(*arguments):
@@ -33,5 +36,6 @@ def rows_here(monkeypatch):
 
         return asyncio.run(answers())
 
+    monkeypatch.setattr(calls, "probe", lambda *arguments: Probed(Dialect(), "", 1, 0, 0))
     monkeypatch.setattr(pool, "progress", progress)
     monkeypatch.setattr(pool, "on_workers", on_workers)
