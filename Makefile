@@ -1,5 +1,6 @@
 # make setup      the environment, .venv (once)
 # make demo       every stage on the built-in collection, into runs/demo/
+# make real       a real language model on real text: needs the data that R2R_DATA_DIR names
 # make test       everything: lint, then all tests
 # make fast       lint, then the tests that start no Ray, no engine and no training
 # make coverage   the same tests, and the share of lines that they run
@@ -23,7 +24,7 @@ else
 endif
 READY := .venv/ready-$(BUILD)
 
-.PHONY: setup demo test fast coverage lint clean
+.PHONY: setup demo real test fast coverage lint clean
 setup: $(READY)
 
 $(READY): pyproject.toml constraints.txt constraints-cpu.txt overrides-cpu.txt
@@ -40,6 +41,9 @@ $(READY): pyproject.toml constraints.txt constraints-cpu.txt overrides-cpu.txt
 
 demo: $(READY)
 	.venv/bin/r2r run jobs/configs/demo.yaml
+
+real: $(READY)
+	.venv/bin/python benchmarks/real.py
 
 PYTEST := .venv/bin/python -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder
 

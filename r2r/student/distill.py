@@ -83,7 +83,7 @@ def _work(annotations: str, out: Path, settings: DistillSettings, identity: Iden
     held = len(plan["held"])
     if settings.epochs:
         needed = steps_of(settings.epochs, len(plan["learn"]), settings)
-        print(f"distill: {settings.epochs:g} epochs are {needed:,} steps", flush=True)
+        print(f"distill: {needed:,} steps for {settings.epochs:g} epochs", flush=True)
         settings = settings.model_copy(update={"steps": needed, "epochs": None})
     print(
         f"distill: {len(plan['learn']):,} annotations to learn from, {held:,} held out; {plan['left_out']:,} left out, "
