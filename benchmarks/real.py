@@ -117,19 +117,18 @@ def candidates(collection: str, out: Path) -> str:
     return str(out / "retrieve")
 
 
-def table(name: str, collection: str, qrels: str, student: str, distilled: dict[str, Path], out: Path) -> None:
-    """Rerank a collection in every way, measure, and print the table."""
+def table(name: str, collection: str, qrels: str, student: str, distilled: Path, reasons: bool, out: Path) -> None:
+    """Rerank a collection in every way, measure, and print the table. distilled: the folder that distill wrote."""
     listed, place = candidates(collection, out / name), out / name
     runs = {"bm25": str(place / "retrieve" / "run.txt")}
     for scores in ("labels", "likelihood"):
         row = f"zero-shot-{scores}"
         r2r.rerank(listed, student, None, str(place / row), rank_settings(scores))
         runs[row] = str(place / row / "run.txt")
-    for row, folder in distilled.items():
-        r2r.rerank(listed, student, str(folder), str(place / row), rank_settings(explain=3 * ("reasons" in row)))
-        runs[row] = str(place / row / "run.txt")
+    r2r.rerank(listed, student, str(distilled), str(place / "distilled"), rank_settings(explain=3 * reasons))
+    runs["distilled"] = str(place / "distilled" / "run.txt")
     settings = r2r.EvaluateSettings(measures=["nDCG@10", "RR@10", "Judged@10"], baseline="bm25")
-    r2r.evaluate(qrels, runs, str(place / "evaluate"), settings)
+    r2r.evaluate(qrels, runs, str(place / "evaluate"), settings, listed, str(place / "distilled"), str(distilled))
 
 
 def main() -> None:
@@ -141,7 +140,7 @@ def main() -> None:
     )
     parser.add_argument("--out", type=Path, default=Path("runs/real"))
     parser.add_argument("--steps", type=int, help="optimizer steps (default: one pass over the annotations)")
-    parser.add_argument("--reasons", action="store_true", help="also distil order and reasons, and explain")
+    parser.add_argument("--reasons", action="store_true", help="distil reasons too, and explain the first three")
     given = parser.parse_args()
     collections = given.collection or []
     if data and not collections:
@@ -151,15 +150,12 @@ def main() -> None:
     if not annotations or not collections:
         raise BadInput("real: no data; set R2R_DATA_DIR, or give --annotations and --collection NAME=DATASET,QRELS")
     student = smollm2(Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "reason-to-rank")
-    distilled = {"distilled": given.out / "distill"}
-    if given.reasons:
-        distilled["distilled-reasons"] = given.out / "distill-reasons"
-    for row, folder in distilled.items():
-        r2r.distill(annotations, str(folder), distill_settings(student, "reasons" in row, given.steps))
+    distilled = given.out / "distill"
+    r2r.distill(annotations, str(distilled), distill_settings(student, given.reasons, given.steps))
     for one in collections:
         name, _, rest = one.partition("=")
         collection, _, qrels = rest.partition(",")
-        table(name, collection, qrels or collection, student, distilled, given.out)
+        table(name, collection, qrels or collection, student, distilled, given.reasons, given.out)
 
 
 if __name__ == "__main__":

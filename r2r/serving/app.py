@@ -275,6 +275,11 @@ class Replica:
         """Raise Died if the engine has: Ray Serve then replaces this replica."""
         self.ranker.model.check_alive()
 
+    def __del__(self) -> None:
+        # Ray Serve calls it once the last request is answered. The engine's process would outlive this one.
+        if hasattr(self, "ranker"):
+            self.ranker.model.close()
+
 
 def public_name(student: str, settings: ServeSettings) -> str:
     """Return the name of the student in requests and answers: as set, else its hub name, or its folder's last part."""

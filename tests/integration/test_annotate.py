@@ -59,7 +59,7 @@ class Annotation:
         flags = (
             f"--passages 2 --reasoning direct --reason-chars 8 --attempts 1 --max-tokens 256 --in-flight {IN_FLIGHT}"
         )
-        flags += " --temperature 0.7 --false-evidence drop --max-reject-rate 1"
+        flags += " --cpus 1 --temperature 0.7 --false-evidence drop --max-reject-rate 1"
         self.command = [R2R, "annotate", "--candidates", str(candidates), "--out", str(out), "--teacher", teacher]
         self.command += flags.split()
         self.log = out.parent / f"{out.name}.log"

@@ -49,7 +49,8 @@ HEAD, *WORKERS = "127.0.0.2", "127.0.0.3", "127.0.0.4"
 STAGES = ["index", "retrieve", "retrieve-train", "annotate", "distill", "rerank", "rerank-zero-shot", "annotate-test"]
 STAGES += ["evaluate"]
 # What is smaller than in the run file.
-SMALLER = {"train_queries": "demo#train200", "queries": "demo#dev", "qrels": "demo#dev"}
+SMALLER = {"train_queries": "demo#train150", "queries": "demo#dev", "qrels": "demo#dev"}
+STEPS = 110
 
 
 class Cluster(NamedTuple):
@@ -158,8 +159,10 @@ def r2r(*arguments):
 
 def smaller(file: Path, **changes) -> Path:
     settings = yaml.safe_load(Path("jobs/configs/demo.yaml").read_text()) | SMALLER
-    settings["distill"] |= {"steps": 150}
-    settings["rerank"] |= changes
+    settings["distill"] |= {"steps": STEPS}
+    # Another test runs beside this one: an engine with a thread for each CPU would wait for it at every step.
+    settings["annotate"] |= {"cpus": 1}
+    settings["rerank"] |= {"cpus": 1} | changes
     file.write_text(yaml.safe_dump(settings))
     return file
 
@@ -192,7 +195,7 @@ def test_every_stage_leaves_its_tables(demo):
     assert len(rows(out / "retrieve", "candidates")) == 100
     assert len((out / "retrieve" / "run.txt").read_text().splitlines()) > 100
     annotated, rejected = rows(out / "annotate", "annotations"), rows(out / "annotate", "rejects")
-    assert len(annotated) + len(rejected) == 200 and len(rejected) <= 4
+    assert len(annotated) + len(rejected) == 150 and len(rejected) <= 3
     for row in annotated:
         assert sorted(row["ranking"]) == [*range(1, 9)]
         assert all(len(row[column]) == 8 for column in ("docids", "texts", "direct", "evidence", "comparison"))

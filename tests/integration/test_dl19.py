@@ -41,6 +41,7 @@ rerank:
   stride: 10
   passage_tokens: 24
   engine: {{dtype: float32}}
+  cpus: 1
 evaluate:
   measures: ["nDCG@10"]
 runs:

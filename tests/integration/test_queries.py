@@ -14,12 +14,13 @@ from pathlib import Path
 import pytest
 
 from r2r import tables
+from r2r.teacher import queries
 from tests.ending import terminate
 
 pytestmark = pytest.mark.slow
 
 R2R = str(Path(sys.executable).parent / "r2r")
-PASSAGES, FIRST = 30, 8
+PASSAGES, FIRST, SMALL = 30, 8, queries._SMALL_PASSAGE
 # What the server was asked about, how often; and whether it may answer more than the first.
 ASKED, LET_GO = Counter[str](), threading.Event()
 
@@ -34,9 +35,11 @@ class Handler(BaseHTTPRequestHandler):
     def do_POST(self):
         body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
         passage = body["messages"][0]["content"].rpartition("Passage: ")[2].partition("\n\nAnswer in JSON")[0]
-        if len(ASKED) >= FIRST:
-            LET_GO.wait(120)
-        ASKED[passage] += 1
+        # The first request of each job is a small one, by which it finds out what the server takes.
+        if passage != SMALL:
+            if len(ASKED) >= FIRST:
+                LET_GO.wait(120)
+            ASKED[passage] += 1
         vague = len(passage) % 4 == 0
         query = "what is the best one of all" if vague else f"{passage.splitlines()[0]}: {passage.split('. ')[-1]}"
         content = json.dumps({"query": query[:200]})

@@ -118,7 +118,7 @@ def test_a_student_probes_all_rows_and_goes_on_where_it_stopped(ray_local, tmp_p
     tables.write(rows, tmp_path / "annotate", "annotations")
     settings = JudgeSettings(engine={"max_model_len": 1024, "enforce_eager": True}, window=3)
     judge(str(tmp_path / "annotate"), None, tmp_path / "judge", settings, tiny_model())
-    probes = tables.read(tmp_path / "judge", "probes").to_pylist()
+    probes = tables.read(tmp_path / "judge" / "student", "probes").to_pylist()
     assert [one["qid"] for one in probes] == ["q0", "q1", "q2"] and all(one["ranks"] == [1, 2] for one in probes)
     assert all(1 <= rank <= 3 for one in probes for name in ("without", "only") for rank in one[name])
     first = dict(tables.read(tmp_path / "judge", "judged").to_pylist()[0]["values"])
