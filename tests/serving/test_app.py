@@ -3,6 +3,7 @@
 import asyncio
 import json
 import re
+from types import SimpleNamespace
 
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
@@ -10,7 +11,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from r2r import __version__
 from r2r.config import ServeSettings
 from r2r.llm import Died, Refused
-from r2r.serving.app import public_name
+from r2r.serving.app import Replica, public_name
 from tests.serving.served import DOCUMENTS, app_of, client
 
 WITH = {"query": "q", "documents": DOCUMENTS}
@@ -130,6 +131,16 @@ def test_a_dead_engine_is_unhealthy():
 def samples(asking):
     found = text_string_to_metric_families(asking.get("/metrics").text)
     return {(one.name, *one.labels.values()): one.value for family in found for one in family.samples}
+
+
+def test_a_replica_that_ends_closes_its_engine():
+    closed = []
+    replica = object.__new__(Replica)
+    replica.ranker = SimpleNamespace(model=SimpleNamespace(close=lambda: closed.append(True)))
+    del replica
+    assert closed == [True]
+    # One whose student could not be loaded has none.
+    object.__new__(Replica).__del__()
 
 
 def test_the_metrics_count():
