@@ -33,7 +33,7 @@ from r2r.replies import Unsound
 from r2r.rows import pool
 from r2r.rows.journal import KEYS
 from r2r.stage import Identity
-from r2r.teacher import calls, stats
+from r2r.teacher import calls
 
 # Settings that the answers depend on. Planted errors are in the rows themselves.
 _SETTINGS = ("engine", "temperature", "tokenizer", "seed")
@@ -89,13 +89,10 @@ def ask(made: Planted, settings: JudgeSettings, out: Path, identity: Identity) -
 
 
 def _probe(out: Path, version: str, asking: TeacherSettings) -> Probed | None:
-    """Find out what the server takes, and say it; see `calls.probe_server`."""
+    """Find out what the server takes; see `calls.probe_server`."""
     written = [Written(1, "It says that the sky is blue.", "")]
     message = question.prompt("what colour is the sky", ["The sky is blue."], written)
-    found = calls.probe_server("judge", out, version, asking, message, question.schema(written))
-    if found:
-        stats.tell_probe("judge", found)
-    return found
+    return calls.probe_server("judge", out, version, asking, message, question.schema(written))
 
 
 def key(row: Mapping[str, Any], version: str) -> str:
@@ -110,7 +107,7 @@ def shown(row: Mapping[str, Any]) -> list[int]:
     return [*about, *sorted(at for at in named - set(about) if 0 <= at < len(row["texts"]))][:_MOST]
 
 
-class Judge:
+class Judge(calls.Worker):
     """Judges one row at a time (see `pool.RowWorker`). budget: a Ray actor of `calls.Budget`; None sets no limit."""
 
     def __init__(self, settings: TeacherSettings, row_key: Callable[[dict[str, Any]], str], budget: Any) -> None:
@@ -118,12 +115,6 @@ class Judge:
         self.model = open_model(builtin.model(settings.teacher, "teacher"), settings.engine, None, settings.server)
         self.prompter = calls.Prompter(settings, self.model)
         self.teacher = calls.Teacher(settings, self.model, self.prompter, budget)
-
-    def in_writing(self) -> int:
-        return self.model.in_writing()
-
-    def close(self) -> None:
-        self.model.close()
 
     async def __call__(self, row: dict[str, Any]) -> tuple[str, dict[str, Any], Mapping[str, Any]] | None:
         key = self.key(row)

@@ -9,6 +9,7 @@ model: UPR, Sachan et al. 2022, arXiv 2204.07496.)
 
 from __future__ import annotations
 
+import sys
 from typing import Any, NamedTuple
 
 from r2r.identity import digest
@@ -24,15 +25,14 @@ class Asked(NamedTuple):
     cut: bool
 
 
-def asked(tokenizer: Any, query: str, passage: str, longest: int, most: int | None = None) -> Asked:
+def asked(tokenizer: Any, query: str, passage: str, longest: int, most: int = sys.maxsize) -> Asked:
     """Return what the student reads and writes for one passage, cut to `longest` tokens together.
 
-    The query gets at most half of them. most: longest passage, in tokens; None sets no limit of its own.
+    The query gets at most half of them. most: longest passage, in tokens.
     """
     whole = text_ids(tokenizer, query)
     written = whole[: longest // 2]
-    limit = {} if most is None else {"most": most}
-    message, cut = fit(tokenizer, lambda _, texts: prompt(*texts), "", [passage], longest - len(written), **limit)
+    message, cut = fit(tokenizer, lambda _, texts: prompt(*texts), "", [passage], longest - len(written), most)
     return Asked(chat_ids(tokenizer, message), written, bool(cut) or len(written) < len(whole))
 
 

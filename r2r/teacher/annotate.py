@@ -164,13 +164,10 @@ def _ask(rows: Candidates, out: Path, settings: AnnotateSettings, identity: Iden
 
 
 def _probe(out: Path, version: str, settings: AnnotateSettings) -> Probed | None:
-    """Find out what the server takes, and say it; see `calls.probe_server`."""
+    """Find out what the server takes; see `calls.probe_server`."""
     message = prompt.prompt(_SMALL_QUERY, _SMALL_PASSAGES, settings.reasoning)
     schema = prompt.schema(len(_SMALL_PASSAGES), settings.reasoning, settings.reason_chars)
-    found = calls.probe_server("annotate", out, version, settings, message, schema)
-    if found:
-        stats.tell_probe("annotate", found)
-    return found
+    return calls.probe_server("annotate", out, version, settings, message, schema)
 
 
 def _take_over(candidates: str | None, out: Path, settings: AnnotateSettings) -> pool.Done:

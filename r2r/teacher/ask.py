@@ -76,7 +76,7 @@ class _Rejected(Exception):
     """The teacher has given no sound answer to a window."""
 
 
-class Annotator:
+class Annotator(calls.Worker):
     """Asks a teacher about one row at a time (see `pool.RowWorker`): `samples` answers, each in up to `attempts` calls.
 
     row_key: returns a row's resume key. budget: a Ray actor of `calls.Budget`; None sets no limit.
@@ -87,12 +87,6 @@ class Annotator:
         self.model = open_model(builtin.model(settings.teacher, "teacher"), settings.engine, None, settings.server)
         self.prompter = Prompter(settings, self.model)
         self.teacher = calls.Teacher(settings, self.model, self.prompter, budget)
-
-    def in_writing(self) -> int:
-        return self.model.in_writing()
-
-    def close(self) -> None:
-        self.model.close()
 
     async def __call__(self, row: dict[str, Any]) -> tuple[str, dict[str, Any], Mapping[str, Any]] | None:
         # A row that is asked again gets other seeds and a higher temperature than before.

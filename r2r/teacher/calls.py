@@ -141,7 +141,8 @@ def _left(out: Path, version: str, settings: TeacherSettings) -> float:
 def probe_server(
     name: str, out: Path, version: str, settings: TeacherSettings, message: str, schema: dict[str, Any]
 ) -> Probed | None:
-    """Find out what a server takes, with a small request. None if it might pass `max_cost`: then no row is asked.
+    """Find out what a server takes, with a small request, and say it. None if that might pass `max_cost`: then no row
+    is asked.
 
     name: the stage's. out, version: as for `open_budget`. What is found is not part of the rows' keys: the prompt stays
     the same, and each reply is read as strictly.
@@ -153,7 +154,24 @@ def probe_server(
     found = probe(settings.teacher, settings.server, message, schema, settings.max_tokens, settings.temperature)
     tokens = {"prompt_tokens": found.prompt_tokens, "completion_tokens": found.completion_tokens}
     _probes(out, version).add(digest(uuid.uuid4().hex), "probes", {}, {"calls": found.calls, **tokens})
+    _tell_probe(name, found)
     return found
+
+
+def _tell_probe(name: str, found: Probed) -> None:
+    """Print what a server takes, and why not more. name: the stage's."""
+    dialect = found.dialect
+    takes = [
+        f"response_format {dialect.response_format}",
+        "a seed" if dialect.seed else "no seed",
+        f"temperature {dialect.temperature}",
+        str(dialect.max_tokens),
+        f"content as {dialect.content}",
+    ]
+    cost = f"{found.calls} call{'s' * (found.calls > 1)}, {found.prompt_tokens + found.completion_tokens:,} tokens"
+    print(f"{name}: the server takes {', '.join(takes)} ({cost})", flush=True)
+    if found.refusal:
+        print(f"{name}: its first refusal: {found.refusal}", flush=True)
 
 
 def probe_counts(out: Path, version: str) -> Counter[str]:
@@ -191,6 +209,18 @@ class Answer(NamedTuple):
     reason: str
     text: str
     counts: Counter[str]
+
+
+class Worker:
+    """What the workers that ask a teacher have in common (see `pool.RowWorker`): the open model."""
+
+    model: Model
+
+    def in_writing(self) -> int:
+        return self.model.in_writing()
+
+    def close(self) -> None:
+        self.model.close()
 
 
 class Teacher:

@@ -163,12 +163,9 @@ def _work(
 
 
 def _probe(out: Path, version: str, settings: QueriesSettings) -> Probed | None:
-    """Find out what the server takes, and say it; see `calls.probe_server`."""
+    """Find out what the server takes; see `calls.probe_server`."""
     message, _ = write.Prompter(settings, []).message(_SMALL_PASSAGE)
-    found = calls.probe_server("queries", out, version, settings, message, write.schema(settings))
-    if found:
-        stats.tell_probe("queries", found)
-    return found
+    return calls.probe_server("queries", out, version, settings, message, write.schema(settings))
 
 
 def _write_passages(rows: list[dict[str, str]], out: Path) -> None:

@@ -13,7 +13,6 @@ from typing import Any
 
 from r2r.config import AnnotateSettings, TeacherSettings
 from r2r.errors import Stopped
-from r2r.llm.probe import Probed
 from r2r.rows.journal import Journal
 from r2r.rows.pool import share
 from r2r.teacher.calls import cost
@@ -139,22 +138,6 @@ def _of_passages(drawn: dict[str, Any]) -> Iterator[str]:
         if lost := positives["without_text"]:
             named = ", ".join(lost[:_NAMED]) + (", ..." if len(lost) > _NAMED else "")
             yield f"{len(lost):,} positives are in neither candidates nor corpus (qid docid): {named}"
-
-
-def tell_probe(name: str, found: Probed) -> None:
-    """Print what a server takes, and why not more. name: the stage's."""
-    dialect = found.dialect
-    takes = [
-        f"response_format {dialect.response_format}",
-        "a seed" if dialect.seed else "no seed",
-        f"temperature {dialect.temperature}",
-        str(dialect.max_tokens),
-        f"content as {dialect.content}",
-    ]
-    cost = f"{found.calls} call{'s' * (found.calls > 1)}, {found.prompt_tokens + found.completion_tokens:,} tokens"
-    print(f"{name}: the server takes {', '.join(takes)} ({cost})", flush=True)
-    if found.refusal:
-        print(f"{name}: its first refusal: {found.refusal}", flush=True)
 
 
 def tell_plan(counts: Counter[str], journal: Journal, settings: AnnotateSettings) -> None:

@@ -102,7 +102,7 @@ class Prompter(calls.Prompter):
         return self.fitted(self.render, "", [passage])
 
 
-class Writer:
+class Writer(calls.Worker):
     """Asks a teacher about one passage at a time (see `pool.RowWorker`), in up to `attempts` calls.
 
     row_key: returns a row's resume key. budget: a Ray actor of `calls.Budget`; None sets no limit.
@@ -120,12 +120,6 @@ class Writer:
         self.model = open_model(builtin.model(settings.teacher, "teacher"), settings.engine, None, settings.server)
         self.prompter = Prompter(settings, examples, self.model)
         self.teacher = calls.Teacher(settings, self.model, self.prompter, budget)
-
-    def in_writing(self) -> int:
-        return self.model.in_writing()
-
-    def close(self) -> None:
-        self.model.close()
 
     async def __call__(self, row: dict[str, Any]) -> tuple[str, dict[str, Any], Mapping[str, Any]] | None:
         message, cut = self.prompter.message(row["text"])
