@@ -38,6 +38,10 @@ class Ranker:
         self.later: Any = None
         self.cancelled = False
 
+    @staticmethod
+    def reasons_of(text: str) -> dict[str, str]:
+        return {"direct": f"It is long: {len(text)}."}
+
     async def rank(self, query: str, texts: list[str]) -> Ranked:
         return [ranked async for ranked in self.steps(query, texts)][-1]
 
@@ -53,7 +57,7 @@ class Ranker:
         counts = Counter(prompt_tokens=10 * len(texts), completion_tokens=1)
         yield Ranked(order, {}, counts)
         explained = order[:explain] if isinstance(explain, int) else explain
-        reasons = {index: {"direct": f"It is long: {len(texts[index])}."} for index in explained}
+        reasons = {index: self.reasons_of(texts[index]) for index in explained}
         try:
             for count in range(1, len(explained)) if parts else ():
                 yield Ranked(order, {index: reasons[index] for index in explained[:count]}, counts)
