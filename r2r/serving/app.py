@@ -310,25 +310,27 @@ def serve(student: str, adapter: str | None, settings: ServeSettings) -> None:
 
     Raises BadInput if the adapter was made for another model, or was distilled otherwise than the settings say.
     """
-    check_arguments(settings.engine)
-    completed(settings, adapter, student)
-    check_student(student, adapter)
-    warn_of_long_windows(settings, adapter, student)
-    keys, port = read_keys(settings.api_keys), settings.port or _free_port(settings.host)
-    address = f"http://{f'[{settings.host}]' if ':' in settings.host else settings.host}:{port}"
-    if not keys and not is_loopback(settings.host):
-        _say(f"warning: no API keys, and {settings.host} can be reached by others; give --api-keys or {KEYS_VARIABLE}")
     started = time.monotonic()
-    try:
-        with _telling_of_the_start():
+    with _telling_of_the_start() as checked:
+        check_arguments(settings.engine)
+        completed(settings, adapter, student)
+        check_student(student, adapter)
+        warn_of_long_windows(settings, adapter, student)
+        keys, port = read_keys(settings.api_keys), settings.port or _free_port(settings.host)
+        address = f"http://{f'[{settings.host}]' if ':' in settings.host else settings.host}:{port}"
+        if not keys and not is_loopback(settings.host):
+            said = f"{settings.host} can be reached by others; give --api-keys or {KEYS_VARIABLE}"
+            _say(f"warning: no API keys, and {said}")
+        checked.set()
+        try:
             start_ray()
             from ray import serve as ray_serve
 
             ray_serve.start(http_options={"host": settings.host, "port": port})
             _deploy(ray_serve, _bound(ray_serve, student, adapter, settings, keys))
-    except BaseException:
-        _shut_down()
-        raise
+        except BaseException:
+            _shut_down()
+            raise
     seconds = time.monotonic() - started
     print(f"serve: {student} answers POST {address}/v1/rerank; ready after {seconds:.0f} s; Ctrl-C ends it", flush=True)
     try:
@@ -394,17 +396,19 @@ def _messages(ray_serve: Any) -> list[str]:
 
 
 @contextmanager
-def _telling_of_the_start() -> Iterator[None]:
-    """Print what the start waits for, every _PATIENCE seconds while the block runs."""
-    over, started = threading.Event(), time.monotonic()
+def _telling_of_the_start() -> Iterator[threading.Event]:
+    """Print what the start waits for, every _PATIENCE seconds while the block runs. Yields the event that its checks,
+    whose libraries take a while to load on a busy machine, are behind it."""
+    over, checked, started = threading.Event(), threading.Event(), time.monotonic()
 
     def tell() -> None:
         while not over.wait(_PATIENCE):
-            _say(f"{time.monotonic() - started:.0f} s, waiting for {_waits_for()}")
+            waits_for = _waits_for() if checked.is_set() else "the student to be checked"
+            _say(f"{time.monotonic() - started:.0f} s, waiting for {waits_for}")
 
     threading.Thread(target=tell, daemon=True).start()
     try:
-        yield
+        yield checked
     finally:
         over.set()
 
