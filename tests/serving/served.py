@@ -83,9 +83,11 @@ def client(*keys: str, **settings: Any) -> tuple[TestClient, Ranker]:
 
 
 @contextmanager
-def address(*keys: str) -> Iterator[str]:
-    """Serve on loopback, for clients that open their own connections."""
-    server = uvicorn.Server(uvicorn.Config(app_of(*keys)[0], port=0, log_level="warning"))
+def address(*keys: str, later: Any = None) -> Iterator[str]:
+    """Serve on loopback, for clients that open their own connections. later: the Ranker's."""
+    app, ranker = app_of(*keys)
+    ranker.later = later
+    server = uvicorn.Server(uvicorn.Config(app, port=0, log_level="warning"))
     ready = threading.Event()
     begin = server.startup
 

@@ -4,10 +4,12 @@ R2R_PICTURES names a folder for screenshots.
 .venv/bin/python -m pytest tests/serving/test_page.py
 """
 
+import asyncio
 import json
 import os
 import re
 import subprocess
+import threading
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -201,6 +203,7 @@ def test_a_key_is_asked_for_and_stays_in_the_tab(tab):
         ask(tab, ["a", "bb"], key="secret")
         assert len(texts(tab, "#after > li")) == 2
         assert "secret" not in tab.run("document.documentElement.innerHTML + document.cookie + location")
+        assert '-H "x-api-key: $R2R_API_KEY"' in tab.run("document.getElementById('curl').textContent")
         assert tab.run("localStorage.length") == 0 and tab.run("Object.values(sessionStorage)") == ["secret"]
 
 
@@ -212,3 +215,35 @@ def test_what_goes_wrong_is_told(tab, server):
         "documents: number 0, counted from 0, has no"
     )
     assert tab.run("document.getElementById('status').className") == "error"
+
+
+@seen
+def test_reasons_appear_as_they_are_written_and_can_be_stopped(tab):
+    go_on, stopped = threading.Event(), threading.Event()
+
+    async def later(count):
+        try:
+            while not go_on.is_set():
+                await asyncio.sleep(0.01)
+        except asyncio.CancelledError:
+            stopped.set()
+            raise
+
+    def start():
+        tab.run(f"document.getElementById('documents').value = {json.dumps(json.dumps(['a', 'bb', 'ccc']))}")
+        tab.run("document.getElementById('query').value = 'q'")
+        tab.run("document.querySelector('button').click()")
+        tab.until("document.querySelectorAll('dl').length === 1 && document.querySelectorAll('.waiting').length === 2")
+        assert tab.run("document.getElementById('status').textContent").endswith("The reasons follow\u2026")
+
+    with address(later=later) as server:
+        tab.open(f"{server}/")
+        start()
+        go_on.set()
+        tab.until("document.getElementById('status').textContent.startsWith('Done')")
+        assert tab.run("document.querySelectorAll('dl').length") == 3
+        go_on.clear()
+        start()
+        tab.run("document.getElementById('stop').click()")
+        tab.until("document.getElementById('status').textContent === 'Stopped.'")
+        assert tab.run("document.querySelectorAll('.waiting').length") == 0 and stopped.wait(30)
