@@ -1,6 +1,7 @@
 """The tools at /mcp, asked by the MCP package's own client over HTTP."""
 
 import asyncio
+from types import SimpleNamespace
 
 import httpx2
 import pytest
@@ -8,7 +9,7 @@ from mcp import Client
 from mcp.client.streamable_http import streamable_http_client
 
 from r2r.llm import Died
-from tests.serving.served import DOCUMENTS, ORDER, Ranker, address, client
+from tests.serving.served import DOCUMENTS, ORDER, Ranker, address, app_of, client
 
 WITH = {"query": "q", "documents": DOCUMENTS}
 
@@ -98,3 +99,31 @@ def test_a_call_needs_a_key_and_is_bounded_as_a_request_does():
     assert client("one")[0].post("/mcp", json={}).json()["message"].startswith("api key: missing")
     too_long = client()[0].post("/mcp", content=b"", headers={"content-length": "9000000"})
     assert too_long.status_code == 413
+
+
+def test_a_client_that_goes_away_ends_its_call():
+    """Ray Serve cancels the request of a client that has gone."""
+    app, ranker = app_of()
+    call = {"jsonrpc": "2.0", "id": 1, "method": "tools/call", "params": {"name": "rerank", "arguments": WITH}}
+    headers = {"accept": "application/json, text/event-stream"}
+
+    async def ask():
+        begun, ended = asyncio.Event(), asyncio.Event()
+
+        async def wait():
+            begun.set()
+            try:
+                await asyncio.Event().wait()
+            finally:
+                ended.set()
+
+        ranker.pause = SimpleNamespace(wait=wait)
+        http = httpx2.AsyncClient(transport=httpx2.ASGITransport(app), base_url="http://here", headers=headers)
+        async with app.router.lifespan_context(app), http:
+            asking = asyncio.create_task(http.post("/mcp", json=call))
+            await begun.wait()
+            assert not ended.is_set()
+            asking.cancel()
+            await ended.wait()
+
+    asyncio.run(asyncio.wait_for(ask(), 30))
