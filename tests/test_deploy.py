@@ -5,6 +5,7 @@
 
 import re
 import shlex
+import subprocess
 from fnmatch import fnmatch
 from importlib.metadata import version
 from pathlib import Path
@@ -163,3 +164,26 @@ def test_the_image_has_a_pinned_base_and_a_user():
     makefile = (ROOT / "Makefile").read_text()
     for words in ("--constraints constraints-cpu.txt --overrides overrides-cpu.txt", "--constraints constraints.txt"):
         assert words in makefile and words in runs
+
+
+@pytest.mark.parametrize(
+    ("build", "said"),
+    [
+        ("cpu", "--constraints constraints-cpu.txt --overrides overrides-cpu.txt --torch-backend=cpu .[cpu]"),
+        ("gpu", ".[gpu]"),
+        ("tpu", None),
+    ],
+)
+def test_the_image_installs_what_its_argument_says(tmp_path, build, said):
+    """Its own shell command, with stand-ins for the installers that print what they are given."""
+    (command,) = (rest for kind, rest in instructions() if kind == "RUN" and "$BUILD" in rest)
+    for name in ("pip", "uv"):
+        (tmp_path / name).write_text(f'#!/bin/sh\necho {name} "$@"\n')
+        (tmp_path / name).chmod(0o755)
+    env = {"BUILD": build, "UV": "1", "PATH": f"{tmp_path}:/usr/bin:/bin"}
+    done = subprocess.run(["sh", "-c", command], env=env, capture_output=True, text=True)
+    if said is None:
+        assert done.returncode == 2 and done.stderr == "BUILD: tpu: unknown; give cpu or gpu\n"
+    else:
+        installed = f"uv pip install --system --no-cache --constraints constraints.txt {said}"
+        assert done.stdout.splitlines() == ["pip install --no-cache-dir uv==1", installed]
