@@ -2,6 +2,7 @@
 
     make real                                                            # with the data of R2R_DATA_DIR
     python benchmarks/real.py --annotations runs/x/annotate --collection mine=beir:DIR --out runs/real
+    python benchmarks/real.py --seeds 3 --learn order reasons            # a row for each of six students
 
 The model is SmolLM2-135M-Instruct (Apache-2.0), from a Python package that carries it. Every row of a table reranks the
 first DEPTH candidates of BM25: the model as it is, scored by labels and by query likelihood, and the model distilled.
@@ -20,6 +21,7 @@ import sys
 import tempfile
 import zipfile
 from pathlib import Path
+from typing import NamedTuple
 
 import r2r
 from r2r import datasets, tables
@@ -71,10 +73,11 @@ def _convert(packages: Path, out: Path) -> None:
     sys.path.remove(str(packages))
 
 
-def distill_settings(student: str, reasons: bool, steps: int | None) -> r2r.DistillSettings:
+def distill_settings(student: str, reasons: bool, steps: int | None, seed: int) -> r2r.DistillSettings:
     """Return how the model is distilled. steps: None for one pass over the annotations."""
     return r2r.DistillSettings(
         student=student,
+        seed=seed,
         scores="likelihood",
         method="full",
         learning_rate=2e-5,
@@ -117,18 +120,43 @@ def candidates(collection: str, out: Path) -> str:
     return str(out / "retrieve")
 
 
-def table(name: str, collection: str, qrels: str, student: str, distilled: Path, reasons: bool, out: Path) -> None:
-    """Rerank a collection in every way, measure, and print the table. distilled: the folder that distill wrote."""
+class Student(NamedTuple):
+    """A distilled model: its row in the tables, the folder that distill writes, its seed, and whether it learns
+    reasons."""
+
+    name: str
+    folder: Path
+    seed: int
+    reasons: bool
+
+
+def students(learn: list[str], seeds: int, out: Path) -> list[Student]:
+    """Return the students to make: for each of `learn` ("order", "reasons"), one per seed."""
+    made = []
+    for kind in learn:
+        for seed in range(seeds):
+            name = ("-reasons" if kind == "reasons" else "") + (f"-seed{seed}" if seed else "")
+            made.append(Student(f"distilled{name}", out / f"distill{name}", seed, kind == "reasons"))
+    return made
+
+
+def table(name: str, collection: str, qrels: str, base: str, made: list[Student], out: Path) -> None:
+    """Rerank a collection in every way, measure, and print the table."""
     listed, place = candidates(collection, out / name), out / name
     runs = {"bm25": str(place / "retrieve" / "run.txt")}
     for scores in ("labels", "likelihood"):
         row = f"zero-shot-{scores}"
-        r2r.rerank(listed, student, None, str(place / row), rank_settings(scores))
+        r2r.rerank(listed, base, None, str(place / row), rank_settings(scores))
         runs[row] = str(place / row / "run.txt")
-    r2r.rerank(listed, student, str(distilled), str(place / "distilled"), rank_settings(explain=3 * reasons))
-    runs["distilled"] = str(place / "distilled" / "run.txt")
+    for one in made:
+        settings = rank_settings(explain=3 * one.reasons)
+        r2r.rerank(listed, base, str(one.folder), str(place / one.name), settings)
+        runs[one.name] = str(place / one.name / "run.txt")
+    # The report shows the rankings and the training of one student: the last, which has reasons if any has.
+    last = made[-1]
+    shown = {"rankings": str(place / last.name), "distill": str(last.folder)}
     settings = r2r.EvaluateSettings(measures=["nDCG@10", "RR@10", "Judged@10"], baseline="bm25")
-    r2r.evaluate(qrels, runs, str(place / "evaluate"), settings, listed, str(place / "distilled"), str(distilled))
+    r2r.evaluate(qrels, runs, str(place / "evaluate"), settings, listed, **shown)
 
 
 def main() -> None:
@@ -140,7 +168,10 @@ def main() -> None:
     )
     parser.add_argument("--out", type=Path, default=Path("runs/real"))
     parser.add_argument("--steps", type=int, help="optimizer steps (default: one pass over the annotations)")
-    parser.add_argument("--reasons", action="store_true", help="distil reasons too, and explain the first three")
+    parser.add_argument(
+        "--learn", nargs="+", choices=("order", "reasons"), default=["order"], help="reasons: order and reasons"
+    )
+    parser.add_argument("--seeds", type=int, default=1, help="how many students of each kind")
     given = parser.parse_args()
     collections = given.collection or []
     if data and not collections:
@@ -149,13 +180,16 @@ def main() -> None:
     annotations = given.annotations or (f"teacher:{data}/teacher-gpt4/msmarco_500.jsonl" if data else "")
     if not annotations or not collections:
         raise BadInput("real: no data; set R2R_DATA_DIR, or give --annotations and --collection NAME=DATASET,QRELS")
-    student = smollm2(Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "reason-to-rank")
-    distilled = given.out / "distill"
-    r2r.distill(annotations, str(distilled), distill_settings(student, given.reasons, given.steps))
-    for one in collections:
-        name, _, rest = one.partition("=")
-        collection, _, qrels = rest.partition(",")
-        table(name, collection, qrels or collection, student, distilled, given.reasons, given.out)
+    if given.seeds < 1:
+        raise BadInput(f"--seeds: {given.seeds} is no number of students; give 1 or more")
+    base = smollm2(Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "reason-to-rank")
+    made = students(given.learn, given.seeds, given.out)
+    for one in made:
+        r2r.distill(annotations, str(one.folder), distill_settings(base, one.reasons, given.steps, one.seed))
+    for collection in collections:
+        name, _, rest = collection.partition("=")
+        dataset, _, qrels = rest.partition(",")
+        table(name, dataset, qrels or dataset, base, made, given.out)
 
 
 if __name__ == "__main__":
