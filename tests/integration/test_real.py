@@ -64,7 +64,7 @@ def test_every_way_to_rank_has_a_row(run):
 
 def test_the_engine_finds_the_likelihoods_that_transformers_finds(run):
     out, _ = run
-    student = REAL["smollm2"](Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "reason-to-rank")
+    student = REAL["bring"](Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "reason-to-rank")
     model, tokenizer = AutoModelForCausalLM.from_pretrained(student, dtype="float32").eval(), load_tokenizer(student)
     settings = REAL["rank_settings"]()
     ranked = {row["qid"]: row["docids"] for row in rows(out / "few" / "zero-shot-likelihood", "rankings")}
