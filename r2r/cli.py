@@ -143,6 +143,13 @@ class _Judge(_Arguments):
     out: str = _OUT
 
 
+class _Export(_Arguments):
+    """What was trained, with a model card, for the hub."""
+
+    trained: CliPositionalArg[str] = Field(description="folder of a run, or the one that distill wrote")
+    to: str = Field(description="the stage's folder; nothing is uploaded without --push")
+
+
 class _Serve(_Arguments):
     """The student behind POST /v1/rerank."""
 
@@ -228,6 +235,12 @@ def _judge(given: _Judge, settings: config.JudgeSettings) -> None:
     judge(given.rankings, given.candidates, given.out, settings, given.student, given.adapter)
 
 
+def _export(given: _Export, settings: config.ExportSettings) -> None:
+    from r2r.hub.export import export
+
+    export(given.trained, given.to, settings)
+
+
 def _serve(given: _Serve, settings: config.ServeSettings) -> None:
     from r2r.serving.app import serve
 
@@ -253,6 +266,7 @@ COMMANDS = {
     "rerank": Command(_Rerank, config.RerankSettings, _rerank),
     "evaluate": Command(_Evaluate, config.EvaluateSettings, _evaluate),
     "judge": Command(_Judge, config.JudgeSettings, _judge),
+    "export": Command(_Export, config.ExportSettings, _export),
     "serve": Command(_Serve, config.ServeSettings, _serve),
 }
 
