@@ -408,12 +408,16 @@ class JudgeSettings(AskSettings):
 
 class ExportSettings(Section):
     license: str | None = Field(
-        None, pattern=r"^[a-z0-9][a-z0-9.-]*$", description="licence of what is exported, as the hub spells it: apache-2.0"
+        None,
+        pattern=r"^[a-z0-9][a-z0-9.-]*$",
+        description="licence of what is exported, as the hub spells it: apache-2.0",
     )
     base: str | None = Field(
         None, description="hub name of the student that was trained, where it was read from a folder"
     )
-    merge: bool = Field(False, description="merge the adapter into the student's weights: a whole model, that needs torch")
+    merge: bool = Field(
+        False, description="merge the adapter into the student's weights: a whole model, that needs torch"
+    )
     push: str | None = Field(
         None, description="also upload it, to this repository of the hub, OWNER/NAME; a new one is private"
     )

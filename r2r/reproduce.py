@@ -34,14 +34,16 @@ SETTINGS: dict[str, type[config.Section]] = {
 def reproduce(manifest: str, out: str | Path) -> None:
     """Do a stage again into the folder `out`, and print what differs here and whether the output is the same.
 
-    manifest: a stage's manifest.json, or its folder. Inputs are read where the manifest says, or else beside the stage's
-    folder, since runs are moved. Raises BadInput for a manifest that cannot be read and inputs that are gone, and Stopped
-    if the new output is another one.
+    manifest: a stage's manifest.json, or its folder. Inputs are read where the manifest says, or else beside the
+    stage's folder, since runs are moved. Raises BadInput for a manifest that cannot be read and inputs that are gone,
+    and Stopped if the new output is another one.
     """
     folder = Path(manifest).parent if Path(manifest).name == "manifest.json" else Path(manifest)
     then = manifest_of(folder)
     if then is None or then.get("stage") not in SETTINGS:
-        raise BadInput(f"{manifest}: is no manifest of a finished stage; give a manifest.json, or the folder it lies in")
+        raise BadInput(
+            f"{manifest}: is no manifest of a finished stage; give a manifest.json, or the folder it lies in"
+        )
     if Path(out).absolute() == folder.absolute():
         raise BadInput(f"out: {out}: holds the work that is to be reproduced; give a new folder")
     again = stage_of(then, folder, out)

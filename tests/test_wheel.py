@@ -1,5 +1,5 @@
-"""The wheel: it holds the package and nothing else, and works where no repository is; without an extra, it evaluates and
-exports where there is no torch."""
+"""The wheel: it holds the package and nothing else, and works where no repository is; without an extra, it evaluates
+and exports where there is no torch."""
 
 import importlib.metadata
 import json
@@ -72,11 +72,22 @@ LOADED = "import sys; print(*sorted({name.partition('.')[0] for name in sys.modu
 
 
 def test_an_import_loads_no_library(python):
-    """Nothing but the standard library, since a server, a notebook and each worker pay for it; the command line no model
-    library, and nothing that talks to a network."""
+    """Nothing but the standard library, since a server, a notebook and each worker pay for it; the command line no
+    model library, and nothing that talks to a network."""
     before = set(python("-c", LOADED).split())
     assert set(python("-c", f"import r2r; {LOADED}").split()) - before == {"r2r"}
-    heavy = {"torch", "transformers", "ray", "vllm", "peft", "scipy", "huggingface_hub", "fastapi", "ir_datasets", "jinja2"}
+    heavy = {
+        "torch",
+        "transformers",
+        "ray",
+        "vllm",
+        "peft",
+        "scipy",
+        "huggingface_hub",
+        "fastapi",
+        "ir_datasets",
+        "jinja2",
+    }
     assert not heavy & set(python("-c", f"import r2r.cli; {LOADED}").split())
 
 
@@ -97,7 +108,7 @@ def needs(requirements: list[str], found: dict[str, importlib.metadata.Distribut
 
 @pytest.fixture(scope="module")
 def bare(wheel, tmp_path_factory) -> Path:
-    """The `bin` of an environment with the wheel and what it needs without an extra: links to what is installed here."""
+    """The `bin` of an environment with the wheel and what it needs without an extra, as links to what is installed."""
     folder = tmp_path_factory.mktemp("bare") / "env"
     venv.create(folder, with_pip=False)
     (site,) = (folder / "lib").glob("python*/site-packages")
@@ -124,13 +135,25 @@ def asked(bare: Path, folder: Path, *words: str, status: int = 0) -> subprocess.
 def test_without_an_extra_it_evaluates_and_exports(bare, tmp_path):
     """And a command that needs more says what to install."""
     run = finished_run(tmp_path / "run")
-    words = ["evaluate", "--qrels", "qrels.txt", "--run", "bm25=bm25.txt", "--run", "student=rerank/run.txt", "--out", "new"]
+    words = [
+        "evaluate",
+        "--qrels",
+        "qrels.txt",
+        "--run",
+        "bm25=bm25.txt",
+        "--run",
+        "student=rerank/run.txt",
+        "--out",
+        "new",
+    ]
     assert "student" in asked(bare, run, "-m", "r2r", *words).stdout
     figures = [json.loads((run / name / "metrics.json").read_text())["systems"] for name in ("new", "evaluate")]
     assert figures[0] == figures[1]
     assert "nothing was uploaded" in asked(bare, run, "-m", "r2r", "export", ".", "--to", "export").stdout
     assert (run / "export" / "model" / "adapter_model.safetensors").exists()
     demo = asked(bare, run, "-m", "r2r", "run", "demo", "--out", "demo", status=2)
-    assert re.fullmatch(r'r2r: \w+: not installed, and needed here; pip install "reason-to-rank\[cpu\]", .*\n', demo.stderr)
+    assert re.fullmatch(
+        r'r2r: \w+: not installed, and needed here; pip install "reason-to-rank\[cpu\]", .*\n', demo.stderr
+    )
     irds = ["evaluate", "--qrels", "irds:beir/fiqa/test", "--run", "bm25=bm25.txt", "--out", "irds"]
     assert 'pip install "reason-to-rank[eval]"' in asked(bare, run, "-m", "r2r", *irds, status=2).stderr

@@ -125,7 +125,7 @@ def read_annotations(spec: str) -> tuple[list[dict], list[dict]]:
     if scheme == "teacher":
         return teacher.annotations(source)
     if scheme == "hf":
-        return _collection(scheme).annotations(source, fragment), []
+        return _collection(scheme).annotation_rows(source, fragment), []
     rejects = tables.read(source, "rejects").to_pylist() if tables.path(source, "rejects").is_dir() else []
     return tables.read(source, "annotations").to_pylist(), rejects
 

@@ -1,9 +1,9 @@
 """Datasets of the Hugging Face hub, or a local copy of one: `hf:OWNER/NAME[@REVISION]` or `hf:FOLDER`, Parquet files in
 the layout of the package `datasets`.
 
-Owns that layout: which files are which split of which configuration, by README.md's `configs:`, else by their names. Does
-not own the rows (parquet.py). Files on the hub are read in place, a batch of rows at a time; all processes of a job read
-the same commit.
+Owns that layout: which files are which split of which configuration, by README.md's `configs:`, else by their names.
+Does not own the rows (parquet.py). Files on the hub are read in place, a batch of rows at a time; all processes of a
+job read the same commit.
 
     corpus("mteb/fiqa", "corpus/corpus,docid=_id", parts=4)
 """
@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from fnmatch import fnmatch
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -57,7 +57,7 @@ def qrels(source: str, fragment: str) -> list[dict]:
     return unique_judgements(rows, f"hf:{source}")
 
 
-def annotations(source: str, fragment: str) -> list[dict]:
+def annotation_rows(source: str, fragment: str) -> list[dict]:
     """Return the rows of annotations. Raises BadInput for files without the columns of that table."""
     found: list[dict] = []
     for file in files(source, fragment):
@@ -103,8 +103,8 @@ def _fields(fragment: str) -> str:
 
 def _split(source: str, fragment: str, table: str, parts: int, parse: Any) -> list[Part]:
     with told(f"hf:{source}"):
-        found = parquet.split(files(source, fragment), columns(_fields(fragment), table), parts, parse)
-    return [_Streamed(rows.pieces, rows.names, rows.parse, source) for rows in found]
+        names = columns(_fields(fragment), table)
+        return parquet.split(files(source, fragment), names, parts, parse, partial(_Streamed, source=source))
 
 
 @dataclass(frozen=True)
@@ -160,7 +160,9 @@ def _declared(source: str, listing: _Listing) -> dict[tuple[str, str], list[str]
         for one in given if isinstance(given, list) else [given]:
             entry = one if isinstance(one, dict) else {"split": "train", "path": one}
             paths = entry["path"] if isinstance(entry["path"], list) else [entry["path"]]
-            held = [name for name in listing.names for path in paths if fnmatch(name, path) and name.endswith(".parquet")]
+            held = [
+                name for name in listing.names for path in paths if fnmatch(name, path) and name.endswith(".parquet")
+            ]
             if held:
                 found.setdefault((str(config.get("config_name", "default")), str(entry["split"])), []).extend(held)
     return found
@@ -203,7 +205,9 @@ def told(what: str) -> Iterator[None]:
     try:
         yield
     except OfflineModeIsEnabled:
-        raise BadInput(f"{what}: HF_HUB_OFFLINE is set, so the hub is not asked; unset it, or give a local copy") from None
+        raise BadInput(
+            f"{what}: HF_HUB_OFFLINE is set, so the hub is not asked; unset it, or give a local copy"
+        ) from None
     except LocalTokenNotFoundError:
         raise BadInput(f"{what}: no token; run hf auth login, or set HF_TOKEN") from None
     except RepositoryNotFoundError:

@@ -102,11 +102,18 @@ class Rows:
         return f"{file}: row {start + at - first + 1}"
 
 
-def split(files: list[str], names: dict[str, str], parts: int, parse: Callable[..., Any]) -> list[Rows]:
-    """Cut files into `parts` of equal size that together hold each row once. `names` are the columns to read."""
+def split(
+    files: list[str],
+    names: dict[str, str],
+    parts: int,
+    parse: Callable[..., Any],
+    of: Callable[..., Part] = Rows,
+) -> list[Part]:
+    """Cut files into `parts` of equal size that together hold each row once. `names` are the columns to read; `of`
+    makes a part of what `Rows` takes."""
     counts = [_count(file, names) for file in files]
     total = sum(counts)
-    found = []
+    found: list[Part] = []
     for index in range(parts):
         begin, end = total * index // parts, total * (index + 1) // parts
         pieces, first = [], 0
@@ -115,7 +122,7 @@ def split(files: list[str], names: dict[str, str], parts: int, parse: Callable[.
             if start < stop:
                 pieces.append((file, start, stop, first + start))
             first += count
-        found.append(Rows(tuple(pieces), names, parse))
+        found.append(of(tuple(pieces), names, parse))
     return found
 
 

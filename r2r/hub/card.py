@@ -71,7 +71,9 @@ def text(facts: Facts) -> str:
     import jinja2
 
     folder = jinja2.FileSystemLoader(Path(__file__).parent)
-    environment = jinja2.Environment(loader=folder, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined)
+    environment = jinja2.Environment(
+        loader=folder, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined
+    )
     settings = facts.training.manifest["settings"]
     return environment.get_template("card.md.j2").render(
         f=facts,
@@ -121,7 +123,9 @@ def _stage(made: Made) -> str:
     """Return a line on a stage before the training: what it read and what it wrote."""
     found = made.manifest
     counts = [f"{count:,} {name}" for name, count in found["rows"].items() if count]
-    counts += [f"{found[name]:,} {name.replace('_', ' ')}" for name in ("prompt_tokens", "completion_tokens") if name in found]
+    counts += [
+        f"{found[name]:,} {name.replace('_', ' ')}" for name in ("prompt_tokens", "completion_tokens") if name in found
+    ]
     return f"`{found['stage']}`: {', '.join(counts)}"
 
 

@@ -34,7 +34,9 @@ def stage(trained: str, out: str | Path, settings: ExportSettings) -> Stage:
     def check(there: There) -> None:
         made = lineage.trained(trained)
         if settings.merge and _kind(made.folder) == "model":
-            raise BadInput(f"merge: {made.folder}: all weights were trained, there is no adapter to merge; leave it out")
+            raise BadInput(
+                f"merge: {made.folder}: all weights were trained, there is no adapter to merge; leave it out"
+            )
         if settings.push:
             upload.check_name(settings.push)
         if place.is_dir() and any(place.iterdir()) and not _is_ours(place):
@@ -84,7 +86,7 @@ def _work(trained: str, out: Path, settings: ExportSettings) -> Result:
     source = made.manifest["inputs"]["student"]["source"]
     base, on_hub = card.base_name(settings.base, source)
     if not on_hub:
-        line = f"export: warning: the base model, {source}, has no name on the hub; give the one that others load in --base"
+        line = f"export: warning: the base model, {source}, has no name on the hub; give its name there in --base"
         print(line, file=sys.stderr, flush=True)
     stages = lineage.before(made)
     facts = card.Facts(

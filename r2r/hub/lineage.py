@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from r2r.errors import BadInput
-from r2r.identity import changed_files, finished, fingerprint, manifest_of
+from r2r.identity import changed_files, fingerprint, finished, manifest_of
 
 
 class Made(NamedTuple):

@@ -1,5 +1,5 @@
-"""A Hugging Face hub on loopback: what the real huggingface_hub needs to make a repository, upload and commit files, list
-them, and read them in ranges. Everything in memory.
+"""A Hugging Face hub on loopback: what the real huggingface_hub needs to make a repository, upload and commit files,
+list them, and read them in ranges. Everything in memory.
 
     with FakeHub() as hub: monkeypatch.setenv("HF_ENDPOINT", hub.address)
 """
@@ -18,7 +18,7 @@ TOKEN = "hf_" + "x" * 34
 
 
 class FakeHub:
-    """`repositories`: (type, name) -> file name -> bytes. `private`: the repositories that were made private. `asked`: a
+    """`repositories`: (type, name) -> file name -> bytes. `private`: repositories that were made private. `asked`: a
     line per request. `fail`: a status that every request gets."""
 
     def __init__(self) -> None:
@@ -27,13 +27,7 @@ class FakeHub:
         self.asked: list[str] = []
         self.stored: dict[str, bytes] = {}
         self.fail = 0
-        hub = self
-
-        class Handler(_Handler):
-            pass
-
-        Handler.hub = hub
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self._server = ThreadingHTTPServer(("127.0.0.1", 0), type("Handler", (_Handler,), {"hub": self}))
         self.address = f"http://127.0.0.1:{self._server.server_port}"
         self._thread = threading.Thread(target=self._server.serve_forever, daemon=True)
 
@@ -70,9 +64,9 @@ class _Handler(BaseHTTPRequestHandler):
         self.hub.asked.append(f"{self.command} {path}")
         if self.hub.fail:
             return self._json({"error": "no"}, self.hub.fail)
-        if self.command in ("POST", "PUT") and "paths-info" not in path and "validate-yaml" not in path:
-            if not path.startswith("/lfs/") and self.headers.get("Authorization") != f"Bearer {TOKEN}":
-                return self._json({"error": "Invalid username or password."}, 401)
+        writes = self.command in ("POST", "PUT") and not re.search("paths-info|validate-yaml|^/lfs/", path)
+        if writes and self.headers.get("Authorization") != f"Bearer {TOKEN}":
+            return self._json({"error": "Invalid username or password."}, 401)
         for pattern, name in _ROUTES:
             if found := re.fullmatch(pattern, path):
                 return getattr(self, name)(*found.groups())
@@ -140,7 +134,9 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _paths(self, kind: str, name: str, revision: str) -> None:
         held = self.hub.repositories[kind, name]
-        asked = json.loads(self.body)["paths"] if self.body.startswith(b"{") else re.findall(rb"paths=([^&]+)", self.body)
+        asked = (
+            json.loads(self.body)["paths"] if self.body.startswith(b"{") else re.findall(rb"paths=([^&]+)", self.body)
+        )
         self._json([self._entry(one, held[one]) for one in asked if one in held])
 
     def _tree(self, kind: str, name: str, revision: str, folder: str | None) -> None:
@@ -154,7 +150,11 @@ class _Handler(BaseHTTPRequestHandler):
         content = self.hub.repositories.get((kind or "models", name), {}).get(path)
         if content is None:
             return self._json({"error": "Entry not found"}, 404, {"X-Error-Code": "EntryNotFound"})
-        headers = {"ETag": f'"{hashlib.sha1(content).hexdigest()}"', "X-Repo-Commit": revision, "Accept-Ranges": "bytes"}
+        headers = {
+            "ETag": f'"{hashlib.sha1(content).hexdigest()}"',
+            "X-Repo-Commit": revision,
+            "Accept-Ranges": "bytes",
+        }
         if found := re.fullmatch(r"bytes=(\d+)-(\d*)", self.headers.get("Range", "")):
             start, stop = int(found[1]), min(int(found[2] or len(content)) + 1, len(content))
             headers["Content-Range"] = f"bytes {start}-{stop - 1}/{len(content)}"

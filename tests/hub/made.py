@@ -29,14 +29,22 @@ ANNOTATION = {
 
 def finished_run(run: Path, method: str = "lora", student: str = "small/student") -> Path:
     """Write annotate, distill, rerank and evaluate into the folder of a run. Return it."""
-    _stage("annotate", run, config.AnnotateSettings(teacher="http://10.0.0.7:8000/v1#big/teacher"), {"teacher": "x"}, _annotate)
+    _stage(
+        "annotate",
+        run,
+        config.AnnotateSettings(teacher="http://10.0.0.7:8000/v1#big/teacher"),
+        {"teacher": "x"},
+        _annotate,
+    )
     trained = config.DistillSettings(student=student, method=method, steps=20, lora_rank=4)
     inputs = {"annotations": str(run / "annotate"), "student": student}
     _stage("distill", run, trained, inputs, lambda out: _distill(out, trained))
     inputs = {"candidates": "demo", "student": student, "adapter": str(run / "distill")}
     _stage("rerank", run, config.RerankSettings(), inputs, _rerank)
     (run / "qrels.txt").write_text(QRELS)
-    (run / "bm25.txt").write_text("".join(f"q{number} Q0 d{at} {at + 1} {9 - at} bm25\n" for number in range(8) for at in range(8)))
+    (run / "bm25.txt").write_text(
+        "".join(f"q{number} Q0 d{at} {at + 1} {9 - at} bm25\n" for number in range(8) for at in range(8))
+    )
     rows = {"bm25": str(run / "bm25.txt"), "student": str(run / "rerank" / "run.txt")}
     evaluate(str(run / "qrels.txt"), rows, run / "evaluate", config.EvaluateSettings())
     return run
@@ -60,7 +68,9 @@ def _distill(out: Path, settings: config.DistillSettings) -> Result:
     folder = out / kind
     folder.mkdir(parents=True)
     if kind == "adapter":
-        save_file({"base_model.model.q.lora_B.weight": np.ones((2, 4), np.float32)}, folder / "adapter_model.safetensors")
+        save_file(
+            {"base_model.model.q.lora_B.weight": np.ones((2, 4), np.float32)}, folder / "adapter_model.safetensors"
+        )
         about = {"peft_type": "LORA", "base_model_name_or_path": str(out / "base"), "r": 4}
         (folder / "adapter_config.json").write_text(json.dumps(about))
         (folder / "README.md").write_text("PEFT's own card")

@@ -33,7 +33,11 @@ def folder(tmp_path):
     half = len(DOCUMENTS) // 2
     write(found, "corpus/corpus-00000-of-00002.parquet", DOCUMENTS[:half], row_group_size=100)
     write(found, "corpus/corpus-00001-of-00002.parquet", DOCUMENTS[half:], row_group_size=100)
-    write(found, "queries/queries-00000-of-00001.parquet", [{"_id": "q1", "text": "how long"}, {"_id": "q2", "text": "who"}])
+    write(
+        found,
+        "queries/queries-00000-of-00001.parquet",
+        [{"_id": "q1", "text": "how long"}, {"_id": "q2", "text": "who"}],
+    )
     write(found, "data/test-00000-of-00001.parquet", [{"query-id": "q1", "corpus-id": "d7", "score": 1.0}])
     write(found, "data/train-00000-of-00001.parquet", [{"query-id": "q2", "corpus-id": "d9", "score": 2}])
     (found / "README.md").write_text("---\nlicense: mit\n---\nNo configs here.\n")
@@ -43,7 +47,9 @@ def folder(tmp_path):
 def publish(hub, folder):
     """Put the files of the folder on the hub, as org/fiqa."""
     files = [file for file in folder.rglob("*") if file.is_file()]
-    hub.repositories["datasets", "org/fiqa"] = {file.relative_to(folder).as_posix(): file.read_bytes() for file in files}
+    hub.repositories["datasets", "org/fiqa"] = {
+        file.relative_to(folder).as_posix(): file.read_bytes() for file in files
+    }
 
 
 @pytest.fixture(params=["local", "hub"])
@@ -121,7 +127,10 @@ def test_a_commit_is_what_identifies_a_dataset_of_the_hub(hub, folder):
 @pytest.mark.parametrize(
     ("spec", "said"),
     [
-        ("hf:org/fiqa", "has several splits; name one: #corpus/corpus, #default/test, #default/train, #queries/queries"),
+        (
+            "hf:org/fiqa",
+            "has several splits; name one: #corpus/corpus, #default/test, #default/train, #queries/queries",
+        ),
         ("hf:org/fiqa#dev", "has no split #dev: #corpus/corpus"),
         ("hf:org/none", "hf:org/none: the hub has none of this name"),
         ("hf:nowhere", "hf:nowhere: no such folder, and no name of a dataset on the hub"),
@@ -139,11 +148,11 @@ def test_without_a_network(hub, monkeypatch):
     from huggingface_hub import constants
 
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
-    with pytest.raises(BadInput, match="hf:org/x: HF_HUB_OFFLINE is set"):
+    with pytest.raises(BadInput, match=r"hf:org/x: HF_HUB_OFFLINE is set"):
         datasets.check("hf:org/x", "queries")
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
     monkeypatch.setattr(constants, "ENDPOINT", "http://127.0.0.1:9")
-    with pytest.raises(BadInput, match="hf:org/x: the hub cannot be reached: .*; try again with a network"):
+    with pytest.raises(BadInput, match=r"hf:org/x: the hub cannot be reached: .*; try again with a network"):
         datasets.check("hf:org/x", "queries")
 
 
@@ -151,7 +160,7 @@ def test_a_hub_that_dies_in_the_middle_is_one_line(hub, folder):
     publish(hub, folder)
     (part,) = datasets.corpus_parts("hf:org/fiqa#corpus,docid=_id", 1)
     hub.fail = 404
-    with pytest.raises(BadInput, match="^hf:org/fiqa: the hub answers 404"):
+    with pytest.raises(BadInput, match=r"^hf:org/fiqa: the hub answers 404"):
         list(part.read())
 
 

@@ -175,7 +175,10 @@ def test_merged_weights_are_those_of_base_and_adapter(tmp_path):
         ("parquet:s3://bucket/x/docs#docid=id", "parquet:docs#docid=id"),
         ("irds:beir/fiqa/test", "irds:beir/fiqa/test"),
         ("demo#train500", "demo#train500"),
-        ("run:/a/b/dense.run#corpus=beir:/c/fiqa,queries=beir:/c/fiqa", "run:dense.run#corpus=beir:fiqa,queries=beir:fiqa"),
+        (
+            "run:/a/b/dense.run#corpus=beir:/c/fiqa,queries=beir:/c/fiqa",
+            "run:dense.run#corpus=beir:fiqa,queries=beir:fiqa",
+        ),
     ],
 )
 def test_public_names_hold_no_place(source, shown):
