@@ -156,7 +156,9 @@ class _Judge(_Arguments):
 class _Export(_Arguments):
     """What was trained, with a model card, for the hub."""
 
-    trained: CliPositionalArg[str] = Field(description="folder of a run, or the one that distill wrote")
+    trained: CliPositionalArg[str] = Field(
+        description="folder of a run, the one that distill wrote, or a dataset with a card"
+    )
     to: str = Field(description="the stage's folder; nothing is uploaded without --push")
 
 

@@ -304,6 +304,9 @@ class DistillSettings(Section):
         0, ge=0, description="end after so many measurements in a row without a new best; 0 takes all steps"
     )
     save_every: int = how(50, ge=1, description="steps between checkpoints")
+    tracker: Literal["mlflow", "wandb"] | None = how(
+        None, description="also send each step's figures to MLflow or Weights & Biases, whose own variables say where"
+    )
     seed: int = Field(0, ge=0, description="seed of the adapter, the draws and the dropout")
 
     @model_validator(mode="after")

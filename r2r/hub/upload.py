@@ -3,7 +3,7 @@
 Owns the upload of a folder. HF_TOKEN, HF_ENDPOINT and HF_HUB_OFFLINE are those of
 huggingface_hub.
 
-    push(Path("runs/demo/export/model"), "me/my-student")    # the address of the repository
+    push(Path("runs/demo/export/model"), "me/my-student", "model")    # the address of the repository
 """
 
 from __future__ import annotations
@@ -28,8 +28,8 @@ def check_name(repository: str) -> None:
         raise BadInput(f"push: {repository}: names no owner; give OWNER/NAME")
 
 
-def push(folder: Path, repository: str) -> str:
-    """Upload a folder as a model repository's files, in one commit. Return the repository's address.
+def push(folder: Path, repository: str, kind: str) -> str:
+    """Upload a folder as the files of a repository, in one commit. Return its address. kind: model or dataset.
 
     A repository that does not exist is made, and is private; files that it has and the folder has not stay. Raises
     BadInput if the hub cannot be reached or refuses.
@@ -38,8 +38,8 @@ def push(folder: Path, repository: str) -> str:
 
     api = HfApi(library_name="reason-to-rank", library_version=__version__)
     with told(f"push: {repository}"):
-        made = api.create_repo(repository, repo_type="model", private=True, exist_ok=True)
+        made = api.create_repo(repository, repo_type=kind, private=True, exist_ok=True)
         api.upload_folder(
-            repo_id=repository, folder_path=folder, repo_type="model", commit_message=f"r2r export {__version__}"
+            repo_id=repository, folder_path=folder, repo_type=kind, commit_message=f"r2r export {__version__}"
         )
     return str(made)

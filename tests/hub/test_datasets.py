@@ -81,6 +81,9 @@ def test_a_part_reads_its_own_files_only(hub, folder):
     assert [document.docid for _, document in second.read()] == [one["_id"] for one in DOCUMENTS[1500:]]
     read = {one.rpartition("/")[2] for one in hub.asked if one.startswith("GET /datasets/")}
     assert read == {"corpus-00001-of-00002.parquet"}
+    # Of the commit that the job has begun with, whatever comes after it.
+    commit = hub.revision(("datasets", "org/fiqa"))
+    assert all(f"/{commit}/" in one for one in hub.asked if "corpus-0000" in one)
 
 
 def test_the_card_says_which_files_are_which(source, folder, request):

@@ -6,10 +6,11 @@ import shutil
 import pytest
 import yaml
 
-from r2r import cli
+from r2r import cli, tables
+from r2r.datasets import read_annotations
 from r2r.hub.card import public
 from tests.hub.fake import TOKEN
-from tests.hub.made import finished_run
+from tests.hub.made import ANNOTATION, finished_run
 
 MODEL = ["README.md", "adapter_config.json", "adapter_model.safetensors", "r2r.json"]
 
@@ -99,6 +100,13 @@ def test_figures_and_data_are_those_of_this_training_only(run):
     assert head["license"] == "unknown" and "| licence | none was stated |" in body
 
 
+def test_figures_of_an_earlier_training_in_the_same_folder_are_not_its_own(run):
+    manifest = json.loads((run / "distill" / "manifest.json").read_text())
+    (run / "distill" / "manifest.json").write_text(json.dumps(manifest | {"content": "sha256:other"}))
+    assert export(run, "--to", run / "export") == 0
+    assert "None: no evaluation of this model was found" in card(run / "export")[1]
+
+
 def test_a_whole_model_names_a_base_that_is_on_no_hub(tmp_path, capsys):
     run = finished_run(tmp_path / "run", method="full", student="demo")
     assert export(run, "--to", run / "export") == 0
@@ -133,6 +141,18 @@ def test_a_changed_adapter_is_not_exported(run, capsys):
     (run / "distill" / "adapter" / "adapter_model.safetensors").write_text("x")
     assert export(run, "--to", run / "export") == 2
     assert "is missing or was changed since it was trained" in capsys.readouterr().err
+
+
+def test_a_dataset_goes_to_a_dataset_repository_and_comes_back(tmp_path, hub, capsys):
+    folder = tmp_path / "published"
+    tables.write([ANNOTATION], folder, "annotations")
+    (folder / "README.md").write_text("---\nlicense: cc-by-4.0\n---\n")
+    assert export(folder, "--to", tmp_path / "out", "--license", "mit") == 2
+    assert "license: belongs to a model" in capsys.readouterr().err
+    assert export(folder, "--to", tmp_path / "out", "--push", "me/reasons") == 0
+    held = hub.repositories["datasets", "me/reasons"]
+    assert held == {name: (folder / name).read_bytes() for name in ("README.md", "annotations/part-00000.parquet")}
+    assert read_annotations("hf:me/reasons")[0] == [ANNOTATION | {"agreement": None}]
 
 
 @pytest.mark.slow
