@@ -19,7 +19,7 @@ Single inputs:
     rankgpt:FILE          candidates in RankGPT's JSON
     run:FILE#corpus=DATASET,queries=DATASET
                           candidates from a run of any first stage; FILE+FILE fuses runs; index=DIR may stand for corpus
-    hf:NAME...            annotations, as export wrote them, as a dataset of the hub or a local copy
+    hf:NAME...            annotations, with the columns of our table, in a dataset of the hub or a local copy
     teacher:FILE          annotations in the JSONL that the authors of Reason-to-Rank published
     replies:FILE          recorded listwise replies of other rerankers, as a teacher for given candidates
 

@@ -154,15 +154,23 @@ def _declared(source: str, listing: _Listing) -> dict[tuple[str, str], list[str]
     except yaml.YAMLError:
         # The hub shows such a card, too; the names of the files are left.
         return {}
+    try:
+        return _configured((about or {}).get("configs") or [], listing.names)
+    except (AttributeError, KeyError, TypeError):
+        raise BadInput(
+            f"hf:{source}: README.md: its configs cannot be read; each has a config_name and data_files"
+        ) from None
+
+
+def _configured(configs: list[dict[str, Any]], names: list[str]) -> dict[tuple[str, str], list[str]]:
+    """Return (configuration, split) -> Parquet files, of what a card declares."""
     found: dict[tuple[str, str], list[str]] = {}
-    for config in (about or {}).get("configs") or []:
+    for config in configs:
         given = config.get("data_files") or []
         for one in given if isinstance(given, list) else [given]:
             entry = one if isinstance(one, dict) else {"split": "train", "path": one}
             paths = entry["path"] if isinstance(entry["path"], list) else [entry["path"]]
-            held = [
-                name for name in listing.names for path in paths if fnmatch(name, path) and name.endswith(".parquet")
-            ]
+            held = [name for name in names for path in paths if fnmatch(name, path) and name.endswith(".parquet")]
             if held:
                 found.setdefault((str(config.get("config_name", "default")), str(entry["split"])), []).extend(held)
     return found

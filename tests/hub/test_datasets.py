@@ -167,6 +167,15 @@ def test_a_hub_that_dies_in_the_middle_is_one_line(hub, folder):
         list(part.read())
 
 
+def test_a_card_that_cannot_be_read_is_told(tmp_path):
+    write(tmp_path, "data/train.parquet", [{"qid": "q"}])
+    (tmp_path / "README.md").write_text("---\nconfigs:\n- data_files:\n  - split: train\n---\n")
+    with pytest.raises(BadInput, match=r"README\.md: its configs cannot be read"):
+        datasets.check(f"hf:{tmp_path}", "qrels")
+    (tmp_path / "README.md").write_text("---\n: : broken\n- x\n---\n")
+    datasets.check(f"hf:{tmp_path}", "qrels")
+
+
 def test_a_folder_without_parquet_says_where_the_hub_keeps_it(tmp_path):
     (tmp_path / "corpus.jsonl").write_text("{}")
     with pytest.raises(BadInput, match=r"holds no \.parquet file; .*refs/convert/parquet"):
