@@ -55,6 +55,7 @@ def other(section: str, name: str) -> typing.Any:
     now = BASE.get(section, {}).get(name, None if field.is_required() else field.get_default(call_default_factory=True))
     special = {
         "engine": {"max_model_len": 512},
+        "tracker": "mlflow",
         "measures": ["AP"],
         "lora_targets": ["q_proj"],
         "teacher": "other/model",
