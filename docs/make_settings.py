@@ -11,11 +11,13 @@ from pathlib import Path
 from typing import Any, Literal, Union, get_args, get_origin
 
 from pydantic.fields import FieldInfo
+from pydantic_settings import CliPositionalArg
 
 from r2r.cli import COMMANDS
 from r2r.config import ENGINE_HOW, RunFile, Section
 
 FILE = Path(__file__).with_name("settings.md")
+_BY_PLACE = get_args(CliPositionalArg[str])[1]
 _LIMITS = {"ge": "at least", "gt": "more than", "le": "at most", "lt": "less than"}
 
 _HEAD = f"""# Settings
@@ -66,11 +68,17 @@ def text() -> str:
     stages = {name: command for name, command in COMMANDS.items() if name != "run"}
     pages = [_HEAD, "## The run file\n", _table(_settings(RunFile)), _COMMANDS]
     for name, command in stages.items():
-        own = [(f"`--{key.replace('_', '-')}`", field) for key, field in command.arguments.model_fields.items()]
+        own = [(_flag(key, field), field) for key, field in command.arguments.model_fields.items()]
         arguments = [(flag, _needed(field), _words(field)) for flag, field in own]
         pages += [f"## {name}\n", _table([("argument", "needed", "description"), *arguments])]
-        pages += [_table(_settings(command.settings, nested=True))]
+        if command.settings.model_fields:
+            pages += [_table(_settings(command.settings, nested=True))]
     return "\n".join(pages)
+
+
+def _flag(name: str, field: FieldInfo) -> str:
+    """Return an argument as it is given: by a flag, or by its place."""
+    return name.upper() if _BY_PLACE in field.metadata else f"`--{name.replace('_', '-')}`"
 
 
 def _table(rows: list[tuple[str, ...]]) -> str:

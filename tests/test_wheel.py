@@ -1,15 +1,22 @@
-"""The wheel: it holds the package and nothing else, and works where no repository is."""
+"""The wheel: it holds the package and nothing else, and works where no repository is; without an extra, it evaluates
+and exports where there is no torch."""
 
+import importlib.metadata
+import json
 import os
+import re
 import shutil
 import subprocess
 import sys
+import venv
 import zipfile
 from pathlib import Path
 
 import pytest
+from packaging.requirements import Requirement
 
 from r2r import __version__
+from tests.hub.made import finished_run
 
 ROOT = Path(__file__).parents[1]
 # Which of the package's files a user has no use for: pages for readers of the repository.
@@ -61,7 +68,92 @@ def test_it_runs_where_nothing_else_is(python, tmp_path):
     assert python("-m", "r2r", "--version") == f"r2r {__version__}\n"
 
 
+LOADED = "import sys; print(*sorted({name.partition('.')[0] for name in sys.modules} - sys.stdlib_module_names))"
+
+
+def test_an_import_loads_no_library(python):
+    """Nothing but the standard library, since a server, a notebook and each worker pay for it; the command line no
+    model library, and nothing that talks to a network."""
+    before = set(python("-c", LOADED).split())
+    assert set(python("-c", f"import r2r; {LOADED}").split()) - before == {"r2r"}
+    heavy = {
+        "torch",
+        "transformers",
+        "ray",
+        "vllm",
+        "peft",
+        "scipy",
+        "huggingface_hub",
+        "fastapi",
+        "ir_datasets",
+        "jinja2",
+    }
+    assert not heavy & set(python("-c", f"import r2r.cli; {LOADED}").split())
+
+
 @pytest.mark.slow
 def test_the_demo_is_planned_where_nothing_else_is(python, tmp_path):
     assert "stages would run; nothing was done" in python("-m", "r2r", "run", "demo", "--dry-run")
     assert not any((tmp_path / "empty").iterdir())
+
+
+def needs(requirements: list[str], found: dict[str, importlib.metadata.Distribution]) -> None:
+    """Add the distributions that these requirements bring, without any extra, and what those need."""
+    for line in requirements:
+        wanted = Requirement(line)
+        if wanted.name not in found and (wanted.marker is None or wanted.marker.evaluate({"extra": ""})):
+            found[wanted.name] = importlib.metadata.distribution(wanted.name)
+            needs(found[wanted.name].requires or [], found)
+
+
+@pytest.fixture(scope="module")
+def bare(wheel, tmp_path_factory) -> Path:
+    """The `bin` of an environment with the wheel and what it needs without an extra, as links to what is installed."""
+    folder = tmp_path_factory.mktemp("bare") / "env"
+    venv.create(folder, with_pip=False)
+    (site,) = (folder / "lib").glob("python*/site-packages")
+    zipfile.ZipFile(wheel).extractall(site)
+    about = (site / f"reason_to_rank-{__version__}.dist-info" / "METADATA").read_text()
+    held: dict[str, importlib.metadata.Distribution] = {}
+    needs(re.findall(r"^Requires-Dist: (.*)$", about, re.MULTILINE), held)
+    for one in held.values():
+        for name in {file.parts[0] for file in one.files or [] if file.parts[0] not in ("..", "__pycache__")}:
+            if not (site / name).exists():
+                (site / name).symlink_to(one.locate_file(name))
+    return folder / "bin"
+
+
+def asked(bare: Path, folder: Path, *words: str, status: int = 0) -> subprocess.CompletedProcess[str]:
+    env = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    command = [str(bare / "python"), "-P", *words]
+    done = subprocess.run(command, cwd=folder, env=env, capture_output=True, text=True)
+    assert done.returncode == status, done.stderr
+    return done
+
+
+@pytest.mark.slow
+def test_without_an_extra_it_evaluates_and_exports(bare, tmp_path):
+    """And a command that needs more says what to install."""
+    run = finished_run(tmp_path / "run")
+    words = [
+        "evaluate",
+        "--qrels",
+        "qrels.txt",
+        "--run",
+        "bm25=bm25.txt",
+        "--run",
+        "student=rerank/run.txt",
+        "--out",
+        "new",
+    ]
+    assert "student" in asked(bare, run, "-m", "r2r", *words).stdout
+    figures = [json.loads((run / name / "metrics.json").read_text())["systems"] for name in ("new", "evaluate")]
+    assert figures[0] == figures[1]
+    assert "nothing was uploaded" in asked(bare, run, "-m", "r2r", "export", ".", "--to", "export").stdout
+    assert (run / "export" / "model" / "adapter_model.safetensors").exists()
+    demo = asked(bare, run, "-m", "r2r", "run", "demo", "--out", "demo", status=2)
+    assert re.fullmatch(
+        r'r2r: \w+: not installed, and needed here; pip install "reason-to-rank\[cpu\]", .*\n', demo.stderr
+    )
+    irds = ["evaluate", "--qrels", "irds:beir/fiqa/test", "--run", "bm25=bm25.txt", "--out", "irds"]
+    assert 'pip install "reason-to-rank[eval]"' in asked(bare, run, "-m", "r2r", *irds, status=2).stderr

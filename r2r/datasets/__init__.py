@@ -8,6 +8,8 @@ A collection has a corpus, queries and qrels:
     bright:TASK           a task of BRIGHT, such as bright:biology; its excluded documents stay out of the rankings
     jsonl:FILE[#FIELDS]   one JSON object per line
     parquet:PATH[#FIELDS] a Parquet file or a folder of them
+    hf:NAME[@REVISION][#[CONFIGURATION/]SPLIT[,FIELDS]]
+                          a dataset of the Hugging Face hub, OWNER/NAME, or a local copy of one: Parquet files
     demo[#SPLIT]          the built-in world; SPLIT is test (default), dev, train or train500 (the first 500 of train)
 
 Single inputs:
@@ -17,6 +19,7 @@ Single inputs:
     rankgpt:FILE          candidates in RankGPT's JSON
     run:FILE#corpus=DATASET,queries=DATASET
                           candidates from a run of any first stage; FILE+FILE fuses runs; index=DIR may stand for corpus
+    hf:NAME...            annotations, with the columns of our table, in a dataset of the hub or a local copy
     teacher:FILE          annotations in the JSONL that the authors of Reason-to-Rank published
     replies:FILE          recorded listwise replies of other rerankers, as a teacher for given candidates
 
@@ -50,14 +53,14 @@ if TYPE_CHECKING:
     from r2r.datasets.documents import Part
     from r2r.datasets.runs import RunSpec
 
-_COLLECTIONS = ("beir", "msmarco", "irds", "bright", "jsonl", "parquet")
+_COLLECTIONS = ("beir", "msmarco", "irds", "bright", "jsonl", "parquet", "hf")
 # Kind of input -> its schemes, and what a plain path means ("" where a plain path is a mistake).
 _KINDS: dict[str, tuple[tuple[str, ...], str]] = {
     "corpus": (_COLLECTIONS, ""),
     "queries": (_COLLECTIONS, "a folder with a queries table"),
     "qrels": (_COLLECTIONS, "a TREC qrels file or a folder with a qrels table"),
     "candidates": (("rankgpt", "run"), "a stage's folder"),
-    "annotations": (("teacher",), "a stage's folder"),
+    "annotations": (("teacher", "hf"), "a stage's folder"),
 }
 # Schemes with one folder for several kinds of input. Their modules have files(source, fragment, kind).
 _FOLDERS = ("beir", "msmarco")
@@ -118,9 +121,11 @@ def read_annotations(spec: str) -> tuple[list[dict], list[dict]]:
     """Return the rows of annotations and the rows of rejects. `ranking` holds positions from 1, best first."""
     from r2r.datasets import teacher
 
-    scheme, source, _ = _parse(spec, "annotations")
+    scheme, source, fragment = _parse(spec, "annotations")
     if scheme == "teacher":
         return teacher.annotations(source)
+    if scheme == "hf":
+        return _collection(scheme).annotation_rows(source, fragment), []
     rejects = tables.read(source, "rejects").to_pylist() if tables.path(source, "rejects").is_dir() else []
     return tables.read(source, "annotations").to_pylist(), rejects
 
@@ -151,6 +156,8 @@ def check(spec: str, what: str) -> None:
         _collection(scheme).dataset(source, "docs" if what == "corpus" else what, fragment)
     elif scheme == "parquet":
         _collection(scheme).files(source)
+    elif scheme == "hf":
+        _collection(scheme).files(source, fragment)
     elif scheme in ("jsonl", ""):
         open_file(source).close()
 
@@ -165,6 +172,8 @@ def fingerprint(spec: str, what: str) -> str:
     if scheme in _FOLDERS:
         files = _collection(scheme).files(source, fragment, what)
         return "sha256:" + identity.digest([identity.fingerprint(file) for file in files])
+    if scheme == "hf":
+        return _collection(scheme).fingerprint(source, fragment)
     if what == "candidates" and (given := runs_of(spec)):
         from r2r.datasets import firststage
 

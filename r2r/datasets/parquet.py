@@ -38,7 +38,7 @@ def queries(path: str, fragment: str) -> list[dict]:
 
 def qrels(path: str, fragment: str) -> list[dict]:
     """Return the judgements. Raises BadInput, with the row, for one that is not sound."""
-    (rows,) = split(files(path), columns(fragment, "qrels"), 1, _judgement_row)
+    (rows,) = split(files(path), columns(fragment, "qrels"), 1, judgement_row)
     return unique_judgements(rows, path)
 
 
@@ -52,7 +52,8 @@ def query_row(record: dict, names: dict[str, str], repaired: bool) -> dict:
     return query_of(record, names)
 
 
-def _judgement_row(record: dict, names: dict[str, str], repaired: bool) -> dict:
+def judgement_row(record: dict, names: dict[str, str], repaired: bool) -> dict:
+    """Parse a judgement, as `Rows` needs it."""
     return judgement_of(record, names)
 
 
@@ -101,8 +102,15 @@ class Rows:
         return f"{file}: row {start + at - first + 1}"
 
 
-def split(files: list[str], names: dict[str, str], parts: int, parse: Callable[..., Any]) -> list[Part]:
-    """Cut files into `parts` of equal size that together hold each row once. `names` are the columns to read."""
+def split(
+    files: list[str],
+    names: dict[str, str],
+    parts: int,
+    parse: Callable[..., Any],
+    of: Callable[..., Part] = Rows,
+) -> list[Part]:
+    """Cut files into `parts` of equal size that together hold each row once. `names` are the columns to read; `of`
+    makes a part of what `Rows` takes."""
     counts = [_count(file, names) for file in files]
     total = sum(counts)
     found: list[Part] = []
@@ -114,19 +122,20 @@ def split(files: list[str], names: dict[str, str], parts: int, parse: Callable[.
             if start < stop:
                 pieces.append((file, start, stop, first + start))
             first += count
-        found.append(Rows(tuple(pieces), names, parse))
+        found.append(of(tuple(pieces), names, parse))
     return found
 
 
 def _count(file: str, names: dict[str, str]) -> int:
     """Return the number of rows. Raises BadInput for a file that lacks one of the columns."""
-    parquet = _open(file)
+    parquet = open_parquet(file)
     if wrong := missing(names, parquet.schema_arrow.names):
         raise BadInput(f"{file}: {wrong}")
     return parquet.metadata.num_rows
 
 
-def _open(file: str) -> pq.ParquetFile:
+def open_parquet(file: str) -> pq.ParquetFile:
+    """Open a Parquet file to be read in batches. Raises BadInput for one that is none."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
@@ -141,7 +150,7 @@ def _records(file: str, start: int, stop: int, names: dict[str, str]) -> Iterato
     """Yield rows [start, stop) of a file, each with whether U+FFFD replaced broken UTF-8 in it."""
     import pyarrow as pa
 
-    parquet = _open(file)
+    parquet = open_parquet(file)
     wanted = sorted(set(names.values()))
     row = 0
     for group in range(parquet.num_row_groups):
@@ -173,5 +182,8 @@ def _values(column: pa.Array) -> list[tuple[Any, bool]]:
         return [(None, False) if text is None else text_of(text) for text in texts]
 
 
-def _damaged(file: str, error: Exception) -> BadInput:
+def _damaged(file: str, error: Exception) -> Exception:
+    if hasattr(error, "response"):
+        # Of a hub, not of the file: `hf.told` has the words.
+        return error
     return BadInput(f"{file}: is not a Parquet file, or a damaged one: {str(error).splitlines()[0]}")

@@ -23,7 +23,7 @@ from r2r.llm import Died, Refused, Reply
 from r2r.llm.prompt import chat_ids, load_tokenizer
 
 # The ranks that vLLM has LoRA kernels for.
-_LORA_RANKS = (8, 16, 32, 64, 128, 256, 320, 512)
+LORA_RANKS = (8, 16, 32, 64, 128, 256, 320, 512)
 
 
 class LocalModel:
@@ -220,7 +220,7 @@ def _cpu_arguments(model: str, engine: dict[str, Any]) -> dict[str, Any]:
 def _lora_rank(adapter: str) -> int:
     """Return the smallest rank of vLLM's kernels that holds the adapter's."""
     rank = json.loads((Path(adapter) / "adapter_config.json").read_text())["r"]
-    fitting = [kernel for kernel in _LORA_RANKS if kernel >= rank]
+    fitting = [kernel for kernel in LORA_RANKS if kernel >= rank]
     if not fitting:
-        raise BadInput(f"{adapter}: LoRA rank {rank} is more than the {_LORA_RANKS[-1]} that vLLM can serve")
+        raise BadInput(f"{adapter}: LoRA rank {rank} is more than the {LORA_RANKS[-1]} that vLLM can serve")
     return fitting[0]

@@ -134,6 +134,12 @@ def check_method(method: str) -> None:
         )
 
 
+def check_tracker(tracker: str | None) -> None:
+    """Raise BadInput for a tracker whose package is not installed."""
+    if tracker and importlib.util.find_spec(tracker) is None:
+        raise BadInput(f"tracker: {tracker}: needs the package {tracker}, which is not installed; install it")
+
+
 def check_targets(targets: list[str], model: str, student: str) -> None:
     """Raise BadInput for a target that is no linear layer of the model. PEFT skips it silently if others exist."""
     import torch

@@ -43,6 +43,7 @@ def stage(annotations: str, out: str | Path, settings: DistillSettings) -> Stage
             read_rows(annotations, settings)
         check_student(settings.student, None)
         adapter.check_method(settings.method)
+        adapter.check_tracker(settings.tracker)
         if settings.method != "full":
             model = builtin.model(settings.student, "student")
             adapter.check_targets(settings.lora_targets, model, settings.student)

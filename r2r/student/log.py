@@ -1,6 +1,7 @@
-"""What a training run tells of its steps: `steps.jsonl`, TensorBoard, and how busy the GPUs are.
+"""What a training run tells of its steps: `steps.jsonl`, TensorBoard, an experiment tracker if one is asked for, and
+how busy the GPUs are.
 
-Owns both files and the count of floating point operations. Does not know how a step is taken.
+Owns these and the count of floating point operations. Does not know how a step is taken.
 
     log = Log(Path("runs/demo/distill"), done=0)
     log.write({"step": 1, "pairwise": 0.7, ...})
@@ -9,6 +10,7 @@ Owns both files and the count of floating point operations. Does not know how a 
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -22,14 +24,19 @@ from r2r.student.losses import LOSSES
 _PEAK = {"H100": 989e12, "H200": 989e12, "A100": 312e12, "L40S": 362e12, "L4": 121e12, "A10": 125e12, "4090": 165e12}
 
 
+# What trackers call the place of all runs, unless their own variables name one.
+_PROJECT = "reason-to-rank"
+
+
 class Log:
     """The log of the first worker: a line in steps.jsonl for each step, and the same for TensorBoard.
 
     out: the folder of the stage. done: the step of the checkpoint that the run resumes from, 0 for none; later steps of
-    an earlier attempt are removed.
+    an earlier attempt are removed. settings: of the training; its tracker gets the same figures as TensorBoard, and a
+    resumed run goes on there.
     """
 
-    def __init__(self, out: Path, done: int):
+    def __init__(self, out: Path, done: int, settings: DistillSettings):
         from torch.utils.tensorboard import SummaryWriter
 
         self.file = out / "steps.jsonl"
@@ -38,27 +45,62 @@ class Log:
         if not done:
             shutil.rmtree(out / "tensorboard", ignore_errors=True)
         self.board = SummaryWriter(str(out / "tensorboard"), purge_step=done + 1)
+        self.track, self.end_tracking = _tracked(out, done, settings)
 
     def write_held_out(self, step: int, value: float | None) -> None:
         """Write the nDCG on the held-out queries after a step, for TensorBoard alone; None writes nothing."""
         if value is not None:
-            self.board.add_scalar("held_out/ndcg", value, step)
+            self._scalars({"held_out/ndcg": value}, step)
 
     def write(self, entry: dict[str, Any]) -> None:
         """Write a step: its number, what `train.take_step` returned, `seconds`, and `mfu` and `ndcg` if known."""
         with self.file.open("a") as lines:
             lines.write(json.dumps({name: value for name, value in entry.items() if name != "squares"}) + "\n")
-        step = entry["step"]
-        for name, value in losses_of(entry).items():
-            self.board.add_scalar(f"loss/{name}", value, step)
-        for name in ("learning_rate", "grad_norm", "padding", "mfu"):
-            if name in entry:
-                self.board.add_scalar(f"training/{name}", entry[name], step)
-        self.board.add_scalar("training/tokens_per_second", entry["tokens"] / entry["seconds"], step)
+        step, scalars = entry["step"], {f"loss/{name}": value for name, value in losses_of(entry).items()}
+        known = (name for name in ("learning_rate", "grad_norm", "padding", "mfu") if name in entry)
+        scalars |= {f"training/{name}": entry[name] for name in known}
+        self._scalars(scalars | {"training/tokens_per_second": entry["tokens"] / entry["seconds"]}, step)
         self.write_held_out(step, entry.get("ndcg"))
+
+    def _scalars(self, scalars: dict[str, float], step: int) -> None:
+        for name, value in scalars.items():
+            self.board.add_scalar(name, value, step)
+        self.track(scalars, step)
 
     def close(self) -> None:
         self.board.close()
+        self.end_tracking()
+
+
+def _tracked(
+    out: Path, done: int, settings: DistillSettings
+) -> tuple[Callable[[dict[str, float], int], Any], Callable[[], Any]]:
+    """Start a run of the tracker in the settings, or go on with the run of an earlier attempt, whose id is in the file
+    `tracker`. Return a function that takes scalars and their step, and one that ends the run.
+
+    Their own functions, not Ray's `setup_mlflow` and `setup_wandb`: with these, each attempt is a run of its own.
+    """
+    file = out / "tracker"
+    before = file.read_text() if done and file.exists() else None
+    about = {name: value for name, value in settings.model_dump(mode="json").items() if name != "tracker"}
+    if settings.tracker == "mlflow":
+        import mlflow
+
+        if "MLFLOW_EXPERIMENT_NAME" not in os.environ and "MLFLOW_EXPERIMENT_ID" not in os.environ:
+            mlflow.set_experiment(_PROJECT)
+        begun = mlflow.start_run(run_id=before, run_name=None if before else out.parent.name)
+        if before is None:
+            mlflow.log_params(about)
+            tables.write_text(begun.info.run_id, file)
+        return (lambda scalars, step: mlflow.log_metrics(scalars, step=step)), mlflow.end_run
+    if settings.tracker == "wandb":
+        import wandb
+
+        project = os.environ.get("WANDB_PROJECT", _PROJECT)
+        run = wandb.init(project=project, name=out.parent.name, id=before, resume="allow", config=about)
+        tables.write_text(run.id, file)
+        return (lambda scalars, step: run.log(scalars, step=step)), run.finish
+    return (lambda scalars, step: None), (lambda: None)
 
 
 def read_steps(file: Path) -> list[dict[str, Any]]:

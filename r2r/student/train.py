@@ -76,7 +76,7 @@ def train(config: dict[str, Any]) -> None:
     engine, flops, state = resume(run)
     done = state["step"]
     groups, probes = ranking_examples(run)
-    log = Log(Path(config["out"]), done) if run.rank == 0 else None
+    log = Log(Path(config["out"]), done, settings) if run.rank == 0 else None
     if not done:
         state["before"] = measure(engine, run, groups)
         if log:

@@ -193,11 +193,16 @@ def read(folder: str | Path, name: str) -> pa.Table:
 
 def read_file(file: Path, name: str) -> pa.Table:
     """Return one Parquet file of the table `name` with its schema's columns. Raises BadInput as `read`."""
-    schema = SCHEMAS[name]
     try:
         table = pq.read_table(file)
     except (pa.ArrowInvalid, OSError) as error:
         raise BadInput(f"{file}: not a Parquet file: {error}") from None
+    return checked(table, name, str(file))
+
+
+def checked(table: pa.Table, name: str, file: str) -> pa.Table:
+    """Return rows of the table `name` with its schema's columns. Raises BadInput, which names the file, as `read`."""
+    schema = SCHEMAS[name]
     for column in _OPTIONAL.difference(table.column_names).intersection(schema.names):
         table = table.append_column(schema.field(column), pa.nulls(len(table), schema.field(column).type))
     missing = [column for column in schema.names if column not in table.column_names]

@@ -1,0 +1,103 @@
+"""What a trained student was made from, and what was measured of it, as the manifests of its run say.
+
+Owns the way from a folder's manifest to those of the stages before it and of the evaluations after it: by content, so
+that figures and data are those of this very training. A run that was moved is read where it lies now.
+
+    trained("runs/demo").manifest["counts"]
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from r2r.errors import BadInput
+from r2r.identity import changed_files, fingerprint, finished, manifest_of
+
+
+class Made(NamedTuple):
+    """A finished stage: its folder and its manifest."""
+
+    folder: Path
+    manifest: dict[str, Any]
+
+
+class Measured(NamedTuple):
+    """An evaluation: its folder, its qrels as the user wrote them, its metrics.json, and this student's rows in it."""
+
+    folder: Path
+    qrels: str
+    metrics: dict[str, Any]
+    rows: list[str]
+
+
+def trained(folder: str) -> Made:
+    """Return the training in a run's or a distill stage's folder. Raises BadInput if it holds none that is finished."""
+    for place in (Path(folder), Path(folder) / "distill"):
+        found = manifest_of(place)
+        if found and found["stage"] == "distill":
+            if lost := changed_files(place, found):
+                raise BadInput(f"{place / lost[0]}: is missing or was changed since it was trained; distill again")
+            return Made(place, found)
+    raise BadInput(f"{folder}: holds no finished training; give the folder of a run, or the one that distill wrote")
+
+
+def before(made: Made) -> list[Made]:
+    """Return the stages that the training was made from, those that can be found, the nearest first."""
+    near = {one.manifest["content"]: one for one in _beside(made)}
+    found: list[Made] = []
+    waiting = [made]
+    for one in waiting:
+        for put in one.manifest["inputs"].values():
+            maker = near.get(put["fingerprint"]) or _at(put)
+            if maker and maker not in waiting:
+                waiting.append(maker)
+                found.append(maker)
+    return found
+
+
+def sources(made: list[Made]) -> dict[str, str]:
+    """Return the inputs of these stages that no stage wrote: name -> source as the user wrote it, the nearest first."""
+    contents = {one.manifest["content"] for one in made}
+    found: dict[str, str] = {}
+    for one in made:
+        for name, put in one.manifest["inputs"].items():
+            if put["fingerprint"] not in contents:
+                found.setdefault(name, put["source"])
+    return found
+
+
+def evaluations(made: Made) -> list[Measured]:
+    """Return the evaluations, in the folders beside the training, of a run that was ranked with what it trained."""
+    beside = list(_beside(made))
+    ranked = {
+        fingerprint(str(one.folder / "run.txt"))
+        for one in beside
+        if one.manifest["inputs"].get("adapter", {}).get("fingerprint") == made.manifest["content"]
+        and (one.folder / "run.txt").exists()
+    }
+    found = []
+    for one in beside:
+        if one.manifest["stage"] == "evaluate":
+            runs = {name: put for name, put in one.manifest["inputs"].items() if name.startswith("run ")}
+            rows = [name.split(" ", 2)[2] for name, put in runs.items() if put["fingerprint"] in ranked]
+            if rows:
+                metrics = json.loads((one.folder / "metrics.json").read_text(encoding="utf-8"))
+                found.append(Measured(one.folder, one.manifest["inputs"]["qrels"]["source"], metrics, rows))
+    return found
+
+
+def _beside(made: Made) -> Iterator[Made]:
+    for file in sorted(made.folder.absolute().parent.glob("*/manifest.json")):
+        found = manifest_of(file.parent)
+        if found and not changed_files(file.parent, found):
+            yield Made(file.parent, found)
+
+
+def _at(put: Mapping[str, str]) -> Made | None:
+    """Return the stage at an input's source, if what it wrote is still what was read."""
+    place = Path(put["source"])
+    found = manifest_of(place)
+    return Made(place, found) if found and finished(place) == put["fingerprint"] else None
