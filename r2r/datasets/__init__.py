@@ -17,7 +17,8 @@ Single inputs:
     rankgpt:FILE          candidates in RankGPT's JSON
     run:FILE#corpus=DATASET,queries=DATASET
                           candidates from a run of any first stage; FILE+FILE fuses runs; index=DIR may stand for corpus
-    teacher:FILE          annotations in the JSONL that the authors of Reason-to-Rank published
+    teacher:FILE          annotations in the JSONL that the authors of Reason-to-Rank published, or the folder of
+                          annotations that annotate exported
     replies:FILE          recorded listwise replies of other rerankers, as a teacher for given candidates
 
 FIELDS say what your files call our fields, as in jsonl:docs.jsonl#docid=id,text=contents. Our fields are docid, title
@@ -119,7 +120,7 @@ def read_annotations(spec: str) -> tuple[list[dict], list[dict]]:
     from r2r.datasets import teacher
 
     scheme, source, _ = _parse(spec, "annotations")
-    if scheme == "teacher":
+    if scheme == "teacher" and not Path(source).is_dir():
         return teacher.annotations(source)
     rejects = tables.read(source, "rejects").to_pylist() if tables.path(source, "rejects").is_dir() else []
     return tables.read(source, "annotations").to_pylist(), rejects
