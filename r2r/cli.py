@@ -29,6 +29,7 @@ from pydantic_settings import (
 )
 
 from r2r import __version__, config
+from r2r.datasets.files import unique
 from r2r.datasets.runs import RunSpec, several
 from r2r.errors import BadInput, Stopped, Terminated
 from r2r.workers import end_on_sigterm, was_terminated
@@ -326,7 +327,7 @@ def _parse(name: str, command: Command, words: list[str]) -> tuple[_Arguments, c
 
 def _check_json(flag: str, text: str) -> None:
     try:
-        json.loads(text)
+        json.loads(text, object_pairs_hook=unique)
     except ValueError as error:
         raise BadInput(f'{flag}: {text!r} is not JSON: {error}; write {{"name": value}}') from None
 

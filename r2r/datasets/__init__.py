@@ -196,7 +196,8 @@ def _parse(spec: str, what: str) -> tuple[str, str, str]:
         return "beir", str(builtin.COLLECTIONS[name]), fragment
     if what in ("queries", "qrels") and tables.path(spec, what).is_dir():
         return "parquet", str(tables.path(spec, what)), ""
-    found = re.match(r"([a-z0-9_]+):", spec)
+    # An address such as s3://bucket/qrels.txt is a path, too.
+    found = re.match(r"([a-z0-9_]+):(?!//)", spec)
     scheme, rest = (found[1], spec[found.end() :]) if found else ("", spec)
     if scheme not in schemes and (scheme or not plain or what == "queries"):
         known = [*(f"{name}:" for name in schemes), *builtins, *[plain] * bool(plain)]
