@@ -15,6 +15,7 @@ Every setting is of one of these kinds, told apart here, where it is declared:
 from __future__ import annotations
 
 import re
+from functools import cache
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
@@ -567,7 +568,7 @@ def load_run_file(path: str, changes: dict[str, Any] | None = None) -> RunFile:
     shipped = Path(__file__).parent / "configs" / f"{path}.yaml"
     try:
         with open(shipped if shipped.exists() and not Path(path).exists() else path, encoding="utf-8-sig") as text:
-            values = yaml.safe_load(text)
+            values = yaml.load(text, _unique_names())
     except OSError as error:
         said = (error.strerror or str(error)).lower()
         raise BadInput(f"{path}: {said}; a run file such as jobs/configs/demo.yaml is needed") from None
@@ -580,6 +581,23 @@ def load_run_file(path: str, changes: dict[str, Any] | None = None) -> RunFile:
     if not isinstance(values, dict):
         raise BadInput(f"{path}: holds no settings; it should be 'name: value' lines")
     return validate(RunFile, overridden(values, changes or {}), path)
+
+
+@cache
+def _unique_names() -> Any:
+    """Return YAML's safe loader, which takes the last of two equal names, as one that refuses them."""
+    import yaml
+
+    class Loader(yaml.SafeLoader):
+        def construct_mapping(self, node: Any, deep: bool = False) -> dict[Any, Any]:
+            names: set[str] = set()
+            for key in (key for key, _ in node.value if isinstance(key, yaml.ScalarNode)):
+                if key.value in names:
+                    raise yaml.MarkedYAMLError(problem=f"{key.value} stands twice", problem_mark=key.start_mark)
+                names.add(key.value)
+            return super().construct_mapping(node, deep)
+
+    return Loader
 
 
 def overridden(values: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:

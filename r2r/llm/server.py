@@ -18,11 +18,15 @@ import asyncio
 import os
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
-from typing import Any
+from functools import partial
+from typing import TYPE_CHECKING, Any
 
 from r2r.config import Dialect
 from r2r.errors import BadInput
 from r2r.llm import Refused, Reply
+
+if TYPE_CHECKING:
+    import httpx
 
 # Together about ten minutes of pauses: a large model may take that long to restart. The pause is in seconds.
 _MAX_TRIES, _MAX_PAUSE = 15, 60.0
@@ -58,8 +62,10 @@ class RemoteModel:
         base = self.address.rstrip("/")
         self.max_length = None
         self._extra: dict[str, Any] = {}
-        self._client = httpx.AsyncClient(
-            headers=headers, timeout=600, follow_redirects=True, limits=httpx.Limits(max_connections=None)
+        # One client for each call in flight: at every call, httpx looks at all connections of a client's pool.
+        self._idle: list[httpx.AsyncClient] = []
+        self._new_client = partial(
+            httpx.AsyncClient, headers=headers, timeout=600, follow_redirects=True, verify=httpx.create_ssl_context()
         )
         self._url = f"{base}/chat/completions"
         try:
@@ -102,8 +108,9 @@ class RemoteModel:
         body = self._body(prompt, max_tokens, temperature, seed, schema)
         for attempt in range(self.tries):
             pause = min(_MAX_PAUSE, 2.0**attempt)
+            client = self._idle.pop() if self._idle else self._new_client()
             try:
-                answer = await self._client.post(self._url, json=body)
+                answer = await client.post(self._url, json=body)
             except httpx.RequestError as error:
                 problem = f"{type(error).__name__}: {error}"
             else:
@@ -118,6 +125,8 @@ class RemoteModel:
                 elif answer.status_code not in _OF_THE_SERVER and answer.status_code < 500:
                     raise Refused(problem)
                 pause = _retry_pause(answer.headers.get("retry-after", ""), pause)
+            finally:
+                self._idle.append(client)
             if attempt + 1 < self.tries:
                 await asyncio.sleep(pause)
         remedy = "see to the server, and run the same command again"

@@ -129,6 +129,22 @@ def test_a_status_that_passes_is_retried(serving, pauses, status):
     assert ask(address).text == "[2] > [1]" and len(received) == 2
 
 
+def test_a_client_serves_one_call_at_a_time(serving):
+    model = server.RemoteModel(serving((200, {}, DONE))[0])
+
+    async def calls(n):
+        return await asyncio.gather(*(model.complete("Rank.", max_tokens=9) for _ in range(n)))
+
+    async def all_calls():
+        await calls(1)
+        await calls(1)
+        assert len(model._idle) == 1
+        await calls(5)
+
+    asyncio.run(all_calls())
+    assert len(model._idle) == 5
+
+
 def test_an_address_without_a_server_is_named():
     with pytest.raises(BadInput, match=r"http://127\.0\.0\.1:1/v1: lists no model"):
         server.RemoteModel("http://127.0.0.1:1/v1")
