@@ -162,6 +162,7 @@ class AskSettings(ModelWorkers):
     seed: int = Field(0, ge=0, description="seed of shuffles and of the teacher's sampling")
     tokenizer: str | None = Field(None, description="model whose tokenizer counts and cuts a server's prompts")
     server: Dialect = how(Dialect(), description="what a server takes; found out at the start where it is not given")
+    batch: bool = how(False, description="send a server files of requests, for its batch API: cheaper, up to a day")
     attempts: int = how(3, ge=1, description="attempts per row before it is rejected")
     max_tokens: int = how(1024, ge=1, description="longest reply, in tokens")
     max_reject_rate: float = how(0.02, ge=0, le=1, description="largest share of rejects; more end the job")
@@ -179,7 +180,7 @@ class AskSettings(ModelWorkers):
 class TeacherSettings(AskSettings):
     """How a teacher is asked."""
 
-    teacher: str = source(description="model name or folder, http(s) address of a server, or demo")
+    teacher: str = source(description="model name or folder, http(s) address of a server, file:DIR#MODEL, or demo")
     tokens_per_second: float | None = how(
         None, gt=0, description="reply tokens per second of an engine, as measured: --dry-run estimates hours from it"
     )
@@ -191,7 +192,8 @@ LOSSES = ("pairwise", "listwise", "generation", "margin", "lambdarank")
 
 class AnnotateSettings(TeacherSettings):
     teacher: str = source(
-        description="model name or folder, http(s) address of a server, teacher:FILE, replies:FILE, or demo"
+        description="model name or folder, http(s) address of a server, file:DIR#MODEL, teacher:FILE, replies:FILE, or "
+        "demo"
     )
     passages: int = Field(5, ge=2, le=1000, description="passages of a query that the teacher ranks")
     depth: int = added(

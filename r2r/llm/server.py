@@ -29,11 +29,13 @@ if TYPE_CHECKING:
     import httpx
 
 # Together about ten minutes of pauses: a large model may take that long to restart. The pause is in seconds.
-_MAX_TRIES, _MAX_PAUSE = 15, 60.0
+MAX_TRIES, _MAX_PAUSE = 15, 60.0
 
 # Statuses that pass, and those that no row can help. Others below 500 are about the request, so about the row.
-_OF_THE_SERVER = (408, 409, 425, 429)
-_OF_THE_ACCOUNT = (401, 402, 403, 404)
+OF_THE_SERVER = (408, 409, 425, 429)
+OF_THE_ACCOUNT = (401, 402, 403, 404)
+# What OpenAI says in a 429 that no waiting helps: the account has run out of money.
+NO_MONEY = "insufficient_quota"
 # Keywords of a JSON schema that some servers do not know: lengths and counts.
 _LIMITS = ("minLength", "maxLength", "minItems", "maxItems")
 
@@ -54,11 +56,11 @@ class RemoteModel:
     def __init__(self, address: str, dialect: Dialect | None = None) -> None:
         import httpx
 
-        self.dialect, self.tries = dialect or Dialect(), _MAX_TRIES
+        self.dialect, self.tries = dialect or Dialect(), MAX_TRIES
 
         self.address, _, model = address.partition("#")
         key = os.environ.get("OPENAI_API_KEY")
-        headers = {"Authorization": f"Bearer {key}"} if key else {}
+        self.headers = headers = {"Authorization": f"Bearer {key}"} if key else {}
         base = self.address.rstrip("/")
         self.max_length = None
         self._extra: dict[str, Any] = {}
@@ -67,7 +69,7 @@ class RemoteModel:
         self._new_client = partial(
             httpx.AsyncClient, headers=headers, timeout=600, follow_redirects=True, verify=httpx.create_ssl_context()
         )
-        self._url = f"{base}/chat/completions"
+        self.base, self._url = base, f"{base}/chat/completions"
         try:
             answer = httpx.get(f"{base}/models", headers=headers, timeout=30, follow_redirects=True)
             listed = {one["id"]: one for one in answer.raise_for_status().json()["data"]}
@@ -102,29 +104,27 @@ class RemoteModel:
         """
         import httpx
 
-        for name, value in (("grammar", grammar), ("start", start)):
-            if value:
-                raise BadInput(f"{name}: a server cannot follow it; use a model's folder or hub name, or leave it out")
-        body = self._body(prompt, max_tokens, temperature, seed, schema)
+        refuse_local(grammar, start)
+        asked = self.body(prompt, max_tokens, temperature, seed, schema)
         for attempt in range(self.tries):
             pause = min(_MAX_PAUSE, 2.0**attempt)
             client = self._idle.pop() if self._idle else self._new_client()
             try:
-                answer = await client.post(self._url, json=body)
+                answer = await client.post(self._url, json=asked)
             except httpx.RequestError as error:
                 problem = f"{type(error).__name__}: {error}"
             else:
                 problem = f"{answer.status_code}: {' '.join(answer.text[:500].split())}"
                 if answer.is_success:
                     try:
-                        return _reply(answer.json())
+                        return read_reply(answer.json())
                     except (ValueError, TypeError):
                         problem = f"an answer that is no chat completion: {' '.join(answer.text[:500].split())}"
-                elif answer.status_code in _OF_THE_ACCOUNT:
+                elif answer.status_code in OF_THE_ACCOUNT:
                     raise BadInput(f"{self.address}: {problem}; {self.remedy}")
-                elif answer.status_code not in _OF_THE_SERVER and answer.status_code < 500:
+                elif answer.status_code not in OF_THE_SERVER and answer.status_code < 500:
                     raise Refused(problem)
-                pause = _retry_pause(answer.headers.get("retry-after", ""), pause)
+                pause = retry_pause(answer.headers.get("retry-after", ""), pause)
             finally:
                 self._idle.append(client)
             if attempt + 1 < self.tries:
@@ -139,32 +139,50 @@ class RemoteModel:
     def close(self) -> None:
         """Do nothing: the server goes on, and connections end with the process."""
 
-    def _body(
+    def body(
         self, prompt: str, max_tokens: int, temperature: float, seed: int | None, schema: dict[str, Any] | None
     ) -> dict[str, Any]:
         """Return a request's body, spelled as the server takes it."""
-        dialect = self.dialect
-        content = [{"type": "text", "text": prompt}] if dialect.content == "parts" else prompt
-        body: dict[str, Any] = {
-            "model": self.model,
-            "messages": [{"role": "user", "content": content}],
-            dialect.max_tokens or "max_tokens": max_tokens,
-            **self._extra,
+        return self._extra | body(self.model, self.dialect, prompt, max_tokens, temperature, seed, schema)
+
+
+def refuse_local(grammar: str | None, start: str) -> None:
+    """Raise BadInput for what only an engine in this process can follow."""
+    for name, value in (("grammar", grammar), ("start", start)):
+        if value:
+            raise BadInput(f"{name}: a server cannot follow it; use a model's folder or hub name, or leave it out")
+
+
+def body(
+    model: str,
+    dialect: Dialect,
+    prompt: str,
+    max_tokens: int,
+    temperature: float,
+    seed: int | None,
+    schema: dict[str, Any] | None,
+) -> dict[str, Any]:
+    """Return the body of a chat completion's request, spelled in a dialect."""
+    content = [{"type": "text", "text": prompt}] if dialect.content == "parts" else prompt
+    written: dict[str, Any] = {
+        "model": model,
+        "messages": [{"role": "user", "content": content}],
+        dialect.max_tokens or "max_tokens": max_tokens,
+    }
+    if dialect.temperature != "none":
+        written["temperature"] = 1.0 if dialect.temperature == "1" else temperature
+    if seed is not None and dialect.seed is not False:
+        written["seed"] = seed
+    form = dialect.response_format or "json_schema"
+    if schema and form == "json_object":
+        written["response_format"] = {"type": "json_object"}
+    elif schema and form != "none":
+        forced = _without_limits(schema) if form == "bare_schema" else schema
+        written["response_format"] = {
+            "type": "json_schema",
+            "json_schema": {"name": "reply", "schema": forced, "strict": True},
         }
-        if dialect.temperature != "none":
-            body["temperature"] = 1.0 if dialect.temperature == "1" else temperature
-        if seed is not None and dialect.seed is not False:
-            body["seed"] = seed
-        form = dialect.response_format or "json_schema"
-        if schema and form == "json_object":
-            body["response_format"] = {"type": "json_object"}
-        elif schema and form != "none":
-            forced = _without_limits(schema) if form == "bare_schema" else schema
-            body["response_format"] = {
-                "type": "json_schema",
-                "json_schema": {"name": "reply", "schema": forced, "strict": True},
-            }
-        return body
+    return written
 
 
 def _without_limits(schema: Any) -> Any:
@@ -176,7 +194,7 @@ def _without_limits(schema: Any) -> Any:
     return schema
 
 
-def _retry_pause(retry_after: str, default: float) -> float:
+def retry_pause(retry_after: str, default: float) -> float:
     """Return the seconds that a Retry-After header asks for, as a number or a date (RFC 9110), else the default."""
     try:
         return max(0.0, float(retry_after))
@@ -188,7 +206,7 @@ def _retry_pause(retry_after: str, default: float) -> float:
         return default
 
 
-def _reply(answer: Any) -> Reply:
+def read_reply(answer: Any) -> Reply:
     """Return the reply in a chat completion. Raises TypeError if the answer is none.
 
     A field of an unexpected type costs this reply at most: its text is then empty, and `fault` says why.

@@ -31,8 +31,8 @@ from r2r.llm import Died
 from r2r.rows.journal import Entry, Journal
 from r2r.workers import bar, on_workers, progress
 
-# Parts that go to an actor together.
-_PARTS_PER_BLOCK = 16
+# Parts that go to an actor together, and most rows of them.
+_PARTS_PER_BLOCK, _ROWS_PER_BLOCK = 16, 20_000
 # Rows in one file of an output table.
 _ROWS_PER_FILE = 1000
 # Seconds between two reports of an actor.
@@ -119,9 +119,10 @@ def run_rows(
     _tell_where_answers_are(job.name, folder)
     total = len(rows.qids)
     # Large enough to keep an engine busy, small enough to give each engine some.
-    parts = rows.parts(max(1, min(settings.in_flight, total // (4 * settings.actors))))
+    rows_of_part = max(1, min(settings.in_flight, total // (4 * settings.actors)))
+    parts = rows.parts(rows_of_part)
     numbers = list(range(len(parts)))
-    size = max(1, min(_PARTS_PER_BLOCK, len(parts) // settings.actors))
+    size = max(1, min(_PARTS_PER_BLOCK, len(parts) // settings.actors, _ROWS_PER_BLOCK // rows_of_part))
     blocks = [pa.table({"part": numbers[at : at + size]}) for at in range(0, len(numbers), size)]
     counts: Counter[str] = Counter()
     started, ended = float("inf"), 0.0
@@ -154,11 +155,11 @@ def _state(counts: Counter[str], seconds: float, steps: str = "") -> str:
     steps: their name, see `Job`.
     """
     tokens = counts["prompt_tokens"] + counts["completion_tokens"] + counts["in writing"]
+    done = f"{counts['steps']:,}/{counts['begun']:,} {steps}, " if steps else ""
     if tokens:
-        done = f"{counts['steps']:,}/{counts['begun']:,} {steps}, " if steps else ""
         return f"{done}{tokens / max(seconds, 1):,.0f} tokens/s, {counts['in flight']:,} rows in flight"
     if counts["in flight"]:
-        return f"{counts['in flight']:,} rows in flight, waiting for the first reply"
+        return f"{done}{counts['in flight']:,} rows in flight, waiting for the first reply"
     return "waiting for an engine to start" if counts["starting"] else "waiting for a worker of Ray"
 
 

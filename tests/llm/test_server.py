@@ -54,12 +54,12 @@ def test_retries_end(serving, pauses):
     [("7", 7, 7), ("0.5", 0.5, 0.5), ("-3", 0, 0), ("", 2, 2), ("soon", 2, 2), ("Wed, 21 Oct 2015 07:28:00 GMT", 0, 0)],
 )
 def test_the_pause_that_a_server_asks_for(header, least, most):
-    assert least <= server._retry_pause(header, 2) <= most
+    assert least <= server.retry_pause(header, 2) <= most
 
 
 def test_the_pause_until_a_date():
     date = format_datetime(datetime.now(UTC) + timedelta(seconds=90), usegmt=True)
-    assert 85 < server._retry_pause(date, 2) <= 90
+    assert 85 < server.retry_pause(date, 2) <= 90
 
 
 def test_an_address_that_sends_on_for_ever_ends_with_one_line(serving, pauses):
