@@ -21,7 +21,8 @@ class Reply(NamedTuple):
     """A model's answer.
 
     `complete` is False if the reply was cut off at `max_tokens`. `cached_tokens` counts the prompt tokens that the
-    model took from its prefix cache. `fault` says why there is no text; "" if there is, or if it is not known.
+    model took from its prefix cache. `fault` says why there is no text, or only a part of it; "" for a whole text, or
+    if it is not known.
     """
 
     text: str

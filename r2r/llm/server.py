@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+from contextlib import suppress
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from functools import partial
@@ -36,6 +37,8 @@ OF_THE_SERVER = (408, 409, 425, 429)
 OF_THE_ACCOUNT = (401, 402, 403, 404)
 # What OpenAI says in a 429 that no waiting helps: the account has run out of money.
 NO_MONEY = "insufficient_quota"
+# An answer that is JSON and no chat completion is the row's fault, since others are answered: after so many tries.
+_UNREAD_TRIES = 3
 # Keywords of a JSON schema that some servers do not know: lengths and counts.
 _LIMITS = ("minLength", "maxLength", "minItems", "maxItems")
 
@@ -69,15 +72,16 @@ class RemoteModel:
         self._new_client = partial(
             httpx.AsyncClient, headers=headers, timeout=600, follow_redirects=True, verify=httpx.create_ssl_context()
         )
-        self.base, self._url = base, f"{base}/chat/completions"
         try:
             answer = httpx.get(f"{base}/models", headers=headers, timeout=30, follow_redirects=True)
             listed = {one["id"]: one for one in answer.raise_for_status().json()["data"]}
+            base = _moved(base, answer.url)
             model = model or next(iter(listed))
         except (httpx.HTTPError, ValueError, KeyError, TypeError, StopIteration) as error:
             if not model:
                 raise BadInput(f"{self.address}: lists no model ({error}); give the address that ends in /v1") from None
             listed = {}
+        self.base, self._url = base, f"{base}/chat/completions"
         self.model = model
         self.remedy = f"see to the key (OPENAI_API_KEY), the account, the address or the model's name, here {model}"
         if listed.get(model, {}).get("owned_by") == "vllm":
@@ -100,12 +104,14 @@ class RemoteModel:
 
         Asks a busy or failing server (408, 409, 425, 429, 5xx, no answer) again, after growing pauses. Raises BadInput
         with the server's words if the account or the address is at fault (401, 402, 403, 404), and Refused on any other
-        status. Raises BadInput for `grammar` and `start`, and after the last try.
+        status, and if three answers are JSON and no chat completion. Raises BadInput for `grammar` and `start`, and
+        after the last try.
         """
         import httpx
 
         refuse_local(grammar, start)
         asked = self.body(prompt, max_tokens, temperature, seed, schema)
+        status: int | None
         for attempt in range(self.tries):
             pause = min(_MAX_PAUSE, 2.0**attempt)
             client = self._idle.pop() if self._idle else self._new_client()
@@ -114,15 +120,25 @@ class RemoteModel:
             except httpx.RequestError as error:
                 problem = f"{type(error).__name__}: {error}"
             else:
-                problem = f"{answer.status_code}: {' '.join(answer.text[:500].split())}"
+                said, status = " ".join(answer.text[:500].split()), answer.status_code
+                problem = f"{status}: {said}"
+                if answer.request.method != "POST":
+                    raise BadInput(
+                        f"{self.address}: sends requests on to {answer.url} in a way that loses them "
+                        f"({answer.history[-1].status_code}); give the address that it sends on to"
+                    )
                 if answer.is_success:
-                    try:
-                        return read_reply(answer.json())
-                    except (ValueError, TypeError):
-                        problem = f"an answer that is no chat completion: {' '.join(answer.text[:500].split())}"
-                elif answer.status_code in OF_THE_ACCOUNT:
+                    problem = f"an answer that is no chat completion: {said}"
+                    with suppress(ValueError):
+                        content = answer.json()
+                        if reply := read_reply(content):
+                            return reply
+                        status = _status(content)
+                        if status is None and attempt + 1 >= _UNREAD_TRIES:
+                            raise Refused(problem)
+                if status in OF_THE_ACCOUNT or (status == 429 and NO_MONEY in answer.text):
                     raise BadInput(f"{self.address}: {problem}; {self.remedy}")
-                elif answer.status_code not in OF_THE_SERVER and answer.status_code < 500:
+                if status is not None and 300 <= status < 500 and status not in OF_THE_SERVER:
                     raise Refused(problem)
                 pause = retry_pause(answer.headers.get("retry-after", ""), pause)
             finally:
@@ -206,13 +222,30 @@ def retry_pause(retry_after: str, default: float) -> float:
         return default
 
 
-def read_reply(answer: Any) -> Reply:
-    """Return the reply in a chat completion. Raises TypeError if the answer is none.
+def _moved(base: str, models: httpx.URL) -> str:
+    """Return the address of an API whose list of models was found at `models`, perhaps after redirects.
+
+    A redirect may turn a POST into a GET, so requests go to where the same host sends them on to, such as its https.
+    """
+    import httpx
+
+    here = models.host == httpx.URL(base).host and models.path.endswith("/models") and not models.query
+    return str(models).removesuffix("/models") if here else base
+
+
+def _status(answer: Any) -> int | None:
+    """Return the HTTP status that an answer with status 200 names in its error, as proxies do; None if it has none."""
+    code = _object(_object(answer).get("error")).get("code")
+    return code if isinstance(code, int) and 400 <= code < 600 else None
+
+
+def read_reply(answer: Any) -> Reply | None:
+    """Return the reply in a chat completion, None if the answer is none.
 
     A field of an unexpected type costs this reply at most: its text is then empty, and `fault` says why.
     """
     if not isinstance(answer, dict) or not isinstance(answer.get("choices"), list):
-        raise TypeError("no choices")
+        return None
     choice, usage = _object(next(iter(answer["choices"]), None)), _object(answer.get("usage"))
     message, cached = _object(choice.get("message")), _object(usage.get("prompt_tokens_details"))
     content, finish = message.get("content"), choice.get("finish_reason")
@@ -225,19 +258,25 @@ def read_reply(answer: Any) -> Reply:
         _count(usage.get("prompt_tokens")),
         _count(usage.get("completion_tokens")),
         _count(cached.get("cached_tokens")),
-        "" if text or finish == "length" else _why_empty(answer, message, finish),
+        "" if finish == "length" else _fault(answer, message, finish, text),
     )
 
 
-def _why_empty(answer: dict[str, Any], message: dict[str, Any], finish: Any) -> str:
+def _fault(answer: dict[str, Any], message: dict[str, Any], finish: Any, text: str) -> str:
+    """Return why a reply has no text, or only a part of it; "" for a whole one."""
+    if finish == "content_filter" and text:
+        return "the server's content filter ended the reply"
+    if text:
+        return ""
     if not answer["choices"]:
         return "the server's answer has no choices"
     if message.get("refusal"):
         return f"the model refused: {str(message['refusal'])[:200]}"
-    if message.get("tool_calls"):
+    if message.get("tool_calls") or message.get("function_call"):
         return "the model called tools in place of an answer"
-    if message.get("reasoning_content"):
-        return "content is empty: the model wrote to reasoning_content only"
+    for name in ("reasoning_content", "reasoning"):
+        if message.get(name):
+            return f"content is empty: the model wrote to {name} only"
     return f"content is empty (finish_reason {finish})"
 
 
