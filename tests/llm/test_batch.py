@@ -109,8 +109,10 @@ def test_a_request_that_every_batch_loses_ends_the_job(serving):
 
 @pytest.mark.parametrize(
     "status, said, kind",
-    [(400, "too long", Refused), (422, "no", Refused), (401, "bad key", BadInput), (404, "no model", BadInput)]
-    + [(429, "insufficient_quota", BadInput)],
+    [
+        *((400, "too long", Refused), (422, "no", Refused)),
+        *((401, "bad key", BadInput), (404, "no model", BadInput), (429, "insufficient_quota", BadInput)),
+    ],
 )
 def test_the_fault_of_a_request_or_of_the_account_is_told_in_the_servers_words(serving, status, said, kind):
     server = serving(
