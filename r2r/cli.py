@@ -29,6 +29,7 @@ from pydantic_settings import (
 )
 
 from r2r import __version__, config
+from r2r.datasets.files import unique
 from r2r.datasets.runs import RunSpec, several
 from r2r.errors import BadInput, Stopped, Terminated
 from r2r.workers import end_on_sigterm, was_terminated
@@ -101,18 +102,24 @@ class _Queries(_Arguments):
 class _Annotate(_Arguments):
     """A teacher's order and reasons."""
 
-    candidates: str | None = Field(None, description=f"{_CANDIDATES}; leave out with teacher:FILE")
+    candidates: str | None = Field(None, description=f"{_CANDIDATES}; leave out with teacher:PLACE")
     corpus: str | None = Field(None, description="dataset with the texts of --positives that are no candidates")
     out: str | None = Field(None, description="the stage's folder; --show-prompt and --dry-run need none")
     retry_rejects: bool = Field(False, description="ask the rejected rows again, and no others")
     dry_run: bool = Field(False, description="print what would be asked and what it would cost; ask nothing")
     show_prompt: bool = Field(False, description="print the first prompt as the model sees it")
+    export: str | None = Field(
+        None, description="once done, also write the annotations and a card here, as a dataset to publish"
+    )
+    license: str | None = Field(
+        None, pattern=r"^[a-z0-9][a-z0-9.-]*$", description="with --export: licence in the card, such as cc-by-4.0"
+    )
 
 
 class _Distill(_Arguments):
     """A LoRA adapter, or a whole model, from annotations."""
 
-    annotations: str = Field(description="folder that annotate wrote, or teacher:FILE")
+    annotations: str = Field(description="folder that annotate wrote or exported, or teacher:FILE")
     out: str = _OUT
 
 
@@ -217,8 +224,12 @@ def _queries(given: _Queries, settings: config.QueriesSettings) -> None:
 
 
 def _annotate(given: _Annotate, settings: config.AnnotateSettings) -> None:
-    from r2r.teacher import annotate
+    from r2r.teacher import annotate, publish
 
+    if given.license and not given.export:
+        raise BadInput(
+            f"license: {given.license}: stands in the card of a dataset; give --export FOLDER, or leave it out"
+        )
     if given.show_prompt:
         annotate.show_prompt(given.candidates, settings, given.corpus)
     elif given.dry_run:
@@ -227,6 +238,8 @@ def _annotate(given: _Annotate, settings: config.AnnotateSettings) -> None:
         raise BadInput("out: missing; only --show-prompt and --dry-run need no folder")
     else:
         annotate.annotate(given.candidates, given.out, settings, given.retry_rejects, given.corpus)
+        if given.export:
+            publish.publish(given.out, given.export, given.license)
 
 
 def _distill(given: _Distill, settings: config.DistillSettings) -> None:
@@ -358,7 +371,7 @@ def _parse(name: str, command: Command, words: list[str]) -> tuple[_Arguments, c
 
 def _check_json(flag: str, text: str) -> None:
     try:
-        json.loads(text)
+        json.loads(text, object_pairs_hook=unique)
     except ValueError as error:
         raise BadInput(f'{flag}: {text!r} is not JSON: {error}; write {{"name": value}}') from None
 

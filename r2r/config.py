@@ -15,6 +15,7 @@ Every setting is of one of these kinds, told apart here, where it is declared:
 from __future__ import annotations
 
 import re
+from functools import cache
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
@@ -161,6 +162,7 @@ class AskSettings(ModelWorkers):
     seed: int = Field(0, ge=0, description="seed of shuffles and of the teacher's sampling")
     tokenizer: str | None = Field(None, description="model whose tokenizer counts and cuts a server's prompts")
     server: Dialect = how(Dialect(), description="what a server takes; found out at the start where it is not given")
+    batch: bool = how(False, description="send a server files of requests, for its batch API: cheaper, up to a day")
     attempts: int = how(3, ge=1, description="attempts per row before it is rejected")
     max_tokens: int = how(1024, ge=1, description="longest reply, in tokens")
     max_reject_rate: float = how(0.02, ge=0, le=1, description="largest share of rejects; more end the job")
@@ -178,7 +180,7 @@ class AskSettings(ModelWorkers):
 class TeacherSettings(AskSettings):
     """How a teacher is asked."""
 
-    teacher: str = source(description="model name or folder, http(s) address of a server, or demo")
+    teacher: str = source(description="model name or folder, http(s) address of a server, file:DIR#MODEL, or demo")
     tokens_per_second: float | None = how(
         None, gt=0, description="reply tokens per second of an engine, as measured: --dry-run estimates hours from it"
     )
@@ -190,7 +192,8 @@ LOSSES = ("pairwise", "listwise", "generation", "margin", "lambdarank")
 
 class AnnotateSettings(TeacherSettings):
     teacher: str = source(
-        description="model name or folder, http(s) address of a server, teacher:FILE, replies:FILE, or demo"
+        description="model name or folder, http(s) address of a server, file:DIR#MODEL, teacher:FILE, replies:FILE, or "
+        "demo"
     )
     passages: int = Field(5, ge=2, le=1000, description="passages of a query that the teacher ranks")
     depth: int = added(
@@ -587,7 +590,7 @@ def load_run_file(path: str, changes: dict[str, Any] | None = None) -> RunFile:
     shipped = Path(__file__).parent / "configs" / f"{path}.yaml"
     try:
         with open(shipped if shipped.exists() and not Path(path).exists() else path, encoding="utf-8-sig") as text:
-            values = yaml.safe_load(text)
+            values = yaml.load(text, _unique_names())
     except OSError as error:
         said = (error.strerror or str(error)).lower()
         raise BadInput(f"{path}: {said}; a run file such as jobs/configs/demo.yaml is needed") from None
@@ -600,6 +603,23 @@ def load_run_file(path: str, changes: dict[str, Any] | None = None) -> RunFile:
     if not isinstance(values, dict):
         raise BadInput(f"{path}: holds no settings; it should be 'name: value' lines")
     return validate(RunFile, overridden(values, changes or {}), path)
+
+
+@cache
+def _unique_names() -> Any:
+    """Return YAML's safe loader, which takes the last of two equal names, as one that refuses them."""
+    import yaml
+
+    class Loader(yaml.SafeLoader):
+        def construct_mapping(self, node: Any, deep: bool = False) -> dict[Any, Any]:
+            names: set[str] = set()
+            for key in (key for key, _ in node.value if isinstance(key, yaml.ScalarNode)):
+                if key.value in names:
+                    raise yaml.MarkedYAMLError(problem=f"{key.value} stands twice", problem_mark=key.start_mark)
+                names.add(key.value)
+            return super().construct_mapping(node, deep)
+
+    return Loader
 
 
 def overridden(values: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:

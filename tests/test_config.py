@@ -150,9 +150,7 @@ def test_every_setting_says_what_it_is(section, name):
 
 def test_changes_override_a_run_file(tmp_path):
     file = tmp_path / "run.yaml"
-    file.write_text(
-        SOUND + "distill: {student: demo, steps: 7, batch: 1}\n".replace("distill", "rerank: {}\ndistill", 1)
-    )
+    file.write_text(SOUND.replace("{student: demo}", "{student: demo, steps: 7, batch: 1}") + "rerank: {}\n")
     run = load_run_file(str(file), {"out": "elsewhere", "distill": {"steps": "9"}, "rerank": {"window": 10}})
     assert (run.out, run.distill.steps, run.distill.batch, run.rerank.window) == ("elsewhere", 9, 1, 10)
     with pytest.raises(BadInput, match=r"run.yaml: distill.steps: 'x': input should be a valid integer"):
@@ -206,3 +204,13 @@ def test_a_run_file_that_is_not_there_is_named():
 def test_a_run_file_that_holds_no_settings_is_named(tmp_path):
     with pytest.raises(BadInput, match="holds no settings"):
         load(tmp_path, "hello\n")
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [("out: a\nout: b\n", "line 2 .*out"), ("a: 1\ndistill: {steps: 1, steps: 2}\n", "line 2 .*steps")],
+)
+def test_a_setting_that_comes_twice_in_a_run_file_is_named(tmp_path, text, said):
+    (tmp_path / "run.yaml").write_text(text)
+    with pytest.raises(BadInput, match=rf"run\.yaml: {said} stands twice"):
+        load_run_file(str(tmp_path / "run.yaml"))

@@ -20,7 +20,8 @@ Single inputs:
     run:FILE#corpus=DATASET,queries=DATASET
                           candidates from a run of any first stage; FILE+FILE fuses runs; index=DIR may stand for corpus
     hf:NAME...            annotations, with the columns of our table, in a dataset of the hub or a local copy
-    teacher:FILE          annotations in the JSONL that the authors of Reason-to-Rank published
+    teacher:FILE          annotations in the JSONL that the authors of Reason-to-Rank published, or the folder of
+                          annotations that annotate exported
     replies:FILE          recorded listwise replies of other rerankers, as a teacher for given candidates
 
 FIELDS say what your files call our fields, as in jsonl:docs.jsonl#docid=id,text=contents. Our fields are docid, title
@@ -122,7 +123,7 @@ def read_annotations(spec: str) -> tuple[list[dict], list[dict]]:
     from r2r.datasets import teacher
 
     scheme, source, fragment = _parse(spec, "annotations")
-    if scheme == "teacher":
+    if scheme == "teacher" and not Path(source).is_dir():
         return teacher.annotations(source)
     if scheme == "hf":
         return _collection(scheme).annotation_rows(source, fragment), []
@@ -204,7 +205,8 @@ def _parse(spec: str, what: str) -> tuple[str, str, str]:
         return "beir", str(builtin.COLLECTIONS[name]), fragment
     if what in ("queries", "qrels") and tables.path(spec, what).is_dir():
         return "parquet", str(tables.path(spec, what)), ""
-    found = re.match(r"([a-z0-9_]+):", spec)
+    # An address such as s3://bucket/qrels.txt is a path, too.
+    found = re.match(r"([a-z0-9_]+):(?!//)", spec)
     scheme, rest = (found[1], spec[found.end() :]) if found else ("", spec)
     if scheme not in schemes and (scheme or not plain or what == "queries"):
         known = [*(f"{name}:" for name in schemes), *builtins, *[plain] * bool(plain)]

@@ -22,6 +22,16 @@ from r2r.errors import BadInput
 # No reader can start in the middle of a gzipped file: each part reads all of it and keeps every n-th block.
 _BLOCK = 64 * 2**10
 _BOM = b"\xef\xbb\xbf"
+# How files begin that are no text in UTF-8, and what to do about it.
+_OTHERS = {
+    b"\x1f\x8b": "is gzipped; end its name in .gz",
+    b"BZh": "is a bzip2 file; unpack it, or gzip it (.gz)",
+    b"\x28\xb5\x2f\xfd": "is a zstd file; unpack it, or gzip it (.gz)",
+    b"\xfd7zXZ": "is an xz file; unpack it, or gzip it (.gz)",
+    b"PK\x03\x04": "is a zip file; unpack it, or gzip what is in it (.gz)",
+    b"\xff\xfe": "is text in UTF-16; write it in UTF-8",
+    b"\xfe\xff": "is text in UTF-16; write it in UTF-8",
+}
 
 
 @dataclass(frozen=True)
@@ -55,7 +65,7 @@ class Lines:
         """
         index, count = self.stripe
         at = max(0, self.start - 1)
-        with _reading(self.file), open_file(self.file, at, self.wanted) as stream:
+        with reading(self.file), open_text(self.file, at, self.wanted) as stream:
             if self.start:
                 # A line belongs to the part that holds its first byte: the part before reads it to its end.
                 at += len(stream.readline())
@@ -94,17 +104,27 @@ def split(file: str, parts: int, parse: Callable[[bytes], Any]) -> list[Part]:
 
 def read_text(file: str) -> str:
     """Return a whole text file, without its byte order mark. Raises BadInput if it cannot be opened or read."""
-    with _reading(file), open_file(file) as stream:
+    with reading(file), open_text(file) as stream:
         return text_of(stream.read().removeprefix(_BOM))[0]
 
 
 @contextmanager
-def _reading(file: str) -> Iterator[None]:
-    """Turn an error in the middle of a file into BadInput."""
+def reading(file: str) -> Iterator[None]:
+    """Turn an error in the middle of a file, while the block reads it, into BadInput."""
     try:
         yield
     except OSError as error:
         raise BadInput(f"{file}: cannot be read to its end: {_said(error)}; copy or download it again") from None
+
+
+def open_text(file: str, start: int = 0, wanted: str = Lines.wanted) -> BinaryIO:
+    """Open a text file as `open_file` does. Raises BadInput for one that does not begin as text in UTF-8 does."""
+    stream = open_file(file, start, wanted)
+    first = b"" if start else stream.peek(8)  # type: ignore[attr-defined] # open_file buffers
+    if other := next((said for magic, said in _OTHERS.items() if first.startswith(magic)), None):
+        stream.close()
+        raise BadInput(f"{file}: {other}")
+    return stream
 
 
 def open_file(file: str, start: int = 0, wanted: str = Lines.wanted) -> BinaryIO:
@@ -179,6 +199,18 @@ def text_of(line: bytes) -> tuple[str, bool]:
         return line.decode(errors="replace"), True
 
 
+def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Return a JSON object as a dict. Raises ValueError for a name that stands in it twice."""
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        names = [name for name, _ in pairs]
+        raise ValueError(f"{next(name for name in names if names.count(name) > 1)!r} stands twice in one object")
+    return found
+
+
+JSON = json.JSONDecoder(object_pairs_hook=unique)
+
+
 def json_object(line: bytes) -> dict:
     """Parse one JSON object in UTF-8. Raises ValueError with what is wrong."""
     return parse_json(text_of(line)[0], "each line should be one JSON object")
@@ -187,7 +219,7 @@ def json_object(line: bytes) -> dict:
 def parse_json(text: str, wanted: str) -> dict:
     """Parse one JSON object. Raises ValueError with what is wrong; the message ends with `wanted`."""
     try:
-        value = json.loads(text)
+        value = JSON.decode(text)
     except json.JSONDecodeError as error:
         raise ValueError(f"is not JSON ({error.msg}, column {error.colno}); {wanted}") from None
     except (ValueError, RecursionError) as error:

@@ -14,7 +14,7 @@ from functools import partial
 from typing import Any
 
 from r2r.datasets.documents import as_id, as_text, clean
-from r2r.datasets.files import Lines, json_object, read_text
+from r2r.datasets.files import JSON, Lines, json_object, read_text
 from r2r.errors import BadInput
 
 _RECORD = '{"query": ..., "hits": [{"content", "qid", "docid", "rank", "score"}]}'
@@ -47,9 +47,11 @@ def _records(file: str) -> Iterator[tuple[Callable[[], str], Any]]:
         yield from ((partial(lines.place, at), record) for at, record in lines.read())
         return
     try:
-        records = json.loads(read_text(file))
+        records = JSON.decode(read_text(file))
     except json.JSONDecodeError as error:
         raise BadInput(f"{file}:{error.lineno}: is not JSON ({error.msg}); expected a list of {_RECORD}") from None
+    except (ValueError, RecursionError) as error:
+        raise BadInput(f"{file}: is not JSON ({error}); expected a list of {_RECORD}") from None
     if not isinstance(records, list):
         raise BadInput(f"{file}: holds no list; expected a list of {_RECORD}")
     yield from ((f"{file}: record {number}".__str__, record) for number, record in enumerate(records, start=1))

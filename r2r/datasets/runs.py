@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any, ClassVar, TextIO
 
 from r2r.datasets.documents import Part, as_id, clean
-from r2r.datasets.files import Lines, open_file
+from r2r.datasets.files import Lines, open_file, open_text, reading
 from r2r.datasets.trec import RUN_LINE, in_order, run_line
 from r2r.errors import BadInput
 from r2r.tables import run_id
@@ -92,7 +92,7 @@ def _open(file: str) -> str:
     name = (file.partition("?")[0] if "://" in file else file).lower().removesuffix(".gz")
     if name.endswith(_OBJECTS):
         raise BadInput(f"{file}: holds objects of a program, not text; write the run as text or JSON: {_WANTED}")
-    with open_file(file, wanted=_WANTED) as stream:
+    with reading(file), open_text(file, wanted=_WANTED) as stream:
         first = stream.read(1024).decode(errors="replace").lstrip("\ufeff \t\r\n")[:1]
     if first == "[":
         raise BadInput(f"{file}: holds a JSON list; candidates in RankGPT's JSON are rankgpt:{file}; {_WANTED}")

@@ -17,7 +17,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from r2r import builtin, tables
+from r2r import tables
 from r2r.config import JudgeSettings, TeacherSettings
 from r2r.datasets.candidates import Candidates, Listed
 from r2r.datasets.documents import clean
@@ -26,7 +26,7 @@ from r2r.identity import digest
 from r2r.judge import question
 from r2r.judge.figures import Planted
 from r2r.judge.question import Verdict, Written
-from r2r.llm import Reply, is_remote, open_model
+from r2r.llm import Reply, is_remote
 from r2r.llm.probe import Probed
 from r2r.llm.prompt import break_controls
 from r2r.replies import Unsound
@@ -70,10 +70,11 @@ def ask(made: Planted, settings: JudgeSettings, out: Path, identity: Identity) -
     )
     if is_remote(asking.teacher) and (probed := _probe(out, version, asking)):
         asking = asking.model_copy(update={"server": probed.dialect})
-    budget = calls.open_budget(out, version, asking)
-    job = pool.Job("judge", Judge, (asking, row_key, budget), row_key, version, ("verdicts", "rejects"))
+    asking = calls.spread(asking)
+    worker = (asking, row_key, calls.open_budget(out, version, asking), version)
+    job = pool.Job("judge", Judge, worker, row_key, version, ("verdicts", "rejects"), calls.steps(asking))
     most = settings.max_reject_rate * len(rows)
-    done = pool.run_rows(listed, job, settings, out, lambda counts: counts["rejects"] <= most)
+    done = pool.run_rows(listed, job, asking, out, lambda counts: counts["rejects"] <= most)
     done.counts.update(calls.probe_counts(out, version))
     read, wrote = (done.counts[name] + done.counts[f"probe_{name}"] for name in ("prompt_tokens", "completion_tokens"))
     spent = calls.cost(read, wrote, asking)
@@ -110,9 +111,11 @@ def shown(row: Mapping[str, Any]) -> list[int]:
 class Judge(calls.Worker):
     """Judges one row at a time (see `pool.RowWorker`). budget: a Ray actor of `calls.Budget`; None sets no limit."""
 
-    def __init__(self, settings: TeacherSettings, row_key: Callable[[dict[str, Any]], str], budget: Any) -> None:
+    def __init__(
+        self, settings: TeacherSettings, row_key: Callable[[dict[str, Any]], str], budget: Any, version: str = ""
+    ) -> None:
         self.settings, self.key = settings, row_key
-        self.model = open_model(builtin.model(settings.teacher, "teacher"), settings.engine, None, settings.server)
+        self.model = calls.open_teacher(settings, version)
         self.prompter = calls.Prompter(settings, self.model)
         self.teacher = calls.Teacher(settings, self.model, self.prompter, budget)
 

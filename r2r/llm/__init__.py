@@ -1,7 +1,7 @@
 """One interface to a language model: `Model`, and `LabelModel` for a model that also gives log-probabilities.
 
-Owns the interface and the choice of its implementation: vLLM in this process (`engine`) or an OpenAI-compatible server
-(`server`). Does not own prompts' wording or the reading of replies: stages do that.
+Owns the interface and the choice of its implementation: vLLM in this process (`engine`), an OpenAI-compatible server
+(`server`), or files of requests (`batch`). Does not own prompts' wording or the reading of replies: stages do that.
 
     model = open_model("Qwen/Qwen2.5-7B-Instruct")
     reply = await model.complete("Which is larger, 3 or 5?", max_tokens=8)
@@ -10,6 +10,7 @@ Owns the interface and the choice of its implementation: vLLM in this process (`
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator
+from pathlib import Path
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 from r2r.config import Dialect
@@ -20,7 +21,8 @@ class Reply(NamedTuple):
     """A model's answer.
 
     `complete` is False if the reply was cut off at `max_tokens`. `cached_tokens` counts the prompt tokens that the
-    model took from its prefix cache. `fault` says why there is no text; "" if there is, or if it is not known.
+    model took from its prefix cache. `fault` says why there is no text, or only a part of it; "" for a whole text, or
+    if it is not known.
     """
 
     text: str
@@ -135,27 +137,44 @@ class LabelModel(Model, Protocol):
 
 
 def is_remote(model: str) -> bool:
-    """Return whether a model's name is a server's address, so that its tokenizer is not at hand."""
+    """Return whether a model runs elsewhere, so that its tokenizer is not at hand: behind a server's address, or behind
+    a folder of requests, `file:DIR#MODEL`."""
+    return is_server(model) or model.startswith("file:")
+
+
+def is_server(model: str) -> bool:
+    """Return whether a model's name is a server's address."""
     return model.startswith(("http://", "https://"))
 
 
 def open_model(
-    model: str, engine: dict[str, Any] | None = None, adapter: str | None = None, server: Dialect | None = None
+    model: str,
+    engine: dict[str, Any] | None = None,
+    adapter: str | None = None,
+    server: Dialect | None = None,
+    batch: str = "",
 ) -> Model:
     """Open a model by its name: the one place that knows which file implements which kind.
 
     Arguments:
-        model: the http(s) address of a server, or a folder or hub name for vLLM in this process.
+        model: the http(s) address of a server, `file:DIR#MODEL` for files of requests that the user runs, or a folder
+            or hub name for vLLM in this process.
         engine: vLLM's engine arguments; a server ignores them.
         adapter: the folder of a LoRA adapter; a server ignores it.
         server: how a server's requests are spelled; None sends all parameters, as OpenAI named them first.
+        batch: what marks the batches of this job at the server (see `batch`); "" sends each request by itself.
 
     Raises BadInput if there is no such model or an engine argument is wrong.
     """
     if is_remote(model):
+        from r2r.llm.batch import Api, BatchModel, Folder
         from r2r.llm.server import RemoteModel
 
-        return RemoteModel(model, server)
+        if not is_server(model):
+            folder, _, name = model.removeprefix("file:").partition("#")
+            return BatchModel(Folder(Path(folder), name, server or Dialect()))
+        remote = RemoteModel(model, server)
+        return BatchModel(Api(remote, batch), remote.max_length) if batch else remote
     from r2r.llm.engine import LocalModel
 
     return LocalModel(model, engine or {}, adapter)

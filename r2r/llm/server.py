@@ -16,20 +16,29 @@ from __future__ import annotations
 
 import asyncio
 import os
+from contextlib import suppress
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
-from typing import Any
+from functools import partial
+from typing import TYPE_CHECKING, Any
 
 from r2r.config import Dialect
 from r2r.errors import BadInput
 from r2r.llm import Refused, Reply
 
+if TYPE_CHECKING:
+    import httpx
+
 # Together about ten minutes of pauses: a large model may take that long to restart. The pause is in seconds.
-_MAX_TRIES, _MAX_PAUSE = 15, 60.0
+MAX_TRIES, _MAX_PAUSE = 15, 60.0
 
 # Statuses that pass, and those that no row can help. Others below 500 are about the request, so about the row.
-_OF_THE_SERVER = (408, 409, 425, 429)
-_OF_THE_ACCOUNT = (401, 402, 403, 404)
+OF_THE_SERVER = (408, 409, 425, 429)
+OF_THE_ACCOUNT = (401, 402, 403, 404)
+# What OpenAI says in a 429 that no waiting helps: the account has run out of money.
+NO_MONEY = "insufficient_quota"
+# An answer that is JSON and no chat completion is the row's fault, since others are answered: after so many tries.
+_UNREAD_TRIES = 3
 # Keywords of a JSON schema that some servers do not know: lengths and counts.
 _LIMITS = ("minLength", "maxLength", "minItems", "maxItems")
 
@@ -50,26 +59,29 @@ class RemoteModel:
     def __init__(self, address: str, dialect: Dialect | None = None) -> None:
         import httpx
 
-        self.dialect, self.tries = dialect or Dialect(), _MAX_TRIES
+        self.dialect, self.tries = dialect or Dialect(), MAX_TRIES
 
         self.address, _, model = address.partition("#")
         key = os.environ.get("OPENAI_API_KEY")
-        headers = {"Authorization": f"Bearer {key}"} if key else {}
+        self.headers = headers = {"Authorization": f"Bearer {key}"} if key else {}
         base = self.address.rstrip("/")
         self.max_length = None
         self._extra: dict[str, Any] = {}
-        self._client = httpx.AsyncClient(
-            headers=headers, timeout=600, follow_redirects=True, limits=httpx.Limits(max_connections=None)
+        # One client for each call in flight: at every call, httpx looks at all connections of a client's pool.
+        self._idle: list[httpx.AsyncClient] = []
+        self._new_client = partial(
+            httpx.AsyncClient, headers=headers, timeout=600, follow_redirects=True, verify=httpx.create_ssl_context()
         )
-        self._url = f"{base}/chat/completions"
         try:
             answer = httpx.get(f"{base}/models", headers=headers, timeout=30, follow_redirects=True)
             listed = {one["id"]: one for one in answer.raise_for_status().json()["data"]}
+            base = _moved(base, answer.url)
             model = model or next(iter(listed))
         except (httpx.HTTPError, ValueError, KeyError, TypeError, StopIteration) as error:
             if not model:
                 raise BadInput(f"{self.address}: lists no model ({error}); give the address that ends in /v1") from None
             listed = {}
+        self.base, self._url = base, f"{base}/chat/completions"
         self.model = model
         self.remedy = f"see to the key (OPENAI_API_KEY), the account, the address or the model's name, here {model}"
         if listed.get(model, {}).get("owned_by") == "vllm":
@@ -92,32 +104,45 @@ class RemoteModel:
 
         Asks a busy or failing server (408, 409, 425, 429, 5xx, no answer) again, after growing pauses. Raises BadInput
         with the server's words if the account or the address is at fault (401, 402, 403, 404), and Refused on any other
-        status. Raises BadInput for `grammar` and `start`, and after the last try.
+        status, and if three answers are JSON and no chat completion. Raises BadInput for `grammar` and `start`, and
+        after the last try.
         """
         import httpx
 
-        for name, value in (("grammar", grammar), ("start", start)):
-            if value:
-                raise BadInput(f"{name}: a server cannot follow it; use a model's folder or hub name, or leave it out")
-        body = self._body(prompt, max_tokens, temperature, seed, schema)
+        refuse_local(grammar, start)
+        asked = self.body(prompt, max_tokens, temperature, seed, schema)
+        status: int | None
         for attempt in range(self.tries):
             pause = min(_MAX_PAUSE, 2.0**attempt)
+            client = self._idle.pop() if self._idle else self._new_client()
             try:
-                answer = await self._client.post(self._url, json=body)
+                answer = await client.post(self._url, json=asked)
             except httpx.RequestError as error:
                 problem = f"{type(error).__name__}: {error}"
             else:
-                problem = f"{answer.status_code}: {' '.join(answer.text[:500].split())}"
+                said, status = " ".join(answer.text[:500].split()), answer.status_code
+                problem = f"{status}: {said}"
+                if answer.request.method != "POST":
+                    raise BadInput(
+                        f"{self.address}: sends requests on to {answer.url} in a way that loses them "
+                        f"({answer.history[-1].status_code}); give the address that it sends on to"
+                    )
                 if answer.is_success:
-                    try:
-                        return _reply(answer.json())
-                    except (ValueError, TypeError):
-                        problem = f"an answer that is no chat completion: {' '.join(answer.text[:500].split())}"
-                elif answer.status_code in _OF_THE_ACCOUNT:
+                    problem = f"an answer that is no chat completion: {said}"
+                    with suppress(ValueError):
+                        content = answer.json()
+                        if reply := read_reply(content):
+                            return reply
+                        status = _status(content)
+                        if status is None and attempt + 1 >= _UNREAD_TRIES:
+                            raise Refused(problem)
+                if status in OF_THE_ACCOUNT or (status == 429 and NO_MONEY in answer.text):
                     raise BadInput(f"{self.address}: {problem}; {self.remedy}")
-                elif answer.status_code not in _OF_THE_SERVER and answer.status_code < 500:
+                if status is not None and 300 <= status < 500 and status not in OF_THE_SERVER:
                     raise Refused(problem)
-                pause = _retry_pause(answer.headers.get("retry-after", ""), pause)
+                pause = retry_pause(answer.headers.get("retry-after", ""), pause)
+            finally:
+                self._idle.append(client)
             if attempt + 1 < self.tries:
                 await asyncio.sleep(pause)
         remedy = "see to the server, and run the same command again"
@@ -130,32 +155,50 @@ class RemoteModel:
     def close(self) -> None:
         """Do nothing: the server goes on, and connections end with the process."""
 
-    def _body(
+    def body(
         self, prompt: str, max_tokens: int, temperature: float, seed: int | None, schema: dict[str, Any] | None
     ) -> dict[str, Any]:
         """Return a request's body, spelled as the server takes it."""
-        dialect = self.dialect
-        content = [{"type": "text", "text": prompt}] if dialect.content == "parts" else prompt
-        body: dict[str, Any] = {
-            "model": self.model,
-            "messages": [{"role": "user", "content": content}],
-            dialect.max_tokens or "max_tokens": max_tokens,
-            **self._extra,
+        return self._extra | body(self.model, self.dialect, prompt, max_tokens, temperature, seed, schema)
+
+
+def refuse_local(grammar: str | None, start: str) -> None:
+    """Raise BadInput for what only an engine in this process can follow."""
+    for name, value in (("grammar", grammar), ("start", start)):
+        if value:
+            raise BadInput(f"{name}: a server cannot follow it; use a model's folder or hub name, or leave it out")
+
+
+def body(
+    model: str,
+    dialect: Dialect,
+    prompt: str,
+    max_tokens: int,
+    temperature: float,
+    seed: int | None,
+    schema: dict[str, Any] | None,
+) -> dict[str, Any]:
+    """Return the body of a chat completion's request, spelled in a dialect."""
+    content = [{"type": "text", "text": prompt}] if dialect.content == "parts" else prompt
+    written: dict[str, Any] = {
+        "model": model,
+        "messages": [{"role": "user", "content": content}],
+        dialect.max_tokens or "max_tokens": max_tokens,
+    }
+    if dialect.temperature != "none":
+        written["temperature"] = 1.0 if dialect.temperature == "1" else temperature
+    if seed is not None and dialect.seed is not False:
+        written["seed"] = seed
+    form = dialect.response_format or "json_schema"
+    if schema and form == "json_object":
+        written["response_format"] = {"type": "json_object"}
+    elif schema and form != "none":
+        forced = _without_limits(schema) if form == "bare_schema" else schema
+        written["response_format"] = {
+            "type": "json_schema",
+            "json_schema": {"name": "reply", "schema": forced, "strict": True},
         }
-        if dialect.temperature != "none":
-            body["temperature"] = 1.0 if dialect.temperature == "1" else temperature
-        if seed is not None and dialect.seed is not False:
-            body["seed"] = seed
-        form = dialect.response_format or "json_schema"
-        if schema and form == "json_object":
-            body["response_format"] = {"type": "json_object"}
-        elif schema and form != "none":
-            forced = _without_limits(schema) if form == "bare_schema" else schema
-            body["response_format"] = {
-                "type": "json_schema",
-                "json_schema": {"name": "reply", "schema": forced, "strict": True},
-            }
-        return body
+    return written
 
 
 def _without_limits(schema: Any) -> Any:
@@ -167,7 +210,7 @@ def _without_limits(schema: Any) -> Any:
     return schema
 
 
-def _retry_pause(retry_after: str, default: float) -> float:
+def retry_pause(retry_after: str, default: float) -> float:
     """Return the seconds that a Retry-After header asks for, as a number or a date (RFC 9110), else the default."""
     try:
         return max(0.0, float(retry_after))
@@ -179,13 +222,30 @@ def _retry_pause(retry_after: str, default: float) -> float:
         return default
 
 
-def _reply(answer: Any) -> Reply:
-    """Return the reply in a chat completion. Raises TypeError if the answer is none.
+def _moved(base: str, models: httpx.URL) -> str:
+    """Return the address of an API whose list of models was found at `models`, perhaps after redirects.
+
+    A redirect may turn a POST into a GET, so requests go to where the same host sends them on to, such as its https.
+    """
+    import httpx
+
+    here = models.host == httpx.URL(base).host and models.path.endswith("/models") and not models.query
+    return str(models).removesuffix("/models") if here else base
+
+
+def _status(answer: Any) -> int | None:
+    """Return the HTTP status that an answer with status 200 names in its error, as proxies do; None if it has none."""
+    code = _object(_object(answer).get("error")).get("code")
+    return code if isinstance(code, int) and 400 <= code < 600 else None
+
+
+def read_reply(answer: Any) -> Reply | None:
+    """Return the reply in a chat completion, None if the answer is none.
 
     A field of an unexpected type costs this reply at most: its text is then empty, and `fault` says why.
     """
     if not isinstance(answer, dict) or not isinstance(answer.get("choices"), list):
-        raise TypeError("no choices")
+        return None
     choice, usage = _object(next(iter(answer["choices"]), None)), _object(answer.get("usage"))
     message, cached = _object(choice.get("message")), _object(usage.get("prompt_tokens_details"))
     content, finish = message.get("content"), choice.get("finish_reason")
@@ -198,19 +258,25 @@ def _reply(answer: Any) -> Reply:
         _count(usage.get("prompt_tokens")),
         _count(usage.get("completion_tokens")),
         _count(cached.get("cached_tokens")),
-        "" if text or finish == "length" else _why_empty(answer, message, finish),
+        "" if finish == "length" else _fault(answer, message, finish, text),
     )
 
 
-def _why_empty(answer: dict[str, Any], message: dict[str, Any], finish: Any) -> str:
+def _fault(answer: dict[str, Any], message: dict[str, Any], finish: Any, text: str) -> str:
+    """Return why a reply has no text, or only a part of it; "" for a whole one."""
+    if finish == "content_filter" and text:
+        return "the server's content filter ended the reply"
+    if text:
+        return ""
     if not answer["choices"]:
         return "the server's answer has no choices"
     if message.get("refusal"):
         return f"the model refused: {str(message['refusal'])[:200]}"
-    if message.get("tool_calls"):
+    if message.get("tool_calls") or message.get("function_call"):
         return "the model called tools in place of an answer"
-    if message.get("reasoning_content"):
-        return "content is empty: the model wrote to reasoning_content only"
+    for name in ("reasoning_content", "reasoning"):
+        if message.get(name):
+            return f"content is empty: the model wrote to {name} only"
     return f"content is empty (finish_reason {finish})"
 
 

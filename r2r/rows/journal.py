@@ -30,6 +30,16 @@ _KEY_SLICE, _TABLE_SLICE = slice(9, 73), slice(76, 140)
 _DEATH_TABLE = "died"
 
 
+class Entry(NamedTuple):
+    """A row's answer, as `Journal.add` takes it."""
+
+    key: str
+    table: str
+    row: dict[str, Any]
+    counts: Mapping[str, Any]
+    round: int = 0
+
+
 class _Line(NamedTuple):
     file: Path
     offset: int
@@ -48,6 +58,7 @@ class Journal:
         self._deaths: Counter[bytes] = Counter()
         self._write_lock = threading.Lock()
         self._file: BinaryIO | None = None
+        self._path = folder
         for file in sorted(folder.glob("*.jsonl")):
             self._index(file)
 
@@ -82,15 +93,21 @@ class Journal:
 
         An answer of a later round takes the place of an earlier one.
         """
-        entry = {"key": key, "table": table, "row": row, "counts": counts}
+        self.add_all([Entry(key, table, row, counts, round)])
+
+    def add_all(self, entries: list[Entry]) -> None:
+        """Record answers as `add` does, all with one wait for the disk."""
+        lines = [_answer_line(entry) for entry in entries]
         with self._write_lock:
-            file, offset = self._write(entry | ({"round": round} if round else {}))
-            self._lines[bytes.fromhex(key)] = _Line(file, offset, table)
+            file, offset = self._write(b"".join(lines))
+            for entry, line in zip(entries, lines, strict=True):
+                self._lines[bytes.fromhex(entry.key)] = _Line(file, offset, entry.table)
+                offset += len(line)
 
     def died(self, key: str) -> None:
         """Record that an engine died while it worked on the row. Raises BadInput if the disk takes no more."""
         with self._write_lock:
-            self._write({"key": key, "table": _DEATH_TABLE})
+            self._write(_line({"key": key, "table": _DEATH_TABLE}))
             self._deaths[bytes.fromhex(key)] += 1
 
     def _index(self, file: Path) -> None:
@@ -111,24 +128,35 @@ class Journal:
         if before is None or _load(before).get("round", 0) <= _load(line).get("round", 0):
             self._lines[key] = line
 
-    def _write(self, entry: dict[str, Any]) -> tuple[Path, int]:
-        """Append a line and return where it is."""
-        line = json.dumps(entry).encode() + b"\n"
+    def _write(self, lines: bytes) -> tuple[Path, int]:
+        """Append lines and return where they begin."""
         try:
             if self._file is None:
                 self.folder.mkdir(parents=True, exist_ok=True)
-                self._file = (self.folder / f"{uuid.uuid4().hex}.jsonl").open("ab", buffering=0)
-            file, offset = Path(self._file.name), self._file.tell()
+                self._path = self.folder / f"{uuid.uuid4().hex}.jsonl"
+                self._file = self._path.open("ab", buffering=0)
+            file, offset = self._path, self._file.tell()
             written = 0
-            while written < len(line):
-                written += self._file.write(line[written:]) or 0
+            while written < len(lines):
+                written += self._file.write(lines[written:]) or 0
             os.fsync(self._file.fileno())
         except OSError as error:
-            # The file may end with a part of this line; the next line goes to a new file.
+            # The file may end with a part of a line; the next line goes to a new file.
             self._file = None
             wrong = f"{self.folder}: {(error.strerror or str(error)).lower()}"
             raise BadInput(f"{wrong}; all finished rows are kept: make room and run the same command again") from None
         return file, offset
+
+
+def _line(entry: dict[str, Any]) -> bytes:
+    return json.dumps(entry).encode() + b"\n"
+
+
+def _answer_line(entry: Entry) -> bytes:
+    written = entry._asdict()
+    if not entry.round:
+        del written["round"]
+    return _line(written)
 
 
 def _load(line: _Line) -> dict[str, Any]:

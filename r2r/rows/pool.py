@@ -28,11 +28,11 @@ from r2r.datasets.documents import Part
 from r2r.errors import BadInput
 from r2r.identity import add_digests
 from r2r.llm import Died
-from r2r.rows.journal import Journal
+from r2r.rows.journal import Entry, Journal
 from r2r.workers import bar, on_workers, progress
 
-# Parts that go to an actor together.
-_PARTS_PER_BLOCK = 16
+# Parts that go to an actor together, and most rows of them.
+_PARTS_PER_BLOCK, _ROWS_PER_BLOCK = 16, 20_000
 # Rows in one file of an output table.
 _ROWS_PER_FILE = 1000
 # Seconds between two reports of an actor.
@@ -119,9 +119,10 @@ def run_rows(
     _tell_where_answers_are(job.name, folder)
     total = len(rows.qids)
     # Large enough to keep an engine busy, small enough to give each engine some.
-    parts = rows.parts(max(1, min(settings.in_flight, total // (4 * settings.actors))))
+    rows_of_part = max(1, min(settings.in_flight, total // (4 * settings.actors)))
+    parts = rows.parts(rows_of_part)
     numbers = list(range(len(parts)))
-    size = max(1, min(_PARTS_PER_BLOCK, len(parts) // settings.actors))
+    size = max(1, min(_PARTS_PER_BLOCK, len(parts) // settings.actors, _ROWS_PER_BLOCK // rows_of_part))
     blocks = [pa.table({"part": numbers[at : at + size]}) for at in range(0, len(numbers), size)]
     counts: Counter[str] = Counter()
     started, ended = float("inf"), 0.0
@@ -154,11 +155,11 @@ def _state(counts: Counter[str], seconds: float, steps: str = "") -> str:
     steps: their name, see `Job`.
     """
     tokens = counts["prompt_tokens"] + counts["completion_tokens"] + counts["in writing"]
+    done = f"{counts['steps']:,}/{counts['begun']:,} {steps}, " if steps else ""
     if tokens:
-        done = f"{counts['steps']:,}/{counts['begun']:,} {steps}, " if steps else ""
         return f"{done}{tokens / max(seconds, 1):,.0f} tokens/s, {counts['in flight']:,} rows in flight"
     if counts["in flight"]:
-        return f"{counts['in flight']:,} rows in flight, waiting for the first reply"
+        return f"{done}{counts['in flight']:,} rows in flight, waiting for the first reply"
     return "waiting for an engine to start" if counts["starting"] else "waiting for a worker of Ray"
 
 
@@ -230,6 +231,10 @@ class _RowActor:
         self.slots, self.all_slots_lock = asyncio.Semaphore(in_flight), asyncio.Lock()
         self.tell, self.name, self.counts, self.told_at = tell, uuid.uuid4().hex, Counter[str](), 0.0
         self.go_on, self.rows_in_flight, self.starting = True, 0, False
+        # The answers that go to the disk next, and the task that takes them there.
+        self.keeping: list[Entry] | None = None
+        self.kept: asyncio.Task[None]
+        self.disk_lock = asyncio.Lock()
 
     async def __call__(self, batch: pa.Table) -> dict[str, Any]:
         rows = rows_of([self.parts[number] for number in batch["part"].to_numpy()])
@@ -261,9 +266,21 @@ class _RowActor:
                 answer_counts = Counter(answer_counts)
                 answer_counts.update(earlier["counts"])
                 answer_row = answer_row | {"attempts": answer_row["attempts"] + earlier["row"]["attempts"]}
-            await asyncio.to_thread(self.journal.add, key, table, answer_row, answer_counts, self.round)
+            await self._keep(Entry(key, table, answer_row, answer_counts, self.round))
         await self._tell(counts)
         return counts
+
+    async def _keep(self, entry: Entry) -> None:
+        """Record an answer. Answers that arrive while the disk is busy are written together: each wait is for all."""
+        if self.keeping is None:
+            self.keeping, self.kept = [], asyncio.create_task(self._keep_all())
+        self.keeping.append(entry)
+        await asyncio.shield(self.kept)
+
+    async def _keep_all(self) -> None:
+        async with self.disk_lock:
+            entries, self.keeping = self.keeping or [], None
+            await asyncio.to_thread(self.journal.add_all, entries)
 
     def _earlier_reject(self, key: str) -> dict[str, Any] | None:
         """Return the entry of a row that an earlier round rejected and this one asks again; None for any other row."""

@@ -154,10 +154,11 @@ def _work(
 
 
 def _ask(rows: Candidates, out: Path, settings: AnnotateSettings, identity: Identity, retry_rejects: bool) -> pool.Done:
-    version = ask.version(identity)
+    version, settings = ask.version(identity), calls.spread(settings)
     budget = calls.open_budget(out, version, settings)
     row_key = partial(ask.key, version=version, passages=settings.passages)
-    job = pool.Job("annotate", ask.Annotator, (settings, row_key, budget), row_key, version, ("annotations", "rejects"))
+    worker, written = (settings, row_key, budget, version), ("annotations", "rejects")
+    job = pool.Job("annotate", ask.Annotator, worker, row_key, version, written, calls.steps(settings))
     # Above this number, even rows without a reject cannot bring the share down again.
     most = settings.max_reject_rate * len(rows.qids)
     return pool.run_rows(rows, job, settings, out, lambda counts: counts["rejects"] <= most, retry_rejects)

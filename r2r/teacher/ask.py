@@ -17,11 +17,10 @@ from functools import partial
 from itertools import combinations
 from typing import Any
 
-from r2r import builtin
 from r2r.config import AnnotateSettings
 from r2r.datasets.documents import clean
 from r2r.identity import digest
-from r2r.llm import Reply, open_model
+from r2r.llm import Reply
 from r2r.reasons import check_reasons
 from r2r.rows.journal import KEYS
 from r2r.stage import Identity
@@ -79,12 +78,15 @@ class _Rejected(Exception):
 class Annotator(calls.Worker):
     """Asks a teacher about one row at a time (see `pool.RowWorker`): `samples` answers, each in up to `attempts` calls.
 
-    row_key: returns a row's resume key. budget: a Ray actor of `calls.Budget`; None sets no limit.
+    row_key: returns a row's resume key. budget: a Ray actor of `calls.Budget`; None sets no limit. version: what all
+    keys have in common.
     """
 
-    def __init__(self, settings: AnnotateSettings, row_key: Callable[[dict[str, Any]], str], budget: Any):
+    def __init__(
+        self, settings: AnnotateSettings, row_key: Callable[[dict[str, Any]], str], budget: Any, version: str = ""
+    ):
         self.settings, self.key = settings, row_key
-        self.model = open_model(builtin.model(settings.teacher, "teacher"), settings.engine, None, settings.server)
+        self.model = calls.open_teacher(settings, version)
         self.prompter = Prompter(settings, self.model)
         self.teacher = calls.Teacher(settings, self.model, self.prompter, budget)
 

@@ -13,20 +13,25 @@ from collections import Counter
 from collections.abc import Callable
 from itertools import chain
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 from r2r import builtin
 from r2r.config import TeacherSettings
+from r2r.errors import BadInput
 from r2r.identity import digest, fingerprint
-from r2r.llm import Model, Refused, Reply, is_remote, open_model
+from r2r.llm import Model, Refused, Reply, is_remote, is_server, open_model
 from r2r.llm.engine import check_arguments
 from r2r.llm.probe import Probed, probe
 from r2r.llm.prompt import ByteTokenizer, break_controls, chat_ids, check_model, fit, load_tokenizer
 from r2r.rows.journal import Journal
 from r2r.workers import start_ray
 
+Asked = TypeVar("Asked", bound=TeacherSettings)
+
 # What each further attempt adds to the temperature.
 _HOTTER = 0.3
+# Rows in flight together whose requests go into files.
+_ROWS_OF_FILES = 20_000
 
 
 def identify_teacher(teacher: str) -> str:
@@ -40,10 +45,39 @@ def identify_teacher(teacher: str) -> str:
 def check_teacher(settings: TeacherSettings) -> None:
     """Raise BadInput for a teacher that cannot be asked. Starts no engine."""
     check_arguments(settings.engine)
+    if settings.batch and not is_server(settings.teacher):
+        raise BadInput(f"batch: {settings.teacher} is no server's address; leave --batch out")
     if is_remote(settings.teacher):
+        if not is_server(settings.teacher) and not settings.teacher.partition("#")[2]:
+            raise BadInput(f"{settings.teacher}: names no model, which its requests need; add # and its name")
         Prompter(settings)
     else:
         check_model(builtin.model(settings.teacher, "teacher"))
+
+
+def open_teacher(settings: TeacherSettings, version: str) -> Model:
+    """Open the teacher. version: what the keys of its rows have in common, by which its batches are found again."""
+    name, batch = builtin.model(settings.teacher, "teacher"), version if settings.batch else ""
+    return open_model(name, settings.engine, None, settings.server, batch)
+
+
+def in_files(settings: TeacherSettings) -> bool:
+    """Return whether requests go into files, where they wait for each other."""
+    return settings.batch or (is_remote(settings.teacher) and not is_server(settings.teacher))
+
+
+def spread(settings: Asked) -> Asked:
+    """Return the settings with which rows are spread over workers: those whose requests go into files wait together,
+    in one worker that starts no engine."""
+    if not in_files(settings):
+        return settings
+    rows = max(settings.in_flight, _ROWS_OF_FILES)
+    return settings.model_copy(update={"actors": 1, "min_actors": 1, "cpus": 1, "gpus": 0, "in_flight": rows})
+
+
+def steps(settings: TeacherSettings) -> str:
+    """Return what the progress line counts besides rows; see `pool.Job`."""
+    return "requests of batches" if in_files(settings) else ""
 
 
 class Prompter:
@@ -141,12 +175,14 @@ def _left(out: Path, version: str, settings: TeacherSettings) -> float:
 def probe_server(
     name: str, out: Path, version: str, settings: TeacherSettings, message: str, schema: dict[str, Any]
 ) -> Probed | None:
-    """Find out what a server takes, with a small request, and say it. None if that might pass `max_cost`: then no row
-    is asked.
+    """Find out what a server takes, with a small request, and say it. None if there is no server, or if that might pass
+    `max_cost`: then no row is asked.
 
     name: the stage's. out, version: as for `open_budget`. What is found is not part of the rows' keys: the prompt stays
     the same, and each reply is read as strictly.
     """
+    if not is_server(settings.teacher):
+        return None
     most = cost(len(chat_ids(ByteTokenizer(), message)), settings.max_tokens, settings)
     if most > _left(out, version, settings):
         return None
@@ -215,6 +251,11 @@ class Worker:
     """What the workers that ask a teacher have in common (see `pool.RowWorker`): the open model."""
 
     model: Model
+
+    @property
+    def so_far(self) -> Counter[str]:
+        """Requests in batches; see `batch.BatchModel`."""
+        return Counter(getattr(self.model, "so_far", {}))
 
     def in_writing(self) -> int:
         return self.model.in_writing()

@@ -129,9 +129,10 @@ def _work(
     probed: Probed | None = None
     if is_remote(settings.teacher) and (probed := _probe(out, version, settings)):
         settings = settings.model_copy(update={"server": probed.dialect})
+    settings = calls.spread(settings)
     budget = calls.open_budget(out, version, settings)
-    worker = (settings, _examples(settings), row_key, budget)
-    job = pool.Job("queries", write.Writer, worker, row_key, version, ("written", "rejects"))
+    worker = (settings, _examples(settings), row_key, budget, version)
+    job = pool.Job("queries", write.Writer, worker, row_key, version, ("written", "rejects"), calls.steps(settings))
     # Above this number, even passages without a reject cannot bring the share down again.
     most = settings.max_reject_rate * len(rows)
     passages = Candidates([row["qid"] for row in rows], partial(_parts, out, len(rows)))

@@ -16,13 +16,12 @@ from collections import Counter
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
-from r2r import builtin
 from r2r.config import QueriesSettings
 from r2r.datasets.documents import clean
 from r2r.datasets.files import Lines, json_object
 from r2r.errors import BadInput
 from r2r.identity import digest
-from r2r.llm import Reply, open_model
+from r2r.llm import Reply
 from r2r.llm.prompt import break_controls
 from r2r.reasons import fold
 from r2r.replies import Unsound, decoded, text_field
@@ -105,7 +104,8 @@ class Prompter(calls.Prompter):
 class Writer(calls.Worker):
     """Asks a teacher about one passage at a time (see `pool.RowWorker`), in up to `attempts` calls.
 
-    row_key: returns a row's resume key. budget: a Ray actor of `calls.Budget`; None sets no limit.
+    row_key: returns a row's resume key. budget: a Ray actor of `calls.Budget`; None sets no limit. version: what all
+    keys have in common.
     """
 
     def __init__(
@@ -114,10 +114,11 @@ class Writer(calls.Worker):
         examples: list[Example],
         row_key: Callable[[dict[str, Any]], str],
         budget: Any,
+        version: str = "",
     ):
         self.settings, self.key = settings, row_key
         self.shown = {normal(example.query) for example in examples}
-        self.model = open_model(builtin.model(settings.teacher, "teacher"), settings.engine, None, settings.server)
+        self.model = calls.open_teacher(settings, version)
         self.prompter = Prompter(settings, examples, self.model)
         self.teacher = calls.Teacher(settings, self.model, self.prompter, budget)
 

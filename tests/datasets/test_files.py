@@ -3,13 +3,16 @@
 .venv/bin/python -m pytest tests/datasets/test_files.py
 """
 
+import bz2
 import gzip
+import lzma
 import os
 
 import pytest
 
 from r2r.datasets import corpus_parts, read_annotations, read_candidates, read_qrels, read_queries
 from r2r.datasets.files import Lines, find, json_object, names, read_text, split, within
+from r2r.datasets.runs import open_run
 from r2r.errors import BadInput
 
 
@@ -113,3 +116,46 @@ def test_files_of_a_folder_here_or_behind_an_address(tmp_path):
         assert find(folder, "c.tsv") is None
     assert names(str(tmp_path / "b.tsv")) is names(str(tmp_path / "nowhere")) is None
     assert within("s3://bucket/data/?region=x", "a.tsv") == "s3://bucket/data/a.tsv?region=x"
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (gzip.compress(b"q1 0 d1 1"), r"is gzipped; end its name in \.gz"),
+        (bz2.compress(b"q1 0 d1 1"), "is a bzip2 file; unpack it"),
+        (lzma.compress(b"q1 0 d1 1"), "is an xz file; unpack it"),
+        (b"\x28\xb5\x2f\xfd\x04", "is a zstd file; unpack it"),
+        ("q1 0 d1 1".encode("utf-16"), "is text in UTF-16; write it in UTF-8"),
+    ],
+)
+def test_what_is_no_text_in_utf8_is_told_as_what_it_is(tmp_path, content, said):
+    file = tmp_path / "file.json"
+    file.write_bytes(content)
+    for read in (read_text, lambda name: read_qrels(name), lambda name: read_annotations(f"teacher:{name}")):
+        with pytest.raises(BadInput, match=f"^{file}: {said}"):
+            read(str(file))
+    with pytest.raises(BadInput, match=f"^{file}: {said}"):
+        open_run(str(file))
+
+
+def test_an_address_is_a_path_wherever_a_path_is(tmp_path):
+    file = tmp_path / "qrels.gz"
+    file.write_bytes(gzip.compress(b"\xef\xbb\xbfq1 0 d1 1.0\r\n"))
+    assert read_qrels(f"file://{file}").to_pylist() == [{"qid": "q1", "docid": "d1", "relevance": 1}]
+
+
+@pytest.mark.parametrize("name", ["q.jsonl", "candidates.jsonl", "candidates.json"])
+def test_a_field_that_comes_twice_is_never_swallowed(tmp_path, name):
+    line = '{"qid": "q1", "query": "one", "query": "two", "hits": []}'
+    (tmp_path / name).write_text(f"[{line}]" if name.endswith(".json") else line)
+    with pytest.raises(BadInput, match=rf"^{tmp_path / name}.* is not JSON \('query' stands twice in one object\)"):
+        if name == "q.jsonl":
+            read_queries(f"jsonl:{tmp_path / name}")
+        else:
+            read_candidates(f"rankgpt:{tmp_path / name}")
+
+
+def test_a_run_that_is_cut_off_is_named_as_it_is_opened(tmp_path):
+    (tmp_path / "run.gz").write_bytes(gzip.compress(b"q1 Q0 d1 1 3.0 t\n")[:-9])
+    with pytest.raises(BadInput, match=r"run\.gz: cannot be read to its end: .*; copy or download it again"):
+        open_run(str(tmp_path / "run.gz"))

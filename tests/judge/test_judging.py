@@ -61,7 +61,7 @@ class Model:
 @pytest.fixture
 def ask(monkeypatch, tmp_path):
     """Return a function that has the rows judged without Ray, and returns the verdicts and the cost."""
-    monkeypatch.setattr(judging, "open_model", Model)
+    monkeypatch.setattr(judging.calls, "open_model", Model)
 
     monkeypatch.setattr(pool, "run_rows", run_rows)
 
@@ -101,7 +101,7 @@ def test_a_blind_judge_is_not_shown(ask):
 
 
 def test_the_second_pass_shows_the_passages_the_other_way_round(monkeypatch):
-    monkeypatch.setattr(judging, "open_model", Model)
+    monkeypatch.setattr(judging.calls, "open_model", Model)
     judge = judging.Judge(judging.teacher_settings(SETTINGS), lambda row: "k" * 64, None)
     one = rows()[0]._asdict() | {"planted_direct": [False] * 4, "planted_comparison": [False] * 4}
     asyncio.run(judge(one))

@@ -102,7 +102,7 @@ class Judge:
 def test_a_student_and_a_judge_add_their_measures(annotated, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(pool, "run_rows", run_rows)
     monkeypatch.setattr(probe, "Ranker", Ranker)
-    monkeypatch.setattr(judging, "open_model", lambda *arguments: Judge())
+    monkeypatch.setattr(judging.calls, "open_model", lambda *arguments: Judge())
     monkeypatch.setattr(stage, "check_student", lambda *arguments: None)
     monkeypatch.setattr(stage.calls, "check_teacher", lambda settings: None)
     settings = JudgeSettings(judge="http://none/v1#judge", price_in=1e6, planted=0.5)

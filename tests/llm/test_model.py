@@ -70,7 +70,7 @@ def written(numbers):
 
 
 def test_a_row_is_annotated_without_an_engine(monkeypatch):
-    monkeypatch.setattr(ask, "open_model", lambda *arguments: DummyModel(lambda prompt: written([2, 1]), 8192))
+    monkeypatch.setattr(ask.calls, "open_model", lambda *arguments: DummyModel(lambda prompt: written([2, 1]), 8192))
     settings = AnnotateSettings(teacher="demo", passages=2)
     annotator = ask.Annotator(settings, partial(ask.key, version="v2-test", passages=2), None)
     row = {"qid": "q1", "query": "how long", "docids": ["a", "b"], "texts": ["Dogs bark.", "A flea lives."]}

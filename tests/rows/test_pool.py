@@ -19,7 +19,7 @@ from r2r.datasets.candidates import Candidates, Listed
 from r2r.errors import BadInput
 from r2r.llm import Died
 from r2r.rows import pool
-from r2r.rows.journal import Journal
+from r2r.rows.journal import Entry, Journal
 
 
 def key(row):
@@ -327,3 +327,32 @@ def test_what_is_waited_for_is_told_until_tokens_are_written(tmp_path, monkeypat
     assert "waiting for an engine to start" in said and pool._state(Counter(), 0) == "waiting for a worker of Ray"
     assert "12 tokens/s, 3 rows in flight" in said and said[-1] == "30 tokens/s, 0 rows in flight"
     assert pool._state(Counter({"in flight": 4}), 10) == "4 rows in flight, waiting for the first reply"
+
+
+def test_answers_that_arrive_together_wait_for_the_disk_once(tmp_path, monkeypatch):
+    job = pool.Job("rank", Worker, (), key, "v1", ("rankings", "rejects"))
+    waits, fsync = [], os.fsync
+    monkeypatch.setattr(os, "fsync", lambda file: (waits.append(file), fsync(file)))
+    entries = [Entry(key({"query": str(at)}), "rankings", {"qid": str(at)}, {}) for at in range(40)]
+
+    async def keep(entries):
+        actor = pool._RowActor([], job, tmp_path / "rows", 64, 0, None)
+        await asyncio.gather(*map(actor._keep, entries[:30]))
+        await asyncio.gather(*map(actor._keep, entries[30:]))
+        return [actor.journal.get(entry.key) for entry in entries]
+
+    found = asyncio.run(keep(entries))
+    assert len(waits) == 2 and [entry["row"]["qid"] for entry in found] == [str(at) for at in range(40)]
+    again = Journal(tmp_path / "rows")
+    assert [again.get(entry.key) for entry in entries] == found
+
+    def full(file):
+        raise OSError(28, "No space left on device")
+
+    async def fail():
+        actor = pool._RowActor([], job, tmp_path / "rows", 64, 0, None)
+        return await asyncio.gather(*map(actor._keep, entries), return_exceptions=True)
+
+    # None of them is taken for kept.
+    monkeypatch.setattr(os, "fsync", full)
+    assert {type(one) for one in asyncio.run(fail())} == {BadInput}

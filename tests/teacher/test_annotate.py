@@ -243,7 +243,7 @@ def asked(tmp_path, monkeypatch, rows_here):
     """The stage over three queries with a stubbed teacher, in this process. It returns the calls that a run makes."""
 
     teacher = Teacher()
-    monkeypatch.setattr(ask, "open_model", lambda *arguments: teacher)
+    monkeypatch.setattr(ask.calls, "open_model", lambda *arguments: teacher)
     found = Probed(Dialect(response_format="none", seed=True), "400: no response_format", 3, 70, 20)
     monkeypatch.setattr(calls, "probe", lambda *arguments: found)
     rows = [

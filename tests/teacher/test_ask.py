@@ -62,7 +62,7 @@ def settings(**more):
 
 
 def annotate(monkeypatch, model, budget=None, row=ROW, **more):
-    monkeypatch.setattr(ask, "open_model", lambda *arguments: model)
+    monkeypatch.setattr(ask.calls, "open_model", lambda *arguments: model)
     chosen = settings(**more)
     annotator = ask.Annotator(chosen, partial(ask.key, version="v", passages=chosen.passages), budget)
     return asyncio.run(annotator(row))

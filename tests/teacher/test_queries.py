@@ -65,7 +65,7 @@ def said(query):
 
 
 def ask(monkeypatch, model, row=ROW, examples=(), **more):
-    monkeypatch.setattr(write, "open_model", lambda *arguments: model)
+    monkeypatch.setattr(calls, "open_model", lambda *arguments: model)
     chosen = QueriesSettings(**{"teacher": SERVER, "n": 1, **more})
     writer = write.Writer(chosen, list(examples), lambda row: write.key(row, "v"), None)
     return asyncio.run(writer(row))
@@ -189,7 +189,6 @@ def make(tmp_path, monkeypatch, rows_here):
     teacher = Teacher()
     monkeypatch.setattr(queries, "draw", draw)
     monkeypatch.setattr(queries, "facts", lambda index: None)
-    monkeypatch.setattr(write, "open_model", lambda *arguments: teacher)
     monkeypatch.setattr(calls, "open_model", lambda *arguments: teacher)
     lost = set()
 

@@ -1,0 +1,408 @@
+"""A model behind a batch API: requests go out in files, and their replies come back within a day, at a lower price.
+
+Owns which requests go together, and how results are told apart. For the stages it is a model like others: a call waits
+for its reply, all rows in flight wait together, and whoever asks again is part of a later batch. A file is sent once no
+request has come for a moment, or it is full.
+
+A request is known by a hash of what it asks. A job that was killed finds its requests in the batches that it had sent,
+so nothing is paid for twice. Who carries the files is a `Carrier`: `Api`, OpenAI's batch API, or `Folder`, where the
+user runs the files, with `vllm run-batch` for example.
+
+    model = BatchModel(Api(RemoteModel("https://api.openai.com/v1#gpt-4o-mini"), "my-job"))
+    reply = await model.complete("Hello", max_tokens=8)
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from functools import partial
+from pathlib import Path
+from typing import Any, NamedTuple, Protocol
+
+from r2r.config import Dialect
+from r2r.errors import BadInput
+from r2r.identity import digest
+from r2r.llm import Refused, Reply
+from r2r.llm.server import (
+    MAX_TRIES,
+    NO_MONEY,
+    OF_THE_ACCOUNT,
+    OF_THE_SERVER,
+    RemoteModel,
+    Silent,
+    body,
+    read_reply,
+    refuse_local,
+    retry_pause,
+)
+
+# OpenAI's limits of a file, the size with some room.
+_MOST_REQUESTS, _MOST_BYTES = 50_000, 190_000_000
+# Seconds without a new request after which a file is sent.
+_QUIET = 2.0
+# Seconds between two looks at a batch: the first, and the longest.
+_SOON, _LATER = 1.0, 60.0
+# Batches that may lose a request, by their end or by a fault of the server, before the job gives up.
+_MOST_BATCHES = 5
+# Seconds that a folder waits for other files before it says what is missing.
+_LAST_FILES = 5.0
+_URL = "/v1/chat/completions"
+# States of a batch that is over. A failed one was refused as a whole: none of its requests was answered.
+_OVER = ("completed", "expired", "cancelled", "failed")
+_GOES_ON = "the same command goes on"
+
+
+class State(NamedTuple):
+    """How a batch stands. name: its state as OpenAI calls it. said: the server's words, if it failed. done, requests:
+    how many were answered, of how many."""
+
+    name: str
+    said: str = ""
+    done: int = 0
+    requests: int = 0
+
+
+class Carrier(Protocol):
+    """Who takes files of requests to a model and brings results. A batch is known by a name of the carrier's."""
+
+    def spell(
+        self, prompt: str, max_tokens: int, temperature: float, seed: int | None, schema: dict[str, Any] | None
+    ) -> dict[str, Any]:
+        """Return the body of a chat completion's request."""
+        ...
+
+    async def earlier(self) -> list[str]:
+        """Return the batches that earlier runs of this job have sent and that have not failed, the oldest first."""
+        ...
+
+    async def requests(self, batch: str) -> bytes:
+        """Return the file of a batch."""
+        ...
+
+    async def send(self, file: bytes) -> str:
+        """Send a file as a batch, once."""
+        ...
+
+    async def state(self, batch: str) -> State:
+        """Return how a batch stands. Raises BadInput if somebody has to do something first."""
+        ...
+
+    async def results(self, batch: str) -> list[bytes]:
+        """Return the files of results of a batch that is over."""
+        ...
+
+
+class BatchModel:
+    """A model that answers in batches: the Model of `r2r.llm`.
+
+    `so_far` tells how many requests were sent (`begun`) and answered (`steps`), for the progress line.
+    """
+
+    def __init__(self, carrier: Carrier, max_length: int | None = None) -> None:
+        self.carrier, self.max_length = carrier, max_length
+        self.so_far: Counter[str] = Counter()
+        # Requests that wait for a reply, by their names; the lines of those that are not sent; where others were sent.
+        self._replies: dict[str, asyncio.Future[Reply]] = {}
+        self._lines: dict[str, bytes] = {}
+        self._bytes = 0
+        self._sent: dict[str, str] = {}
+        self._lost: Counter[str] = Counter()
+        self._timer: asyncio.TimerHandle | None = None
+        self._looked = False
+        self._lock = asyncio.Lock()
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    async def complete(
+        self,
+        prompt: str,
+        *,
+        max_tokens: int,
+        schema: dict[str, Any] | None = None,
+        grammar: str | None = None,
+        temperature: float = 0.0,
+        seed: int | None = None,
+        start: str = "",
+    ) -> Reply:
+        """Answer one user message; see `r2r.llm.Model`. Waits until the message's batch is over.
+
+        A request that its batch did not answer, or that failed by a fault of the server, goes into another batch.
+        Raises Refused if the request itself is at fault. Raises BadInput with the server's words if the account is at
+        fault, if a batch fails or is cancelled, and if five batches have lost the request.
+        """
+        refuse_local(grammar, start)
+        asked = self.carrier.spell(prompt, max_tokens, temperature, seed, schema)
+        # The seed tells attempts apart, also for a server that takes none.
+        name = digest([asked, seed])
+        if name not in self._replies:
+            self._replies[name] = asyncio.get_running_loop().create_future()
+            line = {"custom_id": name, "method": "POST", "url": _URL, "body": asked}
+            self._add(name, json.dumps(line).encode() + b"\n")
+        # Two rows may ask the same. One that is given up must not take the reply from the other.
+        return await asyncio.shield(self._replies[name])
+
+    def in_writing(self) -> int:
+        """Return 0: a batch tells a reply's tokens when it is over."""
+        return 0
+
+    def close(self) -> None:
+        """Stop waiting. Batches go on without this job."""
+        for task in self._tasks:
+            task.cancel()
+
+    def _add(self, name: str, line: bytes) -> None:
+        """Put a request into the next file."""
+        if self._bytes + len(line) > _MOST_BYTES or len(self._lines) >= _MOST_REQUESTS:
+            self._flush()
+        self._lines[name] = line
+        self._bytes += len(line)
+        if self._timer:
+            self._timer.cancel()
+        self._timer = asyncio.get_running_loop().call_later(_QUIET, self._flush)
+
+    def _flush(self) -> None:
+        lines, self._lines, self._bytes = self._lines, {}, 0
+        if lines:
+            self._start(self._carry(lines), lines)
+
+    def _start(self, work: Any, lines: dict[str, bytes]) -> None:
+        """Start a task. If it fails, so do the requests that it was about."""
+
+        def ended(task: asyncio.Task[None]) -> None:
+            self._tasks.discard(task)
+            if not task.cancelled() and (error := task.exception()):
+                for name in lines:
+                    self._fail(name, error)
+
+        task = asyncio.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(ended)
+
+    async def _carry(self, lines: dict[str, bytes]) -> None:
+        """Find out which requests were sent before, send the others, and collect the replies of all."""
+        async with self._lock:
+            if not self._looked:
+                for batch in await self.carrier.earlier():
+                    self._sent |= {line["custom_id"]: batch for line in _lines(await self.carrier.requests(batch))}
+                self._looked = True
+            batches: dict[str, dict[str, bytes]] = {}
+            for name, line in lines.items():
+                batches.setdefault(self._sent.get(name, ""), {})[name] = line
+            new = batches.pop("", {})
+            for batch, found in batches.items():
+                self._start(self._collect(batch, found, earlier=True), found)
+            if new:
+                batch = await self.carrier.send(b"".join(new.values()))
+                self._sent |= dict.fromkeys(new, batch)
+                self._start(self._collect(batch, new, earlier=False), new)
+
+    async def _collect(self, batch: str, lines: dict[str, bytes], earlier: bool) -> None:
+        """Wait until a batch is over, and give each of its requests in `lines` its reply, or send it again."""
+        self.so_far["begun"] += len(lines)
+        pause, told = _SOON, 0
+        while (state := await self.carrier.state(batch)).name not in _OVER:
+            # An earlier batch may have other requests, too, whose rows are finished.
+            done = min(state.done, len(lines))
+            self.so_far["steps"] += done - told
+            told = done
+            await asyncio.sleep(pause)
+            pause = min(_LATER, 1.5 * pause)
+        if state.name == "failed":
+            raise BadInput(f"{batch}: the server did not take this batch: {state.said}; see to it, and {_GOES_ON}")
+        open_names = set(lines)
+        for file in await self.carrier.results(batch):
+            for result in _lines(file):
+                name = result.get("custom_id")
+                if name in open_names and self._take(name, result):
+                    open_names.discard(name)
+        self.so_far["steps"] += len(lines) - told
+        if open_names and state.name == "cancelled" and not earlier:
+            said = f"{len(open_names):,} of {len(lines):,} requests have no reply"
+            raise BadInput(f"{batch}: this batch was cancelled, and {said}; {_GOES_ON} with a new one")
+        for name in open_names:
+            self.so_far.update(begun=-1, steps=-1)
+            self._lose(name, lines[name], f"{batch} ({state.name}) has no reply to it")
+
+    def _take(self, name: str, result: dict[str, Any]) -> bool:
+        """Give a request what came of it. Return False if it has to be sent again."""
+        response, error = result.get("response") or {}, result.get("error")
+        status, content = response.get("status_code"), response.get("body")
+        if status == 200 and (reply := read_reply(content)):
+            if future := self._replies.pop(name, None):
+                future.set_result(reply)
+            return True
+        said = " ".join(json.dumps(content if status else error)[:500].split())
+        if status in OF_THE_ACCOUNT or (status == 429 and NO_MONEY in said):
+            self._fail(name, BadInput(f"{status}: {said}; see to the key, the account or the model's name"))
+            return True
+        if isinstance(status, int) and 300 <= status < 500 and status not in OF_THE_SERVER:
+            self._fail(name, Refused(f"{status}: {said}"))
+            return True
+        return False
+
+    def _lose(self, name: str, line: bytes, why: str) -> None:
+        """Send a request again that a batch did not answer; give up at the last of _MOST_BATCHES."""
+        self._lost[name] += 1
+        self._sent.pop(name, None)
+        if self._lost[name] >= _MOST_BATCHES:
+            self._fail(name, Silent(f"a request came back from {_MOST_BATCHES} batches without a reply: {why}"))
+        elif name in self._replies:
+            self._add(name, line)
+
+    def _fail(self, name: str, error: BaseException) -> None:
+        if (future := self._replies.pop(name, None)) and not future.done():
+            future.set_exception(error)
+
+
+def _lines(file: bytes) -> Iterator[dict[str, Any]]:
+    """Yield the objects of a file of JSON lines. What is cut off or no object is left out: it answers nothing."""
+    for line in file.split(b"\n"):
+        with suppress(ValueError):
+            if isinstance(found := json.loads(line), dict):
+                yield found
+
+
+class Api:
+    """OpenAI's batch API behind the address of a server. tag: marks the batches of this job, to find them again."""
+
+    def __init__(self, server: RemoteModel, tag: str) -> None:
+        import httpx
+
+        self.server, self.tag, self.spell = server, tag, server.body
+        self._client = httpx.AsyncClient(headers=server.headers, timeout=600, follow_redirects=True)
+
+    async def earlier(self) -> list[str]:
+        found = [one for one in await self._list() if one["status"] != "failed"]
+        return [one["id"] for one in sorted(found, key=lambda one: one.get("created_at", 0))]
+
+    async def requests(self, batch: str) -> bytes:
+        return await self._content((await self._batch(batch))["input_file_id"])
+
+    async def send(self, file: bytes) -> str:
+        upload = {"file": ("requests.jsonl", file, "application/jsonl")}
+        sent = await self._call("POST", "/files", data={"purpose": "batch"}, files=upload)
+        asked = {"input_file_id": sent["id"], "endpoint": _URL, "completion_window": "24h"}
+        asked |= {"metadata": {"r2r": self.tag}}
+        for attempt in range(MAX_TRIES):
+            try:
+                return str((await self._call("POST", "/batches", tries=1, json=asked))["id"])
+            except Silent:
+                if attempt + 1 == MAX_TRIES:
+                    raise
+            # The server may have taken it although its answer did not arrive.
+            for one in await self._list():
+                if one["input_file_id"] == sent["id"]:
+                    return str(one["id"])
+            await asyncio.sleep(min(_LATER, 2.0**attempt))
+        raise AssertionError
+
+    async def state(self, batch: str) -> State:
+        found = await self._batch(batch)
+        faults = (found.get("errors") or {}).get("data") or []
+        said = "; ".join(str(fault.get("message")) for fault in faults[:3])
+        counts = found.get("request_counts") or {}
+        done = counts.get("completed", 0) + counts.get("failed", 0)
+        return State(found["status"], said, done, counts.get("total", 0))
+
+    async def results(self, batch: str) -> list[bytes]:
+        found = await self._batch(batch)
+        names = [found.get(kind) for kind in ("output_file_id", "error_file_id")]
+        return [await self._content(name) for name in names if name]
+
+    async def _batch(self, batch: str) -> dict[str, Any]:
+        return await self._call("GET", f"/batches/{batch}")
+
+    async def _list(self) -> list[dict[str, Any]]:
+        """Return the batches with this job's tag."""
+        found: list[dict[str, Any]] = []
+        after: dict[str, str] = {}
+        while True:
+            page = await self._call("GET", "/batches", params={"limit": "100", **after})
+            found += [one for one in page["data"] if (one.get("metadata") or {}).get("r2r") == self.tag]
+            if not page.get("has_more") or not page["data"]:
+                return found
+            after = {"after": page["data"][-1]["id"]}
+
+    async def _content(self, file: str) -> bytes:
+        return bytes(await self._call("GET", f"/files/{file}/content", read=lambda answer: answer.content))
+
+    async def _call(
+        self,
+        method: str,
+        path: str,
+        tries: int = MAX_TRIES,
+        read: Callable[[Any], Any] = lambda answer: answer.json(),
+        **request: Any,
+    ) -> Any:
+        """Call the API, again after growing pauses if the server is busy or fails. Returns `read` of the answer.
+
+        Raises BadInput with the server's words for any other failure, and Silent after the last try.
+        """
+        import httpx
+
+        url, problem = f"{self.server.base}{path}", ""
+        for attempt in range(tries):
+            pause = min(_LATER, 2.0**attempt)
+            try:
+                answer = await self._client.request(method, url, **request)
+                problem = f"{answer.status_code}: {' '.join(answer.text[:500].split())}"
+                if answer.is_success:
+                    return read(answer)
+                if answer.status_code < 500 and (answer.status_code not in OF_THE_SERVER or NO_MONEY in answer.text):
+                    hint = "; a server without a batch API: leave --batch out" if answer.status_code == 404 else ""
+                    raise BadInput(f"{url}: {problem}{hint}; {self.server.remedy}")
+                pause = retry_pause(answer.headers.get("retry-after", ""), pause)
+            except httpx.RequestError as error:
+                problem = f"{type(error).__name__}: {error}"
+            except ValueError:
+                problem = f"an answer that is no JSON: {problem}"
+            if attempt + 1 < tries:
+                await asyncio.sleep(pause)
+        raise Silent(f"{url}: gave up after {tries} tries; the last: {problem}; see to the server, and {_GOES_ON}")
+
+
+class Folder:
+    """Files that the user runs: `requests-00001.jsonl`, and `replies-00001.jsonl` as `vllm run-batch` writes it."""
+
+    def __init__(self, folder: Path, model: str, dialect: Dialect) -> None:
+        self.folder, self.model = folder, model
+        self.spell = partial(body, model, dialect)
+
+    async def earlier(self) -> list[str]:
+        return sorted(file.stem for file in self.folder.glob("requests-*.jsonl"))
+
+    async def requests(self, batch: str) -> bytes:
+        return (self.folder / f"{batch}.jsonl").read_bytes()
+
+    async def send(self, file: bytes) -> str:
+        self.folder.mkdir(parents=True, exist_ok=True)
+        taken = [int(name.removeprefix("requests-")) for name in await self.earlier()]
+        batch = f"requests-{max(taken, default=0) + 1:05}"
+        aside = self.folder / f".{batch}.tmp"
+        aside.write_bytes(file)
+        os.replace(aside, self.folder / f"{batch}.jsonl")
+        return batch
+
+    async def state(self, batch: str) -> State:
+        if self._replies(batch).exists():
+            return State("completed")
+        # Other files may be about to be written, and other replies to be read.
+        await asyncio.sleep(_LAST_FILES)
+        files = [name for name in await self.earlier() if not self._replies(name).exists()]
+        if not files:
+            return State("completed")
+        first = self.folder / f"{files[0]}.jsonl"
+        waiting = sum((self.folder / f"{name}.jsonl").read_bytes().count(b"\n") for name in files)
+        run = f"vllm run-batch -i {first} -o {self._replies(files[0])} --model {self.model}"
+        more = f", and so for the {len(files) - 1} other files" if len(files) > 1 else ""
+        raise BadInput(f"{first}: {waiting:,} requests wait for their replies; run `{run}`{more}; then {_GOES_ON}")
+
+    async def results(self, batch: str) -> list[bytes]:
+        return [self._replies(batch).read_bytes()]
+
+    def _replies(self, batch: str) -> Path:
+        return self.folder / f"{batch.replace('requests', 'replies')}.jsonl"
