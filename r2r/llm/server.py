@@ -74,13 +74,17 @@ class RemoteModel:
         )
         try:
             answer = httpx.get(f"{base}/models", headers=headers, timeout=30, follow_redirects=True)
-            listed = {one["id"]: one for one in answer.raise_for_status().json()["data"]}
-            base = _moved(base, answer.url)
-            model = model or next(iter(listed))
-        except (httpx.HTTPError, ValueError, KeyError, TypeError, StopIteration) as error:
-            if not model:
-                raise BadInput(f"{self.address}: lists no model ({error}); give the address that ends in /v1") from None
-            listed = {}
+            said = f"{answer.status_code}: {' '.join(answer.text[:200].split())}"
+            listed = {one["id"]: one for one in answer.json()["data"]} if answer.is_success else {}
+            base = _moved(base, answer.url) if listed else base
+        except (httpx.HTTPError, ValueError, KeyError, TypeError) as error:
+            listed, said = {}, " ".join(str(error).split())
+        model = model or next(iter(listed), "")
+        if not model:
+            raise BadInput(
+                f"{self.address}: lists no model ({said}); give the address that ends in /v1 and the key "
+                f"(OPENAI_API_KEY), or name the model after a #"
+            )
         self.base, self._url = base, f"{base}/chat/completions"
         self.model = model
         self.remedy = f"see to the key (OPENAI_API_KEY), the account, the address or the model's name, here {model}"
@@ -277,6 +281,8 @@ def _fault(answer: dict[str, Any], message: dict[str, Any], finish: Any, text: s
     for name in ("reasoning_content", "reasoning"):
         if message.get(name):
             return f"content is empty: the model wrote to {name} only"
+    if message.get("content"):
+        return f"content is no text but {str(message['content'])[:50]}"
     return f"content is empty (finish_reason {finish})"
 
 

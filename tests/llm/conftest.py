@@ -19,12 +19,12 @@ def serving(monkeypatch):
     monkeypatch.setenv("OPENAI_API_KEY", "a-secret")
     started = []
 
-    def start(*answers):
+    def start(*answers, listed=(200, {}, {"data": [{"id": "the-model"}]})):
         waiting, received = list(answers), []
 
         class Handler(BaseHTTPRequestHandler):
             def do_GET(self):
-                self.answer(200, {}, {"data": [{"id": "the-model"}]})
+                self.answer(*listed)
 
             def do_POST(self):
                 body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))

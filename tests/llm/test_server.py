@@ -95,6 +95,7 @@ def test_a_reply_that_was_cut_off_is_not_complete(serving):
         ({"choices": [{"message": {"content": None, "refusal": "I cannot."}}]}, "the model refused: I cannot."),
         ({"choices": [{"message": {"content": None, "tool_calls": [{}]}}]}, "the model called tools"),
         ({"choices": [{"message": {"reasoning_content": "hm"}}]}, "the model wrote to reasoning_content only"),
+        ({"choices": [{"message": {"content": {"a": 1}}}]}, "content is no text but {'a': 1}"),
         ({"choices": [{"message": {"content": "", "reasoning": "hm"}}]}, "the model wrote to reasoning only"),
         ({"choices": [{"message": {"content": None, "function_call": {"name": "f"}}}]}, "the model called tools"),
         ({"choices": [{"message": {}, "finish_reason": "content_filter"}]}, "content is empty (finish_reason content_"),
@@ -202,6 +203,24 @@ def test_a_client_serves_one_call_at_a_time(serving):
 
     asyncio.run(all_calls())
     assert len(model._idle) == 5
+
+
+@pytest.mark.parametrize(
+    ("status", "body", "said"),
+    [
+        (401, {"error": {"message": "no key,\nno models"}}, "401: .*no key"),
+        (404, {"detail": "Not Found"}, "404: .*Not Found"),
+        (200, b"<html>\nwelcome</html>", "Expecting value"),
+        (200, {"data": []}, "200: "),
+    ],
+)
+def test_a_server_that_lists_no_model_is_told_in_one_line(serving, status, body, said):
+    address, _ = serving((200, {}, DONE), listed=(status, {}, body))
+    with pytest.raises(BadInput, match=rf"^{address}: lists no model .{said}.*; give the address .*after a #$") as told:
+        server.RemoteModel(address)
+    assert "\n" not in str(told.value)
+    # It need not list any, if one is named.
+    assert ask(f"{address}#another").text == "[2] > [1]"
 
 
 def test_an_address_without_a_server_is_named():
