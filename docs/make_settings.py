@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import types
 from pathlib import Path
-from typing import Any, Literal, Union, get_args, get_origin
+from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 from pydantic.fields import FieldInfo
 
@@ -107,6 +107,8 @@ def _named(annotation: Any) -> str:
     origin, inner = get_origin(annotation), get_args(annotation)
     if origin is Literal:
         return ", ".join(f"`{value}`" for value in inner)
+    if origin is Annotated:
+        return _named(inner[0])
     if origin is list and issubclass(inner[0], Section):
         return "list"
     if origin in (Union, types.UnionType):
@@ -119,9 +121,9 @@ def _named(annotation: Any) -> str:
 def _default(field: FieldInfo) -> str:
     if field.is_required():
         return "needed"
-    if isinstance(field.default, list):
+    if isinstance(field.default, list) and field.default:
         return f"`{' '.join(field.default)}`"
-    return "" if field.default in (None, "") else f"`{json.dumps(field.default)}`".replace('"', "")
+    return "" if field.default in (None, "", []) else f"`{json.dumps(field.default)}`".replace('"', "")
 
 
 def _needed(field: FieldInfo) -> str:

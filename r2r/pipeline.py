@@ -123,18 +123,19 @@ def _report(settings: RunFile, parts: Mapping[str, list[Stage]], failed: Mapping
 def dry_run(settings: RunFile) -> None:
     """Print which stages would run and why, what they would read and write; touch nothing."""
     plans = stages.plan(list(stages_of(settings)))
-    for one in plans:
-        print("\n".join(_lines(one, settings.out)))
+    names = [os.path.relpath(one.stage.out, settings.out) for one in plans]
+    for name, one in zip(names, plans, strict=True):
+        print("\n".join(_lines(name.ljust(max(16, *map(len, names))), one)))
     count = sum(bool(one.why) for one in plans)
     print(f"run: {count} of {len(plans)} stages would run; nothing was done")
 
 
-def _lines(one: Plan, out: str) -> Iterator[str]:
-    stage = one.stage
-    yield f"{os.path.relpath(stage.out, out):16} {'would run: ' + '; '.join(one.why) if one.why else 'done'}"
+def _lines(name: str, one: Plan) -> Iterator[str]:
+    stage, indent = one.stage, " " * len(name)
+    yield f"{name} {'would run: ' + '; '.join(one.why) if one.why else 'done'}"
     if one.why:
-        yield f"{'':16}   reads {', '.join(dict.fromkeys(put.source for put in stage.inputs.values()))}"
-        yield f"{'':16}   writes {', '.join(str(stage.out / name) for name in stage.writes)}"
+        yield f"{indent}   reads {', '.join(dict.fromkeys(put.source for put in stage.inputs.values()))}"
+        yield f"{indent}   writes {', '.join(str(stage.out / name) for name in stage.writes)}"
 
 
 def stages_of(settings: RunFile) -> Iterator[Stage]:
@@ -224,7 +225,7 @@ def _index_folders(settings: RunFile) -> dict[str, Path]:
 
     def holds(name: str, wanted: tuple[str | None, dict[str, Any]]) -> bool:
         manifest = manifest_of(out / "evaluations" / name / "index")
-        return bool(manifest) and (manifest["inputs"]["corpus"]["source"], manifest["what"]) == wanted
+        return manifest is not None and (manifest["inputs"]["corpus"]["source"], manifest["what"]) == wanted
 
     listed = {one.name for one in settings.collections()}
     earlier = sorted(place.parent.name for place in out.glob("evaluations/*/index") if place.parent.name not in listed)

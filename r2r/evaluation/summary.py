@@ -49,7 +49,7 @@ def collect(
     found |= {name: {"missing": why} for name, why in absent.items() if name not in found}
     systems = list(dict.fromkeys(system for one in found.values() for system in one.get("systems", ())))
     systems = [*(name for name in systems if name not in _BOUNDS), *(name for name in _BOUNDS if name in systems)]
-    summary = {"measures": list(measures), "systems": systems, "collections": found, "averages": {}}
+    summary: dict[str, Any] = {"measures": list(measures), "systems": systems, "collections": found, "averages": {}}
     for name, of in averages.items():
         means: dict[str, dict[str, float | None]] = {}
         missing: dict[str, dict[str, str]] = {}
@@ -178,9 +178,8 @@ def as_text(summary: Mapping[str, Any]) -> str:
         " ".join([texts[0].ljust(widths[0]), *(map(str.rjust, texts[1:], widths[1:]))]).rstrip() for texts in table
     ]
     if any(one["marked"] for row in rows for one in row["cells"]):
-        lines.append(
-            f"{MARK} differs from {' or '.join(_baselines(summary))}, p < {LEVEL:g}: see the collection's page"
-        )
+        baselines = " or ".join(_baselines(summary))
+        lines.append(f"{MARK} differs from {baselines}, p < {LEVEL:g}: the collection's own page says more")
     lines += [f"  - {line}" for line in _reasons(summary, measure)]
     for one in summary["quoted"]:
         figures = ", ".join(f"{name} {value:.4f}" for name, value in one["figures"].items())
