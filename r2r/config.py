@@ -480,6 +480,12 @@ class Evaluation(Section):
             raise ValueError(f"{self.name}: run: candidates are given, too; give one of them")
         if self.qrels is None:
             raise ValueError(f"{self.name}: qrels: missing; nothing can be measured without judgements")
+        ready = self.candidates is not None and not self.candidates.startswith("run:")
+        # What the setting says is settled already.
+        settled = [*(["analyzer"] if self.candidates or self.run else []), *(["k", "remove_query"] if ready else [])]
+        for name in settled:
+            if getattr(self, name) is not None:
+                raise ValueError(f"{self.name}: {name}: another first stage made the candidates; leave {name} out")
         for name in self.runs:
             if name in OWN_ROWS:
                 raise ValueError(f"{self.name}: runs: {name}: that row is made here; give the run another name")
@@ -538,9 +544,9 @@ class RunFile(Section):
         for suite in self.suite:
             for name, values in suites.members(suite, self.data).items():
                 more = own[name].model_dump(exclude_unset=True) if name in own else {}
-                unused = ("corpus", "queries") if "candidates" in more else ()
+                unused = ("corpus", "queries", "remove_query") if "candidates" in more else ()
                 kept = {key: value for key, value in values.items() if key not in unused}
-                if name not in self.without:
+                if not {name, values.get("group")} & set(self.without):
                     found[name] = Evaluation(**{"name": name, **kept, **more})
         return list((found | {name: one for name, one in own.items() if name not in found}).values())
 
@@ -557,8 +563,13 @@ class RunFile(Section):
         all_of = [MAIN] * (self.qrels is not None)
         all_of += dict.fromkeys(one.group or one.name for one in self.collections())
         found |= {suite: list(suites.SUITES[suite]) for suite in self.suite}
-        is_a_suite = any(set(all_of) <= set(suites.SUITES[suite]) for suite in self.suite)
-        return found if is_a_suite or len(all_of) < 2 else found | {AVERAGE: all_of}
+        rest = set(all_of).difference(*(suites.SUITES[suite] for suite in self.suite))
+        return found | {AVERAGE: all_of} if rest and len(all_of) > 1 else found
+
+    def left_out(self) -> list[str]:
+        """Return the collections of suites that `without` names, itself or by their group."""
+        every = {name: values for suite in self.suite for name, values in suites.members(suite, self.data).items()}
+        return [name for name, values in every.items() if {name, values.get("group")} & set(self.without)]
 
     @model_validator(mode="after")
     def _sound(self) -> RunFile:
@@ -599,8 +610,9 @@ class RunFile(Section):
             if suite not in suites.SUITES:
                 raise ValueError(f"suite: {suite}: no such suite; known here: {', '.join(suites.SUITES)}")
         listed = {name for suite in self.suite for name in suites.members(suite, self.data)}
+        groups = set(self.averages()) - set(self.suite)
         for name in self.without:
-            if name not in listed:
+            if name not in listed | groups:
                 raise ValueError(f"without: {name}: in no suite here; leave it out of evaluations itself")
         if self.data is not None and not any(suite.startswith("beir") for suite in self.suite):
             raise ValueError("data: holds BEIR's collections, and no suite of BEIR is asked for; leave data out")

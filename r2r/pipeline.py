@@ -112,7 +112,7 @@ def _report(settings: RunFile, parts: Mapping[str, list[Stage]], failed: Mapping
     out = Path(settings.out) / "evaluations"
     places = {name: members[-1].out for name, members in parts.items() if name != _TRAINING}
     absent = {name: f"failed: {reason}" for name, reason in failed.items()}
-    absent |= dict.fromkeys(settings.without, "left out in the run file (without)")
+    absent |= dict.fromkeys(settings.left_out(), "left out in the run file (without)")
     quoted = [one.model_dump() for one in settings.quoted]
     found = summary.collect(places, absent, settings.averages(), settings.evaluate.measures, quoted, out)
     summary.write(found, out)

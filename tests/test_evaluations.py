@@ -148,6 +148,8 @@ MISTAKES = {
     "evaluations: [{name: a, candidates: c, qrels: q}, {name: a}]": "evaluations: a: given twice",
     "evaluations: [{name: a, candidates: c, qrels: q, runs: {bm25: x}}]": "evaluations: a: runs: bm25: that row",
     "evaluations: [{name: a, candidates: c, qrels: q, run: x}]": "evaluations: a: run: candidates are given, too",
+    "evaluations: [{name: a, candidates: c, qrels: q, k: 9}]": "evaluations: a: k: another first stage made the cand",
+    "evaluations: [{name: a, corpus: c, queries: c, qrels: q, run: r, analyzer: de}]": "evaluations: a: analyzer: ano",
     "suite: beir-9": "suite: beir-9: no such suite; known here: beir-8, beir-13",
     "suite: beir-8": "suite: signal1m: ir_datasets does not have it; name a folder with BEIR's collections in data",
     "suite: [beir-13]\nwithout: scifcat": "without: scifcat: in no suite here",
@@ -213,13 +215,20 @@ def test_an_evaluation_adds_to_a_suite(here):
     assert (scifact.corpus, scifact.k, scifact.runs) == ("beir:d/scifact", 20, {"published": "x.run"})
     assert (by_name["nq"].corpus, by_name["nq"].candidates, by_name["nq"].qrels) == (None, "c", "beir:d/nq")
     assert by_name["cqadupstack-tex"].corpus == "beir:d/cqadupstack/tex"
-    assert all(one.remove_query for one in found.collections() if one.name != "mine")
+    assert all(one.remove_query for one in found.collections() if one.name not in ("mine", "nq"))
+    assert by_name["nq"].remove_query is None
     averages = found.averages()
     assert list(averages) == ["cqadupstack", "ours", "beir-18", "average"]
     assert len(averages["cqadupstack"]) == 12 and averages["ours"] == ["mine"]
     # As BEIR reports it: the forums count as one, and what was left out is still asked for.
     assert averages["beir-18"] == list(suites.SUITES["beir-18"])
     assert averages["average"][0] == "main" and {"ours", "cqadupstack"} < set(averages["average"])
+
+
+def test_a_group_can_be_left_out_and_suites_alone_need_no_average_over_all(here):
+    found = RunFile(**RECORDED, suite="beir-18 bright-12", data="d", without=["cqadupstack", "pony"])
+    assert len(found.left_out()) == 13 and len(found.collections()) == 17 + 11
+    assert list(found.averages()) == ["cqadupstack", "beir-18", "bright-12"]
 
 
 @pytest.mark.parametrize(
