@@ -8,13 +8,13 @@ from __future__ import annotations
 import json
 import types
 from pathlib import Path
-from typing import Any, Literal, Union, get_args, get_origin
+from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 from pydantic.fields import FieldInfo
 from pydantic_settings import CliPositionalArg
 
 from r2r.cli import COMMANDS
-from r2r.config import ENGINE_HOW, RunFile, Section
+from r2r.config import ENGINE_HOW, Evaluation, Quoted, RunFile, Section
 
 FILE = Path(__file__).with_name("settings.md")
 _BY_PLACE = get_args(CliPositionalArg[str])[1]
@@ -66,7 +66,9 @@ Its settings have the same names in the stage's section of the run file; that of
 def text() -> str:
     """Return the whole page."""
     stages = {name: command for name, command in COMMANDS.items() if name != "run"}
-    pages = [_HEAD, "## The run file\n", _table(_settings(RunFile)), _COMMANDS]
+    pages = [_HEAD, "## The run file\n", _table(_settings(RunFile))]
+    pages += ["Each entry of `evaluations` ([what it does](collections.md)):\n", _table(_settings(Evaluation))]
+    pages += ["Each entry of `quoted`:\n", _table(_settings(Quoted)), _COMMANDS]
     for name, command in stages.items():
         own = [(_flag(key, field), field) for key, field in command.arguments.model_fields.items()]
         arguments = [(flag, _needed(field), _words(field)) for flag, field in own]
@@ -113,6 +115,10 @@ def _named(annotation: Any) -> str:
     origin, inner = get_origin(annotation), get_args(annotation)
     if origin is Literal:
         return ", ".join(f"`{value}`" for value in inner)
+    if origin is Annotated:
+        return _named(inner[0])
+    if origin is list and issubclass(inner[0], Section):
+        return "list"
     if origin in (Union, types.UnionType):
         return " or ".join(_named(one) for one in inner if one is not type(None))
     return {list: "words", dict: "dictionary", str: "text", bool: "switch"}.get(
@@ -123,9 +129,9 @@ def _named(annotation: Any) -> str:
 def _default(field: FieldInfo) -> str:
     if field.is_required():
         return "needed"
-    if isinstance(field.default, list):
+    if isinstance(field.default, list) and field.default:
         return f"`{' '.join(field.default)}`"
-    return "" if field.default in (None, "") else f"`{json.dumps(field.default)}`".replace('"', "")
+    return "" if field.default in (None, "", []) else f"`{json.dumps(field.default)}`".replace('"', "")
 
 
 def _needed(field: FieldInfo) -> str:

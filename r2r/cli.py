@@ -13,7 +13,7 @@ import itertools
 import json
 import re
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any, NamedTuple
 
@@ -31,7 +31,7 @@ from pydantic_settings import (
 from r2r import __version__, config
 from r2r.datasets.files import unique
 from r2r.datasets.runs import RunSpec, several
-from r2r.errors import BadInput, Stopped, Terminated
+from r2r.errors import BadInput, Stopped, Terminated, causes
 from r2r.workers import end_on_sigterm, was_terminated
 
 _OUT = Field(description="the stage's folder")
@@ -319,7 +319,7 @@ def main(arguments: list[str] | None = None) -> int:
     except Stopped as stopped:
         return _told(str(stopped), 3)
     except (KeyboardInterrupt, Exception) as error:
-        behind = list(_causes(error))
+        behind = list(causes(error))
         # Libraries may turn Terminated into an error of their own.
         if was_terminated() or any(isinstance(one, Terminated) for one in behind):
             return _told("terminated; finished work is kept, and the same command goes on", 143)
@@ -419,20 +419,6 @@ def _dashed(word: str) -> str:
 def _plain(error: Exception) -> str:
     lines = str(error.__cause__ or error).splitlines() or [type(error).__name__]
     return re.sub(r"^error parsing CLI: ", "", lines[0])
-
-
-def _causes(error: BaseException) -> Iterator[BaseException]:
-    """Yield an error and all errors behind it: Ray wraps what a worker raises, in several ways."""
-    waiting, seen = [error], set()
-    while waiting:
-        one = waiting.pop()
-        if id(one) in seen:
-            continue
-        seen.add(id(one))
-        yield one
-        behind = [one.__cause__, one.__context__, getattr(one, "cause", None)]
-        behind += getattr(one, "worker_failures", {}).values()
-        waiting += [other for other in behind if isinstance(other, BaseException)]
 
 
 def entry() -> None:

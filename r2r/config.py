@@ -17,10 +17,11 @@ from __future__ import annotations
 import re
 from functools import cache
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, Literal, TypeVar, get_args
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator, model_validator
 
+from r2r import suites
 from r2r.errors import BadInput
 
 Reasoning = Literal["none", "direct", "comparison", "both"]
@@ -132,6 +133,9 @@ class RetrieveSettings(Section):
     k: int = Field(100, ge=1, description="candidates per query")
     k1: float = Field(0.9, ge=0, description="BM25's term frequency saturation")
     b: float = Field(0.4, ge=0, le=1, description="BM25's length normalisation")
+    remove_query: bool = added(
+        False, description="leave out the document whose docid is the query's qid, as BEIR does for all its collections"
+    )
     max_missing: float = how(
         0.01, ge=0, le=1, description="largest share of a run's documents that the corpus may lack; more end the job"
     )
@@ -390,13 +394,18 @@ class EvaluateSettings(Section):
     @field_validator("measures")
     @classmethod
     def _known(cls, names: list[str]) -> list[str]:
-        from r2r.evaluation.measures import parse_measures
+        return _known_measures(names)
 
-        try:
-            parse_measures(names)
-        except BadInput as error:
-            raise ValueError(str(error)) from None
-        return names
+
+def _known_measures(names: list[str]) -> list[str]:
+    """Return the names. Raises ValueError for one that is no measure."""
+    from r2r.evaluation.measures import parse_measures
+
+    try:
+        parse_measures(names)
+    except BadInput as error:
+        raise ValueError(str(error)) from None
+    return names
 
 
 class JudgeSettings(AskSettings):
@@ -453,18 +462,86 @@ class ServeSettings(RankSettings):
 
 # Rows of the table that a run file makes by itself.
 OWN_ROWS = ("bm25", "first-stage", "zero-shot", "student", "teacher", "random", "oracle")
+# The collection of the run file itself, among its evaluations; and the average over all of them.
+MAIN, AVERAGE = "main", "average"
+
+
+class Evaluation(Section):
+    """One of the collections on which a run file's student is reranked and measured. What is None is as in the run
+    file's own sections, or as a suite has it that lists a collection of this name."""
+
+    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", description="name of its row and of its folder")
+    corpus: str | None = source(None, description="dataset to index, such as beir:DIR")
+    queries: str | None = source(None, description="dataset whose queries are reranked and evaluated")
+    qrels: str | None = source(None, description="dataset, or TREC qrels file")
+    candidates: str | None = source(None, description="replaces corpus and queries: see candidates of the run file")
+    run: str | None = source(
+        None, description="run of another first stage over corpus and queries, in place of BM25; A+B fuses two"
+    )
+    k: int | None = Field(None, ge=1, description="candidates per query (default: retrieve.k)")
+    analyzer: Analyzer | None = Field(None, description="how texts become words (default: index.analyzer)")
+    remove_query: bool | None = Field(
+        None, description="leave out the document with the query's id (default: retrieve.remove_query; BEIR: true)"
+    )
+    measures: Words | None = Field(None, description="in ir-measures' spelling (default: evaluate.measures)")
+    runs: dict[str, str] = Field({}, description="further TREC runs to evaluate, by name")
+    group: str | None = Field(
+        None, description="collections of a group are averaged to one figure first, which counts as one collection"
+    )
+
+    @field_validator("measures")
+    @classmethod
+    def _known(cls, names: list[str] | None) -> list[str] | None:
+        return names if names is None else _known_measures(names)
+
+    def check(self) -> None:
+        """Raise ValueError if it does not say what is ranked and judged, or says it twice."""
+        ranked = (self.corpus is not None and self.queries is not None, self.candidates is not None)
+        if ranked not in ((True, False), (False, True)):
+            raise ValueError(f"{self.name}: give corpus and queries, or candidates alone")
+        if self.candidates is not None and self.run is not None:
+            raise ValueError(f"{self.name}: run: candidates are given, too; give one of them")
+        if self.qrels is None:
+            raise ValueError(f"{self.name}: qrels: missing; nothing can be measured without judgements")
+        ready = self.candidates is not None and not self.candidates.startswith("run:")
+        # What the setting says is settled already.
+        settled = [*(["analyzer"] if self.candidates or self.run else []), *(["k", "remove_query"] if ready else [])]
+        for name in settled:
+            if getattr(self, name) is not None:
+                raise ValueError(f"{self.name}: {name}: another first stage made the candidates; leave {name} out")
+        for name in self.runs:
+            if name in OWN_ROWS:
+                raise ValueError(f"{self.name}: runs: {name}: that row is made here; give the run another name")
+
+
+class Quoted(Section):
+    """Figures that others have published, which stand apart from those that are measured."""
+
+    system: str = Field(min_length=1, description="name of the system")
+    source: str = Field(min_length=1, description="where the figures stand, such as a paper's table")
+    measure: str | None = Field(None, description="which measure they are of (default: the first of evaluate.measures)")
+    figures: dict[str, float] = Field(description="collection, or suite, and its figure, from 0 to 1")
+
+    @field_validator("figures")
+    @classmethod
+    def _shares(cls, figures: dict[str, float]) -> dict[str, float]:
+        for name, figure in figures.items():
+            if not 0 <= figure <= 1:
+                raise ValueError(f"{name}: {figure}: write figures from 0 to 1, such as 0.738")
+        return figures
 
 
 class RunFile(Section):
     """One experiment: what to read, and the settings of each stage. `train_queries` are annotated and learned from;
-    `queries` are reranked and evaluated. `candidates` replaces corpus and queries where a list is at hand."""
+    `queries` are reranked and evaluated. `candidates` replaces corpus and queries where a list is at hand.
+    `evaluations` and `suite` are further collections for the same student; with them, `qrels` may be missing."""
 
     out: str = how(..., description="folder of the run")
     corpus: str | None = source(None, description="dataset to index, such as beir:DIR")
     queries: str | None = source(None, description="dataset whose queries are reranked and evaluated")
     train_queries: str | None = source(None, description="dataset whose queries the teacher annotates")
     candidates: str | None = source(None, description="folder that retrieve wrote, run:FILE#..., or rankgpt:FILE")
-    qrels: str = source(description="dataset, or TREC qrels file")
+    qrels: str | None = source(None, description="dataset, or TREC qrels file; needed without evaluations and suite")
     index: IndexSettings = IndexSettings()
     retrieve: RetrieveSettings = RetrieveSettings()
     make_queries: MakeQueriesSettings = MakeQueriesSettings()
@@ -475,11 +552,53 @@ class RunFile(Section):
     zero_shot: bool = Field(False, description="also rerank with the student as it was: the row to beat")
     teacher_row: bool = Field(False, description="also have the teacher order the evaluated candidates: the goal")
     runs: dict[str, str] = Field({}, description="further TREC runs to evaluate, by name")
+    evaluations: list[Evaluation] = Field([], description="further collections that the student is measured on")
+    suite: Words = Field([], description=f"suites of collections to measure it on: {', '.join(suites.SUITES)}")
+    data: str | None = source(None, description="folder with BEIR's collections for suite (default: ir_datasets)")
+    without: Words = Field([], description="collections of the suite to leave out; its average is not shown then")
+    quoted: list[Quoted] = Field([], description="published figures, shown apart in the report over all collections")
+
+    def collections(self) -> list[Evaluation]:
+        """Return the evaluations besides the run file's own collection: those of the suites, then the others.
+
+        An evaluation with the name of a suite's collection adds to what the suite says of it, and wins.
+        """
+        own, found = {one.name: one for one in self.evaluations}, {}
+        for suite in self.suite:
+            for name, values in suites.members(suite, self.data).items():
+                more = own[name].model_dump(exclude_unset=True) if name in own else {}
+                unused = ("corpus", "queries", "remove_query") if "candidates" in more else ()
+                kept = {key: value for key, value in values.items() if key not in unused}
+                if not {name, values.get("group")} & set(self.without):
+                    found[name] = Evaluation(**{"name": name, **kept, **more})
+        return list((found | {name: one for name, one in own.items() if name not in found}).values())
+
+    def averages(self) -> dict[str, list[str]]:
+        """Return what is averaged: groups of collections first, then suites, whose members may be groups, then all."""
+        found: dict[str, list[str]] = {}
+        for suite in self.suite:
+            for name, values in suites.members(suite, self.data).items():
+                if "group" in values and name not in found.get(values["group"], []):
+                    found.setdefault(values["group"], []).append(name)
+        for one in self.collections():
+            if one.group and one.name not in found.get(one.group, []):
+                found.setdefault(one.group, []).append(one.name)
+        all_of = [MAIN] * (self.qrels is not None)
+        all_of += dict.fromkeys(one.group or one.name for one in self.collections())
+        found |= {suite: list(suites.SUITES[suite]) for suite in self.suite}
+        rest = set(all_of).difference(*(suites.SUITES[suite] for suite in self.suite))
+        return found | {AVERAGE: all_of} if rest and len(all_of) > 1 else found
+
+    def left_out(self) -> list[str]:
+        """Return the collections of suites that `without` names, itself or by their group."""
+        every = {name: values for suite in self.suite for name, values in suites.members(suite, self.data).items()}
+        return [name for name, values in every.items() if {name, values.get("group")} & set(self.without)]
 
     @model_validator(mode="after")
     def _sound(self) -> RunFile:
+        self._check_evaluations()
         given = (self.corpus is not None and self.queries is not None, self.candidates is not None)
-        if given not in ((True, False), (False, True)):
+        if self.qrels is not None and given not in ((True, False), (False, True)):
             raise ValueError("corpus, queries, candidates: give corpus and queries, or candidates alone")
         teacher = self.annotate.teacher
         recorded = teacher.startswith("teacher:")
@@ -507,6 +626,47 @@ class RunFile(Section):
             if name in OWN_ROWS:
                 raise ValueError(f"runs: {name}: a run file makes the row {name} itself; give the run another name")
         return self
+
+    def _check_evaluations(self) -> None:
+        """Raise ValueError if there is nothing to measure on, or an evaluation is not sound."""
+        for suite in self.suite:
+            if suite not in suites.SUITES:
+                raise ValueError(f"suite: {suite}: no such suite; known here: {', '.join(suites.SUITES)}")
+        listed = {name for suite in self.suite for name in suites.members(suite, self.data)}
+        groups = set(self.averages()) - set(self.suite)
+        for name in self.without:
+            if name not in listed | groups:
+                raise ValueError(f"without: {name}: in no suite here; leave it out of evaluations itself")
+        if self.data is not None and not any(suite.startswith("beir") for suite in self.suite):
+            raise ValueError("data: holds BEIR's collections, and no suite of BEIR is asked for; leave data out")
+        names = [one.name for one in self.evaluations]
+        if again := next((name for place, name in enumerate(names) if name in names[:place]), None):
+            raise ValueError(f"evaluations: {again}: given twice; give each collection a name of its own")
+        found = self.collections()
+        rows = {MAIN, *(one.name for one in found)}
+        for name in (MAIN, AVERAGE, *self.averages()):
+            if name in (one.name for one in found):
+                raise ValueError(f"evaluations: {name}: the name of another row; give the collection another name")
+        for one in found:
+            if one.name in listed and one.corpus is None and one.candidates is None:
+                raise ValueError(
+                    f"suite: {one.name}: ir_datasets does not have it; name a folder with BEIR's collections in data, "
+                    f"or leave it out: without: {one.name}"
+                )
+            try:
+                one.check()
+            except ValueError as error:
+                raise ValueError(f"evaluations: {error}") from None
+        if self.qrels is None and not found:
+            raise ValueError("qrels: missing; nothing can be measured without judgements")
+        if self.qrels is None and (self.queries is not None or self.candidates is not None):
+            raise ValueError("qrels: missing; queries and candidates of the run file itself are evaluated with them")
+        for quoted in self.quoted:
+            for name in quoted.figures:
+                if name not in rows | listed | self.averages().keys():
+                    raise ValueError(f"quoted: {quoted.system}: {name}: no collection here, nor an average of some")
+            if quoted.measure not in (None, *self.evaluate.measures):
+                raise ValueError(f"quoted: {quoted.system}: {quoted.measure}: not in evaluate.measures; add it there")
 
     def _check_made_queries(self) -> None:
         """Raise ValueError if train queries are to be made, but cannot be."""
@@ -573,7 +733,11 @@ def validate(model: type[Settings], values: dict[str, Any], where: str) -> Setti
 
 def _section(model: type[BaseModel], path: tuple[int | str, ...]) -> type[BaseModel]:
     for name in path:
-        annotation = model.model_fields[str(name)].annotation
+        if isinstance(name, int):
+            continue
+        annotation = model.model_fields[name].annotation
+        # Of a list of sections, the place in it follows.
+        annotation = next(iter(get_args(annotation)), annotation)
         assert isinstance(annotation, type) and issubclass(annotation, BaseModel)
         model = annotation
     return model

@@ -3,98 +3,288 @@
 Owns which stage reads what. All stages are planned, and their settings checked, before the first one runs. A stage that
 is done is passed over, so a run that was stopped, or whose settings changed, goes on where it must.
 
+The student is distilled once. Each collection that it is measured on has stages of its own: those of the run file
+itself lie in the run's folder, those of an evaluation in `evaluations/NAME`. They are the same stages.
+
     run(load_run_file("jobs/configs/demo.yaml"))
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import os
+import sys
+import traceback
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 from r2r import datasets
 from r2r import stage as stages
-from r2r.config import RunFile
+from r2r.config import MAIN, Evaluation, RunFile
+from r2r.datasets.runs import RunSpec, several
+from r2r.errors import BadInput, Stopped, Terminated, causes
+from r2r.identity import manifest_of
 from r2r.stage import Plan, Stage
+from r2r.workers import was_terminated
+
+# The stages that come before any measuring.
+_TRAINING = ""
 
 
 def run(settings: RunFile) -> None:
-    """Run the stages of a run file into its `out` folder. Raises BadInput before the first one if any would fail."""
+    """Run the stages of a run file into its `out` folder. Raises BadInput before the first one if any would fail.
+
+    With evaluations, the stages of one collection may fail and those of the others still run. The table over all says
+    why, and an error names those that failed: BadInput, or Stopped, if it is no more than that.
+    """
     from r2r.student.adapter import kind
 
-    planned = list(stages_of(settings))
-    stages.plan(planned)
-    for stage in planned:
-        stages.run(stage)
+    parts = stages_by_collection(settings)
+    stages.plan(_once(parts))
+    many = bool(settings.collections())
+    failed = _run_each(parts) if many else {}
+    if many:
+        _report(settings, parts, {name: said for name, (_, said) in failed.items()})
+    else:
+        for stage in _once(parts):
+            stages.run(stage)
+    if failed:
+        _raise(failed, len(parts) - 1)
     print(f"run: all stages are done -> {settings.out}")
-    trained = kind(settings.distill)
-    for what, at in {"report": "evaluate/report.html", "runs": "*/run.txt", trained: f"distill/{trained}"}.items():
+    trained, places = kind(settings.distill), ("evaluations/", "**") if many else ("evaluate/", "*")
+    written = {"report": f"{places[0]}report.html", "runs": f"{places[1]}/run.txt", trained: f"distill/{trained}"}
+    for what, at in written.items():
         print(f"  {what:8} {Path(settings.out) / at}")
+
+
+def _run_each(parts: Mapping[str, list[Stage]]) -> dict[str, tuple[Exception, str]]:
+    """Train, then run the stages of each collection. Return the error of each that failed, and the error as a line."""
+    for stage in parts[_TRAINING]:
+        stages.run(stage)
+    collections = {name: members for name, members in parts.items() if name != _TRAINING}
+    failed: dict[str, tuple[Exception, str]] = {}
+    broken: dict[Path, tuple[Exception, str]] = {}
+    for number, (name, members) in enumerate(collections.items(), start=1):
+        print(f"run: collection {number} of {len(collections)}: {name}", flush=True)
+        for stage in members:
+            # An index that is shared is not built in vain again.
+            found = broken.get(stage.out) or _error_of(stage)
+            if found:
+                failed[name] = broken[stage.out] = found
+                print(f"run: {name} failed: {found[1]}", file=sys.stderr, flush=True)
+                break
+    return failed
+
+
+def _error_of(stage: Stage) -> tuple[Exception, str] | None:
+    """Run a stage. Return its error and a line that says it, None if there is none."""
+    try:
+        stages.run(stage)
+    except Exception as error:
+        if was_terminated() or _has(error, Terminated):
+            raise
+        if told := next((one for one in causes(error) if isinstance(one, BadInput | Stopped)), None):
+            return error, str(told)
+        traceback.print_exception(error)
+        return error, f"{type(error).__name__}: {(str(error).splitlines() or [''])[0][:300]}"
+    return None
+
+
+def _has(error: Exception, *kinds: type[BaseException]) -> bool:
+    return any(isinstance(one, kinds) for one in causes(error))
+
+
+def _raise(failed: Mapping[str, tuple[Exception, str]], count: int) -> None:
+    said = "; ".join(f"{name}: {reason}" for name, (_, reason) in failed.items())
+    line = f"evaluations: {len(failed)} of {count} collections failed, the others are done: {said}"
+    errors = [error for error, _ in failed.values()]
+    if all(_has(error, BadInput) for error in errors):
+        raise BadInput(line)
+    if all(_has(error, BadInput, Stopped) for error in errors):
+        raise Stopped(line)
+    raise RuntimeError(line)
+
+
+def _report(settings: RunFile, parts: Mapping[str, list[Stage]], failed: Mapping[str, str]) -> None:
+    """Write and print the table over all collections."""
+    from r2r.evaluation import summary
+
+    out = Path(settings.out) / "evaluations"
+    places = {name: members[-1].out for name, members in parts.items() if name != _TRAINING}
+    absent = {name: f"failed: {reason}" for name, reason in failed.items()}
+    absent |= dict.fromkeys(settings.left_out(), "left out in the run file (without)")
+    quoted = [one.model_dump() for one in settings.quoted]
+    found = summary.collect(places, absent, settings.averages(), settings.evaluate.measures, quoted, out)
+    summary.write(found, out)
+    print(summary.as_text(found))
+    print(f"report: {out / 'report.html'}", flush=True)
 
 
 def dry_run(settings: RunFile) -> None:
     """Print which stages would run and why, what they would read and write; touch nothing."""
     plans = stages.plan(list(stages_of(settings)))
-    for one in plans:
-        print("\n".join(_lines(one)))
+    names = [os.path.relpath(one.stage.out, settings.out) for one in plans]
+    for name, one in zip(names, plans, strict=True):
+        print("\n".join(_lines(name.ljust(max(16, *map(len, names))), one)))
     count = sum(bool(one.why) for one in plans)
     print(f"run: {count} of {len(plans)} stages would run; nothing was done")
 
 
-def _lines(one: Plan) -> Iterator[str]:
-    stage = one.stage
-    yield f"{stage.out.name:16} {'would run: ' + '; '.join(one.why) if one.why else 'done'}"
+def _lines(name: str, one: Plan) -> Iterator[str]:
+    stage, indent = one.stage, " " * len(name)
+    yield f"{name} {'would run: ' + '; '.join(one.why) if one.why else 'done'}"
     if one.why:
-        yield f"{'':16}   reads {', '.join(dict.fromkeys(put.source for put in stage.inputs.values()))}"
-        yield f"{'':16}   writes {', '.join(str(stage.out / name) for name in stage.writes)}"
+        yield f"{indent}   reads {', '.join(dict.fromkeys(put.source for put in stage.inputs.values()))}"
+        yield f"{indent}   writes {', '.join(str(stage.out / name) for name in stage.writes)}"
 
 
 def stages_of(settings: RunFile) -> Iterator[Stage]:
-    """Yield the stages of a run file, in the order in which they run."""
-    from r2r import firststage
+    """Yield the stages of a run file, in the order in which they run, each of them once."""
+    yield from _once(stages_by_collection(settings))
+
+
+def _once(parts: Mapping[str, list[Stage]]) -> list[Stage]:
+    found: dict[Path, Stage] = {}
+    for stage in (stage for members in parts.values() for stage in members):
+        found.setdefault(stage.out, stage)
+    return list(found.values())
+
+
+def stages_by_collection(settings: RunFile) -> dict[str, list[Stage]]:
+    """Return the stages up to the trained student under "", then those of each collection under its name.
+
+    The run file's own collection is `main`. Evaluations over one corpus share its index, which each of them lists.
+    """
     from r2r.bm25 import index, retrieve
-    from r2r.evaluation import evaluate
-    from r2r.student import distill, rerank
+    from r2r.student import distill
     from r2r.teacher import annotate, queries
 
-    def place(name: str) -> str:
-        return str(Path(settings.out) / name)
-
-    given = datasets.runs_of(settings.candidates) if settings.candidates else None
-    candidates = place("retrieve") if given else settings.candidates or place("retrieve")
+    out = Path(settings.out)
+    own = _own(settings)
     make = settings.make_queries.n > 0
-    train_queries = place("queries") if make else settings.train_queries
-    train = place("retrieve-train") if train_queries else None
-    student = settings.distill.student
-    if given:
-        yield firststage.stage(given, place("retrieve"), settings.retrieve)
-        runs = {"first-stage": place("retrieve/run.txt")}
-    else:
-        runs = {"bm25": settings.candidates or place("retrieve/run.txt")}
-    if settings.corpus and settings.queries:
-        yield index.stage(settings.corpus, place("index"), settings.index)
-        if make:
-            asking = settings.make_queries.stage_settings(settings.annotate)
-            yield queries.stage(settings.corpus, place("index"), place("queries"), asking)
-        yield retrieve.stage(place("index"), settings.queries, place("retrieve"), settings.retrieve)
+    train_queries = str(out / "queries") if make else settings.train_queries
+    train = str(out / "retrieve-train") if train_queries else None
+    training: list[Stage] = []
+    if settings.corpus and (train_queries or (own and own.queries)):
+        training.append(index.stage(settings.corpus, out / "index", settings.index))
+    if make and settings.corpus:
+        asking = settings.make_queries.stage_settings(settings.annotate)
+        training.append(queries.stage(settings.corpus, str(out / "index"), str(out / "queries"), asking))
+    if own:
+        training += _first_stage(settings, own, out, out / "index")
     if train_queries and train:
-        yield retrieve.stage(place("index"), train_queries, train, settings.retrieve)
+        training.append(retrieve.stage(str(out / "index"), train_queries, train, settings.retrieve))
     texts = settings.corpus if settings.annotate.positives else None
-    yield annotate.stage(train, place("annotate"), settings.annotate, corpus=texts)
-    yield distill.stage(place("annotate"), place("distill"), settings.distill)
+    training.append(annotate.stage(train, str(out / "annotate"), settings.annotate, corpus=texts))
+    training.append(distill.stage(str(out / "annotate"), str(out / "distill"), settings.distill))
+
+    found = {_TRAINING: training}
+    if own:
+        found[MAIN] = _ranked(settings, own, out)
+    homes = _index_folders(settings)
+    for one in settings.collections():
+        place, home = out / "evaluations" / one.name, homes.get(one.name)
+        first = [index.stage(str(one.corpus), home, _index_settings(settings, one))] if home else []
+        found[one.name] = [*first, *_first_stage(settings, one, place, home), *_ranked(settings, one, place)]
+    return found
+
+
+def _own(settings: RunFile) -> Evaluation | None:
+    """Return the run file's own collection as an evaluation, None if it has only others."""
+    if settings.qrels is None:
+        return None
+    names = ("corpus", "queries", "candidates", "qrels", "runs")
+    ranked = {name: getattr(settings, name) for name in names if settings.candidates is None or name != "corpus"}
+    return Evaluation(name=MAIN, **ranked)
+
+
+def _given_runs(one: Evaluation) -> RunSpec | None:
+    """Return the runs of another first stage that stand for BM25, None for BM25 or finished candidates."""
+    if one.run is not None:
+        return RunSpec(several(one.run, "+"), str(one.queries), corpus=one.corpus)
+    return datasets.runs_of(one.candidates) if one.candidates else None
+
+
+def _index_settings(settings: RunFile, one: Evaluation) -> Any:
+    return settings.index.model_copy(update={"analyzer": one.analyzer} if one.analyzer else {})
+
+
+def _index_folders(settings: RunFile) -> dict[str, Path]:
+    """Return where the index of each evaluation that needs one lies.
+
+    One corpus, analyzed in one way, is indexed once: in the run's own `index` if it is the training corpus, else in the
+    folder of an evaluation. That is one where it lies already, also one that is not in the list any more, else the
+    first in the list.
+    """
+    out = Path(settings.out)
+    needed = {
+        one.name: (one.corpus, _index_settings(settings, one).what())
+        for one in settings.collections()
+        if not one.candidates and not one.run
+    }
+
+    def holds(name: str, wanted: tuple[str | None, dict[str, Any]]) -> bool:
+        manifest = manifest_of(out / "evaluations" / name / "index")
+        return manifest is not None and (manifest["inputs"]["corpus"]["source"], manifest["what"]) == wanted
+
+    listed = {one.name for one in settings.collections()}
+    earlier = sorted(place.parent.name for place in out.glob("evaluations/*/index") if place.parent.name not in listed)
+    homes: dict[str, Path] = {}
+    for name, wanted in needed.items():
+        if wanted == (settings.corpus, settings.index.what()):
+            homes[name] = out / "index"
+            continue
+        sharing = [other for other in needed if needed[other] == wanted]
+        home = next((other for other in [name, *sharing, *earlier] if holds(other, wanted)), sharing[0])
+        homes[name] = out / "evaluations" / home / "index"
+    return homes
+
+
+def _first_stage(settings: RunFile, one: Evaluation, place: Path, home: Path | None) -> list[Stage]:
+    """Return the stage that makes the candidates of a collection, from the index in `home` or from runs; none if they
+    are there."""
+    from r2r import firststage
+    from r2r.bm25 import retrieve
+
+    asked = {name: value for name in ("k", "remove_query") if (value := getattr(one, name)) is not None}
+    # The settings that were given keep their names: those of BM25 are refused for runs.
+    how = settings.retrieve.model_copy(update=asked)
+    if given := _given_runs(one):
+        return [firststage.stage(given, str(place / "retrieve"), how)]
+    if one.candidates:
+        return []
+    return [retrieve.stage(str(home), str(one.queries), str(place / "retrieve"), how)]
+
+
+def _ranked(settings: RunFile, one: Evaluation, place: Path) -> list[Stage]:
+    """Return the stages that rank the candidates of a collection and measure all rankings, the last one."""
+    from r2r.evaluation import evaluate
+    from r2r.student import rerank
+    from r2r.teacher import annotate
+
+    trained = str(Path(settings.out) / "distill")
+    given = _given_runs(one)
+    candidates = one.candidates if one.candidates and not given else str(place / "retrieve")
+    first = one.candidates if one.candidates and not given else str(place / "retrieve" / "run.txt")
+    runs = {"first-stage" if given else "bm25": first}
+    student, found = settings.distill.student, []
     if settings.zero_shot:
         # Scored, and in windows of the size, as the student will be trained, so that the two rows compare.
         window = settings.rerank.window or settings.annotate.passages
         scores = settings.distill.scores if settings.distill.scores != "labels" else None
         alike = {"window": window, "scores": scores, "explain": 0, "merge": False}
         plain = settings.rerank.model_copy(update=alike)
-        yield rerank.stage(candidates, student, None, place("rerank-zero-shot"), plain)
-        runs["zero-shot"] = place("rerank-zero-shot/run.txt")
-    yield rerank.stage(candidates, student, place("distill"), place("rerank"), settings.rerank)
-    runs["student"] = place("rerank/run.txt")
+        found.append(rerank.stage(candidates, student, None, str(place / "rerank-zero-shot"), plain))
+        runs["zero-shot"] = str(place / "rerank-zero-shot" / "run.txt")
+    found.append(rerank.stage(candidates, student, trained, str(place / "rerank"), settings.rerank))
+    runs["student"] = str(place / "rerank" / "run.txt")
     if settings.teacher_row:
         # The first candidates, in one row a query: draws and positives are for training alone.
         undrawn = {"depth": 0, "draws": 1, "distinct": False, "positives": None}
-        yield annotate.stage(candidates, place("annotate-test"), settings.annotate.model_copy(update=undrawn))
-        runs["teacher"] = place("annotate-test")
-    tables = (candidates, place("rerank"), place("distill"))
-    yield evaluate.stage(settings.qrels, runs | settings.runs, place("evaluate"), settings.evaluate, *tables)
+        asked = settings.annotate.model_copy(update=undrawn)
+        found.append(annotate.stage(candidates, str(place / "annotate-test"), asked))
+        runs["teacher"] = str(place / "annotate-test")
+    measured = settings.evaluate.model_copy(update={"measures": one.measures} if one.measures else {})
+    tables = (candidates, str(place / "rerank"), trained)
+    found.append(evaluate.stage(str(one.qrels), runs | one.runs, str(place / "evaluate"), measured, *tables))
+    return found

@@ -8,7 +8,7 @@ from types import SimpleNamespace
 import pytest
 
 from r2r import __version__, builtin, cli, config, tables
-from r2r.errors import BadInput, Stopped, Terminated
+from r2r.errors import BadInput, Stopped, Terminated, causes
 
 _DISTILL = ["--annotations", "none", "--student", "demo", "--out", "OUT"]
 _RANK = ["--candidates", "x", "--student", "demo", "--out", "OUT"]
@@ -241,7 +241,7 @@ def test_a_mistake_is_found_behind_what_ray_wraps_around_it():
     wrapped = RuntimeError("a worker failed")
     wrapped.worker_failures = {0: SimpleNamespace(), 1: ValueError("outer")}
     wrapped.worker_failures[1].__cause__ = BadInput("the mistake")
-    assert any(isinstance(one, BadInput) for one in cli._causes(wrapped))
+    assert any(isinstance(one, BadInput) for one in causes(wrapped))
 
 
 def ends(monkeypatch, error):

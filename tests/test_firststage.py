@@ -120,6 +120,16 @@ def test_excluded_documents_are_left_out_before_the_cut(folder, monkeypatch):
     assert (manifest["excluded"], manifest["unknown_queries"]) == (2, 2)
 
 
+def test_a_document_with_the_querys_id_is_left_out_where_that_is_asked_for(folder):
+    (folder / "run").write_text(
+        "q2 Q0 d1 1 1 x\nq1 Q0 q1 1 9 x\nq1 Q0 d1 1 1 x\nq%203 Q0 q%203 1 2 x\nq%203 Q0 d2 1 1 x\n"
+    )
+    with (folder / "corpus.jsonl").open("a") as corpus:
+        corpus.writelines(json.dumps({"_id": docid, "text": "asked"}) + "\n" for docid in ("q1", "q 3"))
+    assert [row["docids"][0] for row in retrieve("run", k=1)] == ["d1", "q1", "q 3"]
+    assert [row["docids"] for row in retrieve("run", k=1, remove_query=True)] == [["d1"], ["d1"], ["d2"]]
+
+
 def test_what_the_corpus_lacks_is_counted_and_named(folder, capsys):
     (folder / "run").write_text(RUN + "q1 Q0 lost 1 9 x\nq4 Q0 gone 1 9 x\nq9 Q0 d1 1 1 x\n")
     with pytest.raises(BadInput) as error:

@@ -55,7 +55,9 @@ def retrieve(index: str, queries: str, out: str | Path, settings: RetrieveSettin
 
 def _work(index: str, queries: str, out: Path, settings: RetrieveSettings) -> Result:
     known = facts(index)
-    asked = _with_excluded(datasets.read_queries(queries), datasets.read_excluded(queries))
+    asked = datasets.read_queries(queries)
+    barred = datasets.read_barred(queries, asked["qid"].to_pylist(), settings.remove_query)
+    asked = _with_excluded(asked, barred)
     tables.clear(out, "candidates", "rejects")
     found = _search(index, known, asked, out, settings)
     matched = asked.num_rows - len(found.unmatched)

@@ -39,6 +39,7 @@ from __future__ import annotations
 
 import importlib
 import re
+from collections.abc import Iterable
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING
@@ -97,6 +98,12 @@ def read_excluded(spec: str) -> dict[str, set[str]]:
     return collection.excluded(source) if hasattr(collection, "excluded") else {}
 
 
+def read_barred(spec: str, qids: Iterable[str], own: bool) -> dict[str, set[str]]:
+    """Return `read_excluded`; `own`: with each query's own id, since a query may be a document of its collection."""
+    excluded = read_excluded(spec)
+    return {qid: excluded.get(qid, set()) | {qid} for qid in qids} if own else excluded
+
+
 def open_candidates(spec: str, aside: Path | None = None) -> Candidates:
     """Return the qids of the candidates, and a way to read their rows in parts.
 
@@ -153,6 +160,8 @@ def check(spec: str, what: str) -> None:
         firststage.check(given) if given else open_candidates(spec)
     elif scheme in _FOLDERS:
         _collection(scheme).files(source, fragment, what)
+    elif scheme == "bright":
+        _collection(scheme).check(source, fragment, what)
     elif scheme == "irds":
         _collection(scheme).dataset(source, "docs" if what == "corpus" else what, fragment)
     elif scheme == "parquet":

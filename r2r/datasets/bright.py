@@ -53,6 +53,12 @@ def excluded(task: str) -> dict[str, set[str]]:
     return {qid: set(docids) for qid, docids in _lists(task, "excluded_ids") if docids}
 
 
+def check(task: str, fragment: str, what: str) -> None:
+    """Raise BadInput for an unknown task, and for files that BRIGHT_DIR lacks. Downloads nothing."""
+    if os.environ.get("BRIGHT_DIR") or task not in _TASKS or fragment:
+        _files("documents" if what == "corpus" else "examples", task, fragment)
+
+
 def _lists(task: str, column: str, fragment: str = "") -> list[tuple[str, list[str]]]:
     """Return each qid with the distinct docids of a column. BRIGHT writes "N/A" for none."""
     (rows,) = parquet.split(_files("examples", task, fragment), {"qid": "id", "docids": column}, 1, _list)

@@ -35,11 +35,12 @@ def write(given: RunSpec, out: Path, settings: RetrieveSettings) -> joined.Joine
         from r2r.bm25.texts import Stored
 
         texts = Stored(given.index, settings.workers, settings.heap)
+    asked = datasets.read_queries(given.queries).to_pylist()
     found = joined.join(
         {file: runs.open_run(file) for file in given.files},
-        datasets.read_queries(given.queries).to_pylist(),
+        asked,
         given.queries,
-        datasets.read_excluded(given.queries),
+        datasets.read_barred(given.queries, [row["qid"] for row in asked], settings.remove_query),
         texts,
         out,
         settings.k,

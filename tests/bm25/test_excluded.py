@@ -38,4 +38,10 @@ def test_a_query_is_cut_to_k_after_its_exclusions(ray_local, tmp_path, monkeypat
     assert rows["0"]["texts"][0] == documents["d1"]
     assert rows["2"]["texts"] == [documents["odd"]]
     manifest = json.loads((tmp_path / "out" / "manifest.json").read_text())
+    # The documents' ids, asked for as if they were queries of the same name.
+    (tmp_path / "own.jsonl").write_text('{"qid": "d0", "query": "boat"}\n{"qid": "0", "query": "boat"}\n')
+    settings = RetrieveSettings(k=2, workers=1, heap=256, remove_query=True)
+    retrieve(str(tmp_path / "index"), f"jsonl:{tmp_path / 'own.jsonl'}", str(tmp_path / "own"), settings)
+    own = {row["qid"]: row["docids"] for row in tables.read(tmp_path / "own", "candidates").to_pylist()}
+    assert own == {"d0": ["d1", "d2"], "0": ["d0", "d1"]}
     assert (manifest["excluded"], manifest["rows"]) == (2, {"candidates": 3, "rejects": 1})

@@ -307,6 +307,54 @@ def test_again_elsewhere_with_a_changed_setting_only_its_stage_and_those_after_a
     assert sum(row["docids"] == explained[row["qid"]] for row in ranked) >= 95
 
 
+def evaluated(file: Path, *names: str) -> Path:
+    """Write a run file with these evaluations: of the world's own corpus, and of folders beside the file."""
+    settings = yaml.safe_load(smaller(file, explain=0).read_text()) | {"zero_shot": False, "teacher_row": False}
+    settings["evaluations"] = []
+    for name in names:
+        spec = "demo#train5" if name == "world" else f"beir:{file.parent / name}"
+        settings["evaluations"].append({"name": name, "corpus": spec.partition("#")[0], "queries": spec, "qrels": spec})
+    file.write_text(yaml.safe_dump(settings))
+    return file
+
+
+def test_other_collections_share_the_student_and_one_that_fails_spares_the_rest(demo, tmp_path):
+    out, _ = demo
+    passages = world().world.passages[:9]
+    lines = [json.dumps({"_id": one.docid, "title": "", "text": one.shown}) for one in passages]
+    for name, last in {"broken": ["hello"], "small": []}.items():
+        (tmp_path / name / "qrels").mkdir(parents=True)
+        (tmp_path / name / "corpus.jsonl").write_text("\n".join([*lines, *last]) + "\n")
+        (tmp_path / name / "queries.jsonl").write_text(json.dumps({"_id": "q", "text": passages[0].shown[:40]}) + "\n")
+        (tmp_path / name / "qrels" / "test.tsv").write_text(f"query-id\tcorpus-id\tscore\nq\t{passages[0].docid}\t1\n")
+    trained = (out / "distill" / "manifest.json").stat().st_mtime_ns
+    done = r2r("run", str(evaluated(tmp_path / "many.yaml", "broken", "world", "small")), "--out", str(out))
+    assert done.returncode == 2, done.stderr[-3000:]
+    told = (
+        f"r2r: evaluations: 1 of 4 collections failed, the others are done: broken: {tmp_path}/broken/corpus.jsonl:10: "
+    )
+    assert done.stderr.splitlines()[-1].startswith(told)
+    found = json.loads((out / "evaluations" / "summary.json").read_text())
+    assert [found["collections"][name].get("queries") for name in ("main", "broken", "world", "small")] == [
+        100,
+        None,
+        5,
+        1,
+    ]
+    assert found["averages"]["average"]["missing"]["student"]["nDCG@10"] == "no figure for broken"
+    # The world is the training corpus, so its index was there.
+    assert not (out / "evaluations" / "world" / "index").exists()
+    assert (out / "distill" / "manifest.json").stat().st_mtime_ns == trained
+
+    left = r2r("run", str(evaluated(tmp_path / "less.yaml", "small")), "--out", str(out))
+    assert left.returncode == 0 and left.stdout.count(": done already") == 11, left.stdout
+    found = json.loads((out / "evaluations" / "summary.json").read_text())
+    figures = [found["collections"][name]["systems"]["student"]["nDCG@10"] for name in ("main", "small")]
+    assert found["averages"]["average"]["systems"]["student"]["nDCG@10"] == pytest.approx(sum(figures) / 2)
+    again = r2r("run", str(evaluated(tmp_path / "again.yaml", "world", "small")), "--out", str(out), "--dry-run")
+    assert "run: 0 of 14 stages would run; nothing was done" in again.stdout
+
+
 @pytest.fixture(scope="module")
 def served(demo):
     """The address of the student behind HTTP. It ends when it is told to, and well."""
