@@ -82,7 +82,6 @@ def test_a_killed_job_finds_its_batch_and_pays_once(candidates, tmp_path):
     assert 0 < again < ROWS and len(server.paid) == ROWS + again and set(server.paid.values()) == {1}
     # Those that were to be asked again went together.
     assert Counter(one["request_counts"]["total"] for one in server.batches.values()) == {ROWS: 1, again: 1}
-    assert f"/{ROWS + again} requests of batches" in said or f"/{ROWS} requests of batches" in said
 
 
 def test_what_vllm_answers_in_files_is_taken(candidates, tmp_path):

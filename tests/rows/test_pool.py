@@ -327,6 +327,9 @@ def test_what_is_waited_for_is_told_until_tokens_are_written(tmp_path, monkeypat
     assert "waiting for an engine to start" in said and pool._state(Counter(), 0) == "waiting for a worker of Ray"
     assert "12 tokens/s, 3 rows in flight" in said and said[-1] == "30 tokens/s, 0 rows in flight"
     assert pool._state(Counter({"in flight": 4}), 10) == "4 rows in flight, waiting for the first reply"
+    waiting = Counter({"in flight": 4, "steps": 3, "begun": 9})
+    said = "3/9 requests of batches, 4 rows in flight, waiting for the first reply"
+    assert pool._state(waiting, 10, "requests of batches") == said
 
 
 def test_answers_that_arrive_together_wait_for_the_disk_once(tmp_path, monkeypatch):
