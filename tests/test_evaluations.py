@@ -122,7 +122,7 @@ CHANGES = {
 }
 
 
-@pytest.mark.parametrize("name", Evaluation.model_fields.keys() - {"name"})
+@pytest.mark.parametrize("name", sorted(Evaluation.model_fields.keys() - {"name"}))
 def test_a_setting_of_an_evaluation_repeats_its_own_stages(finished, name):
     Path("a.run").write_text("1 Q0 2 1 1.0 x\n")
     value, repeated = CHANGES[name]

@@ -164,7 +164,7 @@ def test_any_other_setting_repeats_its_stage_and_those_after(finished, section, 
 def test_every_resource_is_a_how():
     resources = {"actors", "min_actors", "cpus", "gpus", "in_flight", "workers", "min_workers", "heap", "attempts"}
     resources |= {"max_tokens", "false_evidence", "max_reject_rate", "price_in", "price_out", "max_cost", "zero_stage"}
-    resources |= {"checkpointing", "save_every", "tokens_per_second", "max_missing", "server", "batch"}
+    resources |= {"checkpointing", "save_every", "tokens_per_second", "max_missing", "server", "batch", "tracker"}
     assert {name for section, name in CASES if SECTIONS[section].kind(name) == "how"} == resources
     assert config.RerankSettings(engine={"tensor_parallel_size": 8}).what() == config.RerankSettings().what()
     assert config.RerankSettings(engine={"max_model_len": 8}).what() != config.RerankSettings().what()
