@@ -400,7 +400,11 @@ class JudgeSettings(AskSettings):
     planted: float = Field(
         0.2, gt=0, le=1, description="chance that a pair of passages swaps its reasons, to see which measures notice"
     )
-    seed: int = Field(0, ge=0, description="seed of planted errors, shuffles, random words, intervals")
+    seed: int = Field(0, ge=0, description="seed of planted errors, shuffles, random words, intervals, sheets")
+    keep: float | None = added(
+        None, ge=0, le=1, description="write OUT/kept: annotations with faults in at most this share of their reasons"
+    )
+    sheet_queries: int = how(20, ge=1, description="queries on a sheet for people")
     window: int | None = Field(None, ge=2, le=20, description="passages that are ranked again (default: as trained)")
     passage_tokens: int = Field(256, ge=8, description="longest passage in a prompt, in tokens; longer ones are cut")
     merge: bool = Field(False, description="merge the adapter into the student's weights: LoRA is slow on a CPU")

@@ -139,9 +139,10 @@ def test_the_worst_reasons_are_those_with_most_faults_by_measures_that_notice():
 
 
 def test_the_page_is_safe_from_what_the_texts_say(annotated, tmp_path):
-    found = {"source": "<b>", "queries": 1, "reasons": 1, "planted": {"swapped": 0}, "measures": {}}
+    found = {"source": "<b>", "queries": 1, "reasons": 1, "planted": {"swapped": 0}}
+    found |= {"measures": {}, "name": "<b>", "against": {}}
     judged = [{"qid": "q1", "docid": "<i>", "rank": 1, "flagged": [], "values": {}, "direct": "<script>"}]
-    assert "<script>" not in report.render(found, [row()], judged)
+    assert "<script>" not in report.render(found, [row()], judged, {})
 
 
 @pytest.mark.parametrize(
