@@ -453,6 +453,8 @@ class RunFile(Section):
     distill: DistillSettings
     rerank: RerankSettings = RerankSettings()
     evaluate: EvaluateSettings = EvaluateSettings()
+    judge: JudgeSettings = JudgeSettings()
+    judge_reasons: bool = Field(False, description="also judge the student's reasons, beside those of teacher_row")
     zero_shot: bool = Field(False, description="also rerank with the student as it was: the row to beat")
     teacher_row: bool = Field(False, description="also have the teacher order the evaluated candidates: the goal")
     runs: dict[str, str] = Field({}, description="further TREC runs to evaluate, by name")
@@ -484,6 +486,8 @@ class RunFile(Section):
             found = f"retrieve finds only {self.retrieve.k} a query"
             raise ValueError(f"annotate.depth: {self.annotate.depth}: {found}; raise retrieve.k, or lower the depth")
         self._check_reasons()
+        if self.judge_reasons and not self.rerank.explain:
+            raise ValueError("judge_reasons: rerank.explain is 0, so there are no reasons to judge; explain some")
         for name in self.runs:
             if name in OWN_ROWS:
                 raise ValueError(f"runs: {name}: a run file makes the row {name} itself; give the run another name")

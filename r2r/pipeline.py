@@ -27,7 +27,10 @@ def run(settings: RunFile) -> None:
         stages.run(stage)
     print(f"run: all stages are done -> {settings.out}")
     trained = kind(settings.distill)
-    for what, at in {"report": "evaluate/report.html", "runs": "*/run.txt", trained: f"distill/{trained}"}.items():
+    places = {"report": "evaluate/report.html", "runs": "*/run.txt", trained: f"distill/{trained}"}
+    if settings.judge_reasons:
+        places["reasons"] = "judge/report.html"
+    for what, at in places.items():
         print(f"  {what:8} {Path(settings.out) / at}")
 
 
@@ -53,6 +56,7 @@ def stages_of(settings: RunFile) -> Iterator[Stage]:
     from r2r import firststage
     from r2r.bm25 import index, retrieve
     from r2r.evaluation import evaluate
+    from r2r.judge import stage as judge
     from r2r.student import distill, rerank
     from r2r.teacher import annotate, queries
 
@@ -80,7 +84,11 @@ def stages_of(settings: RunFile) -> Iterator[Stage]:
         yield retrieve.stage(place("index"), train_queries, train, settings.retrieve)
     texts = settings.corpus if settings.annotate.positives else None
     yield annotate.stage(train, place("annotate"), settings.annotate, corpus=texts)
-    yield distill.stage(place("annotate"), place("distill"), settings.distill)
+    learned = place("annotate")
+    if settings.judge.keep is not None:
+        yield judge.stage(learned, None, place("judge-annotate"), settings.judge)
+        learned = place("judge-annotate/kept")
+    yield distill.stage(learned, place("distill"), settings.distill)
     if settings.zero_shot:
         # Scored, and in windows of the size, as the student will be trained, so that the two rows compare.
         window = settings.rerank.window or settings.annotate.passages
@@ -96,5 +104,9 @@ def stages_of(settings: RunFile) -> Iterator[Stage]:
         undrawn = {"depth": 0, "draws": 1, "distinct": False, "positives": None}
         yield annotate.stage(candidates, place("annotate-test"), settings.annotate.model_copy(update=undrawn))
         runs["teacher"] = place("annotate-test")
+    if settings.judge_reasons:
+        against = {"teacher": place("annotate-test")} if settings.teacher_row else {}
+        same = settings.judge.model_copy(update={"keep": None})
+        yield judge.stage(place("rerank"), candidates, place("judge"), same, against=against)
     tables = (candidates, place("rerank"), place("distill"))
     yield evaluate.stage(settings.qrels, runs | settings.runs, place("evaluate"), settings.evaluate, *tables)

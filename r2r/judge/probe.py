@@ -108,9 +108,9 @@ class Prober:
         found = {at: made for at, text in enumerate(texts) if (made := cuts(text, row["evidence"][at], rng))}
         asked = [(at, text) for at, made in found.items() for text in made]
         pairs = [
-            (pair, made)
-            for pair in _compared(row["comparison"][: len(texts)])
-            if (made := swapped(*(text for at in pair for text in (texts[at], row["evidence"][at])), rng=rng))
+            ((one, two), exchanged)
+            for one, two in _compared(row["comparison"][: len(texts)])
+            if (exchanged := swapped(texts[one], row["evidence"][one], texts[two], row["evidence"][two], rng))
         ]
         counts: Counter[str] = Counter()
 
@@ -119,7 +119,7 @@ class Prober:
             counts.update(ranked.counts)
             return [shown[place] for place in ranked.order]
 
-        swaps = [dict(zip(pair, both, strict=True)) for pair, made in pairs for both in made]
+        swaps = [dict(zip(pair, both, strict=True)) for pair, exchanged in pairs for both in exchanged]
         changes: list[Mapping[int, str]] = [{}, *({at: text} for at, text in asked), *swaps]
         reasoned = [at for at in first if row["direct"][at] or row["comparison"][at]]
         blank = [(reasoned, {at: _NOTHING for at in reasoned}), (reasoned, _reasons(row, reasoned))]
@@ -140,8 +140,8 @@ class Prober:
         probed |= {name: ranks[place::4] for place, name in enumerate(names)}
         probed |= {"above": [pair[0] + 1 for pair, _ in pairs], "below": [pair[1] + 1 for pair, _ in pairs]}
         probed |= {"turned": turned[::2], "turned_random": turned[1::2]}
-        taus = [kendall_tau(sorted(reasoned), one) for one in found_orders[len(changes) + 1 :]] or [None, None]
-        return probed | {"unseen": taus[0], "simulated": taus[1]}, counts
+        taus = (kendall_tau(sorted(reasoned), one) for one in found_orders[len(changes) + 1 :])
+        return probed | {"unseen": next(taus, None), "simulated": next(taus, None)}, counts
 
 
 def _compared(comparison: Sequence[str]) -> list[tuple[int, int]]:

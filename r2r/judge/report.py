@@ -140,7 +140,7 @@ def _spanned(one: Mapping[str, Any]) -> str:
 
 def shown(found: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, list[str]]]:
     """Return the measures of measures.json that are shown, and why -> the names of the others."""
-    seen, hidden = {}, {}
+    seen, hidden = dict[str, Any](), dict[str, list[str]]()
     for name, one in found["measures"].items():
         if follows(name) is False:
             hidden.setdefault(_NO_TRUTH, []).append(name)
