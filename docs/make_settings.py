@@ -58,7 +58,7 @@ _COMMANDS = """## The commands
 `r2r run FILE` runs all stages of a run file; `--dry-run` prints what would run and why. FILE is a YAML file, or the
 name of one that ships with the package, such as `demo`. Each stage is also a command of its own, such as `r2r index`.
 Its settings have the same names in the stage's section of the run file; that of `queries` is `make_queries`.
-`judge` and `serve` have no section there.
+`serve` has no section there.
 `r2r COMMAND --help` prints the same lists. `python -m r2r` is the same as `r2r`.
 """
 

@@ -153,11 +153,20 @@ class _Evaluate(_Arguments):
 class _Judge(_Arguments):
     """Reasons, measured."""
 
-    rankings: str = Field(description="folder that rerank or annotate wrote, or teacher:FILE")
+    rankings: str | None = Field(
+        None, description="folder that rerank or annotate wrote, or teacher:FILE; --read needs none"
+    )
     candidates: str | None = Field(None, description="the candidates that were ranked; rerank's folder needs them")
+    against: Annotated[list[str], NoDecode, BeforeValidator(_pairs)] = Field(
+        [], description="NAME=FOLDER or NAME=teacher:FILE, may be repeated: other systems' reasons, to compare with"
+    )
     student: str | None = Field(None, description="model that ranks again, to see whether the evidence decides")
     adapter: str | None = Field(None, description="the student's PEFT folder, or distill's")
-    out: str = _OUT
+    sheet: str | None = Field(None, description="HTML file: writes a sheet for people and its key, and judges nothing")
+    read: Annotated[list[str], NoDecode, BeforeValidator(_files)] = Field(
+        [], description="with --sheet: a rater's file that the sheet saved, may be repeated; writes people.json"
+    )
+    out: str | None = Field(None, description="the stage's folder; --sheet alone needs none")
 
 
 class _Export(_Arguments):
@@ -262,9 +271,25 @@ def _evaluate(given: _Evaluate, settings: config.EvaluateSettings) -> None:
 
 
 def _judge(given: _Judge, settings: config.JudgeSettings) -> None:
-    from r2r.judge.stage import judge
+    from r2r.evaluation.evaluate import parse_runs
+    from r2r.judge import people, sheet, stage
 
-    judge(given.rankings, given.candidates, given.out, settings, given.student, given.adapter)
+    against = parse_runs(given.against, "against", "teacher=runs/demo/annotate-test")
+    if given.read:
+        if given.sheet is None or given.out is None:
+            raise BadInput(
+                "read: needs the sheet, beside which its key lies, and a folder; give --sheet and --out, too"
+            )
+        people.read(given.sheet, given.read, given.out, settings.seed)
+    elif given.rankings is None:
+        raise BadInput("rankings: missing; give a folder that rerank or annotate wrote, or teacher:FILE")
+    elif given.sheet is not None:
+        systems = stage.named(given.rankings, against)
+        sheet.write(given.sheet, systems, given.candidates, settings.sheet_queries, settings.seed)
+    elif given.out is None:
+        raise BadInput("out: missing; only --sheet needs no folder")
+    else:
+        stage.judge(given.rankings, given.candidates, given.out, settings, given.student, given.adapter, against)
 
 
 def _export(given: _Export, settings: config.ExportSettings) -> None:

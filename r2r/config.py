@@ -415,7 +415,11 @@ class JudgeSettings(AskSettings):
     planted: float = Field(
         0.2, gt=0, le=1, description="chance that a pair of passages swaps its reasons, to see which measures notice"
     )
-    seed: int = Field(0, ge=0, description="seed of planted errors, shuffles, random words, intervals")
+    seed: int = Field(0, ge=0, description="seed of planted errors, shuffles, random words, intervals, sheets")
+    keep: float | None = added(
+        None, ge=0, le=1, description="write OUT/kept: annotations with faults in at most this share of their reasons"
+    )
+    sheet_queries: int = how(20, ge=1, description="queries on a sheet for people")
     window: int | None = Field(None, ge=2, le=20, description="passages that are ranked again (default: as trained)")
     passage_tokens: int = Field(256, ge=8, description="longest passage in a prompt, in tokens; longer ones are cut")
     merge: bool = Field(False, description="merge the adapter into the student's weights: LoRA is slow on a CPU")
@@ -549,6 +553,8 @@ class RunFile(Section):
     distill: DistillSettings
     rerank: RerankSettings = RerankSettings()
     evaluate: EvaluateSettings = EvaluateSettings()
+    judge: JudgeSettings = JudgeSettings()
+    judge_reasons: bool = Field(False, description="also judge the student's reasons, beside those of teacher_row")
     zero_shot: bool = Field(False, description="also rerank with the student as it was: the row to beat")
     teacher_row: bool = Field(False, description="also have the teacher order the evaluated candidates: the goal")
     runs: dict[str, str] = Field({}, description="further TREC runs to evaluate, by name")
@@ -622,6 +628,8 @@ class RunFile(Section):
             found = f"retrieve finds only {self.retrieve.k} a query"
             raise ValueError(f"annotate.depth: {self.annotate.depth}: {found}; raise retrieve.k, or lower the depth")
         self._check_reasons()
+        if self.judge_reasons and not self.rerank.explain:
+            raise ValueError("judge_reasons: rerank.explain is 0, so there are no reasons to judge; explain some")
         for name in self.runs:
             if name in OWN_ROWS:
                 raise ValueError(f"runs: {name}: a run file makes the row {name} itself; give the run another name")

@@ -51,8 +51,11 @@ def run(settings: RunFile) -> None:
     if failed:
         _raise(failed, len(parts) - 1)
     print(f"run: all stages are done -> {settings.out}")
-    trained, places = kind(settings.distill), ("evaluations/", "**") if many else ("evaluate/", "*")
-    written = {"report": f"{places[0]}report.html", "runs": f"{places[1]}/run.txt", trained: f"distill/{trained}"}
+    trained, below = kind(settings.distill), "evaluations/**/" if many else ""
+    page = "evaluations/report.html" if many else "evaluate/report.html"
+    written = {"report": page, "runs": f"{below or '*/'}run.txt", trained: f"distill/{trained}"}
+    if settings.judge_reasons:
+        written["reasons"] = f"{below}judge/report.html"
     for what, at in written.items():
         print(f"  {what:8} {Path(settings.out) / at}")
 
@@ -156,6 +159,7 @@ def stages_by_collection(settings: RunFile) -> dict[str, list[Stage]]:
     The run file's own collection is `main`. Evaluations over one corpus share its index, which each of them lists.
     """
     from r2r.bm25 import index, retrieve
+    from r2r.judge import stage as judge
     from r2r.student import distill
     from r2r.teacher import annotate, queries
 
@@ -176,7 +180,11 @@ def stages_by_collection(settings: RunFile) -> dict[str, list[Stage]]:
         training.append(retrieve.stage(str(out / "index"), train_queries, train, settings.retrieve))
     texts = settings.corpus if settings.annotate.positives else None
     training.append(annotate.stage(train, str(out / "annotate"), settings.annotate, corpus=texts))
-    training.append(distill.stage(str(out / "annotate"), str(out / "distill"), settings.distill))
+    learned = str(out / "annotate")
+    if settings.judge.keep is not None:
+        training.append(judge.stage(learned, None, str(out / "judge-annotate"), settings.judge))
+        learned = str(out / "judge-annotate" / "kept")
+    training.append(distill.stage(learned, str(out / "distill"), settings.distill))
 
     found = {_TRAINING: training}
     if own:
@@ -259,6 +267,7 @@ def _first_stage(settings: RunFile, one: Evaluation, place: Path, home: Path | N
 def _ranked(settings: RunFile, one: Evaluation, place: Path) -> list[Stage]:
     """Return the stages that rank the candidates of a collection and measure all rankings, the last one."""
     from r2r.evaluation import evaluate
+    from r2r.judge import stage as judge
     from r2r.student import rerank
     from r2r.teacher import annotate
 
@@ -284,6 +293,10 @@ def _ranked(settings: RunFile, one: Evaluation, place: Path) -> list[Stage]:
         asked = settings.annotate.model_copy(update=undrawn)
         found.append(annotate.stage(candidates, str(place / "annotate-test"), asked))
         runs["teacher"] = str(place / "annotate-test")
+    if settings.judge_reasons:
+        against = {"teacher": str(place / "annotate-test")} if settings.teacher_row else {}
+        same = settings.judge.model_copy(update={"keep": None})
+        found.append(judge.stage(str(place / "rerank"), candidates, str(place / "judge"), same, against=against))
     measured = settings.evaluate.model_copy(update={"measures": one.measures} if one.measures else {})
     tables = (candidates, str(place / "rerank"), trained)
     found.append(evaluate.stage(str(one.qrels), runs | one.runs, str(place / "evaluate"), measured, *tables))

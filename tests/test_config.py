@@ -167,6 +167,23 @@ def test_measures_are_separated_by_spaces_or_commas_outside_parentheses():
         assert config.EvaluateSettings(measures=given).measures == ["nDCG@10", "SetF(beta=0.5,rel=2)"]
 
 
+def test_a_run_file_judges_reasons_and_keeps_the_sound_ones(tmp_path):
+    rows = "teacher_row: true\njudge_reasons: true\njudge: {keep: 0.2, planted: 0.3}\nrerank: {explain: 3}\n"
+    stages = {one.out.name: one for one in stages_of(load(tmp_path, SOUND + rows))}
+    assert stages["judge-annotate"].inputs["rankings"].source == "runs/x/annotate"
+    assert stages["judge-annotate"].settings.keep == 0.2 and "kept/annotations" in stages["judge-annotate"].writes
+    assert stages["distill"].inputs["annotations"].source == "runs/x/judge-annotate/kept"
+    sources = {name: put.source for name, put in stages["judge"].inputs.items()}
+    assert sources == {
+        "rankings": "runs/x/rerank",
+        "candidates": "runs/x/retrieve",
+        "against teacher": "runs/x/annotate-test",
+    }
+    assert stages["judge"].settings.keep is None and stages["judge"].settings.planted == 0.3
+    with pytest.raises(BadInput, match=r"judge_reasons: rerank\.explain is 0"):
+        load(tmp_path, SOUND + "judge_reasons: true\n")
+
+
 def test_the_systems_of_a_run_file_in_the_order_of_the_table(tmp_path):
     rows = "zero_shot: true\nteacher_row: true\nruns: {dense: dense.txt}\nrerank: {explain: 3}\n"
     stages = list(stages_of(load(tmp_path, SOUND + rows)))

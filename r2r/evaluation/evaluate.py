@@ -31,18 +31,20 @@ _FILES = ["metrics.json", "per_query.csv", "report.html"]
 _TAKEN = {"random": "the shuffled candidates", "oracle": "the candidates by relevance"}
 
 
-def parse_runs(pairs: Iterable[str]) -> dict[str, str]:
+def parse_runs(
+    pairs: Iterable[str], flag: str = "run", example: str = "bm25=runs/demo/retrieve/run.txt"
+) -> dict[str, str]:
     """Return name -> file for `NAME=FILE` strings, in their order.
 
-    Raises BadInput for a string of another form, and for a name given twice.
+    flag, example: for the message. Raises BadInput for a string of another form, and for a name given twice.
     """
     runs: dict[str, str] = {}
     for pair in pairs:
         name, _, file = pair.partition("=")
         if not name or not file:
-            raise BadInput(f"run {pair!r}: expected NAME=FILE, such as bm25=runs/demo/retrieve/run.txt")
+            raise BadInput(f"{flag} {pair!r}: expected NAME=FILE, such as {example}")
         if name in runs:
-            raise BadInput(f"run {pair!r}: the name {name} is given twice; give each run a name of its own")
+            raise BadInput(f"{flag} {pair!r}: the name {name} is given twice; give each a name of its own")
         runs[name] = file
     return runs
 

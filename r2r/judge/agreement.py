@@ -20,3 +20,8 @@ def values(probe: Mapping[str, Any]) -> list[float]:
 def most(probe: Mapping[str, Any]) -> list[float]:
     """Return the largest possible value."""
     return [1.0]
+
+
+def least(probe: Mapping[str, Any]) -> list[float]:
+    """Return the values of a random order."""
+    return [0.0]

@@ -29,4 +29,6 @@ def _value(row: Explained, at: int) -> float | None:
     return float(max(map(len, others)) >= len(own))
 
 
-MEASURE = Measure("boilerplate", "direct", values, "lower", lambda value: value == 1)
+MEASURE = Measure(
+    "boilerplate", "direct", values, "lower", lambda value: value == 1, "its reason fits another passage as well"
+)

@@ -20,3 +20,8 @@ def values(probe: Mapping[str, Any]) -> list[float]:
 def most(probe: Mapping[str, Any]) -> list[float]:
     """Return the largest possible values: each passage falls to the last place without its evidence."""
     return [float(probe["passages"] - other) for other in probe["without_random"]]
+
+
+def least(probe: Mapping[str, Any]) -> list[float]:
+    """Return the values of evidence that is worth no more than random words."""
+    return [0.0]

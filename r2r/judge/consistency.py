@@ -19,4 +19,6 @@ def values(row: Explained) -> list[float | None]:
     return [float(all(above < below for above, below in one)) if one else None for one in read]
 
 
-MEASURE = Measure("consistency", "comparison", values, "higher", lambda value: value == 0)
+MEASURE = Measure(
+    "consistency", "comparison", values, "higher", lambda value: value == 0, "its comparison contradicts the ranking"
+)

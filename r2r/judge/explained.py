@@ -53,6 +53,11 @@ def is_annotations(source: str) -> bool:
     return source.startswith("teacher:") or tables.path(source, "annotations").is_dir()
 
 
+def passages_of(source: str, candidates: str | None) -> str | None:
+    """Return the candidates that a source needs: none if it has its own passages."""
+    return None if is_annotations(source) else candidates
+
+
 def _check(rankings: str, candidates: str | None) -> None:
     """Raise BadInput for a source without either table, or candidates that are missing or too much."""
     if is_annotations(rankings):

@@ -18,7 +18,7 @@ class Measure(NamedTuple):
 
     part: the kind of reason that it judges. values: from a row to a value for each passage, aligned with its docids,
     None where there is nothing to judge. better: whether high or low values are good. flags: whether a value says that
-    its reason is wrong.
+    its reason is wrong. why: what is wrong then, in words.
     """
 
     name: str
@@ -26,3 +26,4 @@ class Measure(NamedTuple):
     values: Callable[[Explained], list[float | None]]
     better: Literal["higher", "lower"]
     flags: Callable[[float], bool]
+    why: str

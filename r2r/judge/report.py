@@ -2,7 +2,7 @@
 
 Owns which measures and reasons are shown; `report.html.j2` owns the looks.
 
-    page = render(found, rows, judged)    # as stage.py calls it
+    page = render(found, rows, judged, why)    # as stage.py calls it
 """
 
 from __future__ import annotations
@@ -14,32 +14,39 @@ from typing import Any
 
 from r2r.identity import digest
 from r2r.judge.explained import Explained
+from r2r.judge.standing import STANDING, follows
 
 SHOWN = 10
+_NOT_NOTICED = "do not notice planted errors here"
+_NO_TRUTH = "do not follow the truth where it is known"
 _TITLE = "{reasons:,} passages with reasons, {queries:,} queries; errors planted in {swapped:,}"
 _ENVIRONMENT = {"autoescape": True, "trim_blocks": True, "lstrip_blocks": True}
 
 
-def render(found: Mapping[str, Any], rows: Sequence[Explained], judged: Sequence[Mapping[str, Any]]) -> str:
-    """Return the page. found: as in measures.json. judged: the rows of that table."""
+def render(
+    found: Mapping[str, Any], rows: Sequence[Explained], judged: Sequence[Mapping[str, Any]], why: Mapping[str, str]
+) -> str:
+    """Return the page. found: as in measures.json. judged: that table. why: measure -> its fault in words."""
     import jinja2
 
     environment = jinja2.Environment(undefined=jinja2.StrictUndefined, **_ENVIRONMENT)  # type: ignore[arg-type]
     template = environment.from_string(Path(__file__).with_name("report.html.j2").read_text(encoding="utf-8"))
-    shown, hidden = _shown(found)
+    seen, hidden = shown(found)
     row_of = {row.qid: row for row in rows}
-    worst, best = pick(judged, list(shown))
+    worst, best = pick(judged, list(seen))
 
     def reason(one: Mapping[str, Any]) -> dict[str, Any]:
         row = row_of[one["qid"]]
-        return {**one, "query": row.query, "text": row.texts[one["rank"] - 1]}
+        said = [why[name] for name in one["flagged"] if name in seen]
+        return {**one, "query": row.query, "text": row.texts[one["rank"] - 1], "why": said}
 
     return template.render(
         title=_title(found),
         source=found["source"],
         head=_HEAD,
-        shown=_lines(shown),
-        hidden=", ".join(hidden),
+        shown=_lines(seen),
+        compared=_compared(found, seen),
+        hidden=hidden,
         worst=[reason(one) for one in worst],
         best=[reason(one) for one in best],
     )
@@ -68,20 +75,36 @@ def pick(
 def tell(out: Path) -> None:
     """Print the table of a finished stage's folder."""
     found = json.loads((out / "measures.json").read_text(encoding="utf-8"))
-    shown, hidden = _shown(found)
-    lines = [list(_HEAD), *_lines(shown)]
-    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    seen, hidden = shown(found)
     print(f"judge: {_title(found)}")
+    _print([list(_HEAD), *_lines(seen)])
+    if compared := _compared(found, seen):
+        _print(compared)
+    for why, names in hidden.items():
+        print(f"judge: not shown, since they {why}: {', '.join(names)}")
+    print(f"report: {out / 'report.html'}", flush=True)
+
+
+def _print(lines: Sequence[Sequence[str]]) -> None:
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
     for first, *others in lines:
         print(
             "  ".join([first.ljust(widths[0]), *(cell.rjust(to) for cell, to in zip(others, widths[1:], strict=True))])
         )
-    if hidden:
-        print(f"judge: not shown, since they do not notice planted errors here: {', '.join(hidden)}")
-    print(f"report: {out / 'report.html'}", flush=True)
 
 
-_HEAD = ("measure", "value", "95 % interval", "floor", "ceiling", "judged", "detected", "false alarms", "kappa")
+_HEAD = (
+    "measure",
+    "value",
+    "95 % interval",
+    "floor",
+    "ceiling",
+    "judged",
+    "detected",
+    "false alarms",
+    "kappa",
+    "truth",
+)
 
 
 def _lines(shown: Mapping[str, Mapping[str, Any]]) -> list[list[str]]:
@@ -93,16 +116,39 @@ def _lines(shown: Mapping[str, Mapping[str, Any]]) -> list[list[str]]:
         judged = f"{one['n']:,} of {one['of']:,}"
         ends = [_number(one[end]) for end in ("floor", "ceiling")]
         honest = [_share(one["detected"]), _share(one["false_alarms"]), _number(one.get("kappa"))]
-        lines.append([f"{name}{better}", _number(one["value"]), span, *ends, judged, *honest])
+        truth = _number(STANDING[name]["correlation"]) if name in STANDING else "-"
+        lines.append([f"{name}{better}", _number(one["value"]), span, *ends, judged, *honest, truth])
     return lines
 
 
-def _shown(found: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
-    """Return the measures that are shown, and the names of the others."""
-    measures = found["measures"]
-    return {name: one for name, one in measures.items() if one["noticed"] is not False}, [
-        name for name, one in measures.items() if one["noticed"] is False
-    ]
+def _compared(found: Mapping[str, Any], seen: Mapping[str, Any]) -> list[list[str]]:
+    """Return the table of measures and systems, its head first; nothing without other systems."""
+    against = found["against"]
+    if not against:
+        return []
+    lines = [["measure", found["name"], *against]]
+    for name, one in seen.items():
+        others = [of.get(name) for of in against.values()]
+        if any(others):
+            lines.append([name, *("-" if each is None else _spanned(each) for each in (one, *others))])
+    return lines
+
+
+def _spanned(one: Mapping[str, Any]) -> str:
+    return f"{_number(one['value'])} ({_number(one['low'])} to {_number(one['high'])})"
+
+
+def shown(found: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, list[str]]]:
+    """Return the measures of measures.json that are shown, and why -> the names of the others."""
+    seen, hidden = dict[str, Any](), dict[str, list[str]]()
+    for name, one in found["measures"].items():
+        if follows(name) is False:
+            hidden.setdefault(_NO_TRUTH, []).append(name)
+        elif one["noticed"] is False:
+            hidden.setdefault(_NOT_NOTICED, []).append(name)
+        else:
+            seen[name] = one
+    return seen, hidden
 
 
 def _title(found: Mapping[str, Any]) -> str:

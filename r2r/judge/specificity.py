@@ -27,4 +27,11 @@ def _value(row: Explained, at: int) -> float | None:
     return len(own.difference(*others)) / len(content)
 
 
-MEASURE = Measure("specificity", "direct", values, "higher", lambda value: value == 0)
+MEASURE = Measure(
+    "specificity",
+    "direct",
+    values,
+    "higher",
+    lambda value: value == 0,
+    "its reason has no word that only its passage has",
+)

@@ -24,18 +24,21 @@ from r2r.judge import (
     boilerplate,
     comprehensiveness,
     consistency,
+    counterfactual,
     explained,
     judging,
-    neighbours,
+    keep,
     probe,
     question,
     report,
     right,
+    simulatability,
     specificity,
     sufficiency,
     supported,
     transitivity,
     verbatim,
+    verdict,
 )
 from r2r.judge.explained import Explained
 from r2r.judge.figures import Planted, figures, mean, plant
@@ -45,12 +48,34 @@ from r2r.student import record
 from r2r.student.rank import check_student
 from r2r.teacher import calls
 
-MEASURES = [one.MEASURE for one in (verbatim, neighbours, consistency, transitivity, boilerplate, specificity)]
+MEASURES = [one.MEASURE for one in (verbatim, consistency, transitivity, boilerplate, specificity)]
 # Those that look at a row of the table probes, and those that look at the judge's verdicts.
-PROBES = {"comprehensiveness": comprehensiveness, "sufficiency": sufficiency, "agreement": agreement}
+PROBES = {
+    "comprehensiveness": comprehensiveness,
+    "sufficiency": sufficiency,
+    "counterfactual": counterfactual,
+    "agreement": agreement,
+    "simulatability": simulatability,
+}
 VERDICTS = {"supported": supported, "right": right}
+# What is wrong with a reason that they flag, in words.
+WHY = {one.name: one.why for one in MEASURES} | {
+    "supported": "the judge does not find a claim of its reason in the passage",
+    "right": "the judge does not find its comparison right",
+}
 # Measures of the same reasons as those of the verdicts: direct reasons and comparisons.
-_SAME_REASONS = ("boilerplate", "neighbours")
+_SAME_REASONS = ("boilerplate", "consistency")
+
+
+def named(rankings: str, against: Mapping[str, str]) -> dict[str, str]:
+    """Return name -> source of the system that is judged, first, and of those that it is compared with.
+
+    The first one's name is that of its folder. Raises BadInput if another one has it, too.
+    """
+    name = "recorded" if rankings.startswith("teacher:") else Path(rankings).absolute().name
+    if name in against:
+        raise BadInput(f"against {name}: is the name of {rankings}; give it another name")
+    return {name: rankings, **against}
 
 
 def stage(
@@ -60,13 +85,20 @@ def stage(
     settings: JudgeSettings,
     student: str | None = None,
     adapter: str | None = None,
+    against: Mapping[str, str] | None = None,
 ) -> Stage:
     """Return the stage that judges reasons.
 
     rankings: a folder with the table rankings or annotations, or teacher:FILE. candidates: the passages of a rankings
     table; None for annotations, which have their own. student, adapter: a model that ranks the passages again, as for
-    `r2r.student.rerank`; None leaves its measures out.
+    `r2r.student.rerank`; None leaves its measures out. against: name -> rankings or annotations of other systems, for
+    which the measures of the words are given, too.
     """
+    systems = named(rankings, against or {})
+    lone = len(systems) == 1
+
+    def passages(source: str) -> str | None:
+        return candidates if lone else explained.passages_of(source, candidates)
 
     def check(there: There) -> None:
         if adapter is not None and student is None:
@@ -78,26 +110,34 @@ def stage(
             check_student(student, fits)
         if settings.judge is not None:
             calls.check_teacher(judging.teacher_settings(settings))
-        if there(rankings) and (candidates is None or there(candidates)):
-            explained.read(rankings, candidates)
+        for source in systems.values():
+            if there(source) and (candidates is None or there(candidates)):
+                explained.read(source, passages(source))
+        if settings.keep is not None and there(rankings) and not explained.is_annotations(rankings):
+            raise BadInput(f"keep: {settings.keep:g}: keeps annotations, and {rankings} holds rankings; leave keep out")
 
     def work(identity: Identity) -> Result:
-        rows = explained.read(rankings, candidates)
+        first, *others = (explained.read(source, passages(source)) for source in systems.values())
+        rows = first
         made = plant(rows, settings.planted, settings.seed)
         probes = probe.probe(rows, student, adapter, settings, Path(out) / "student", identity) if student else None
         verdicts = judging.ask(made, settings, Path(out) / "judge", identity) if settings.judge else None
-        return _work(rankings, made, probes, verdicts, Path(out), settings)
+        compared = dict(zip(list(systems)[1:], others, strict=True))
+        return _work(rankings, made, probes, verdicts, Path(out), settings, compared)
 
     inputs = {"rankings": Input(rankings, explained.fingerprint)}
     if candidates is not None:
         inputs["candidates"] = Input(candidates, partial(datasets.fingerprint, what="candidates"))
+    for name, source in (against or {}).items():
+        inputs[f"against {name}"] = Input(source, explained.fingerprint)
     if student is not None:
         inputs["student"] = Input(student, lambda name: identity_of(builtin.model(name, "student")))
     if adapter is not None:
         inputs["adapter"] = Input(adapter)
     if settings.judge is not None:
         inputs["judge"] = Input(settings.judge, calls.identify_teacher)
-    writes = ["judged", *_asked(bool(student), bool(settings.judge)), "measures.json", "report.html"]
+    kept = ["kept/annotations"] * (settings.keep is not None)
+    writes = ["judged", *kept, *_asked(bool(student), bool(settings.judge)), "measures.json", "report.html"]
     version = question.VERSION if settings.judge else ""
     place = Path(out)
     return Stage("judge", place, settings, inputs, check, work, writes, version, after=lambda: report.tell(place))
@@ -115,14 +155,16 @@ def judge(
     settings: JudgeSettings,
     student: str | None = None,
     adapter: str | None = None,
+    against: Mapping[str, str] | None = None,
 ) -> None:
     """Measure reasons; write `measures.json`, the table `judged` and `report.html` into `out`, and print the table.
 
     Arguments as for `stage`. `figures.figures` says what measures.json has of each measure. A measure that does not
-    notice planted errors is in measures.json, and not in the report. Raises BadInput for a folder without either table,
+    notice planted errors, or that did not follow a known truth (`standing.py`), is in measures.json, and not in the
+    report. Raises BadInput for a folder without either table,
     candidates that are missing or others than those ranked, a table without reasons, and a student that cannot rank.
     """
-    run(stage(rankings, candidates, out, settings, student, adapter))
+    run(stage(rankings, candidates, out, settings, student, adapter, against))
 
 
 def _work(
@@ -132,10 +174,11 @@ def _work(
     verdicts: tuple[Sequence[Mapping[str, Any]], float] | None,
     out: Path,
     settings: JudgeSettings,
+    compared: Mapping[str, Sequence[Explained]],
 ) -> Result:
     rows = made.rows
     measures = {one.name: figures(one, made, settings.seed) for one in MEASURES}
-    judged = _judged(rows, probes or [])
+    judged = _judged(rows, probes or [], verdicts[0] if verdicts else [])
     if probes is not None:
         measures |= {name: _probed(one, probes, settings.seed) for name, one in PROBES.items()}
         measures["comprehensiveness"]["of"] = measures["sufficiency"]["of"] = measures["verbatim"]["of"]
@@ -144,19 +187,26 @@ def _work(
         measures["supported"]["of"], measures["right"]["of"] = (measures[name]["of"] for name in _SAME_REASONS)
     found = {
         "source": rankings,
+        "name": next(iter(named(rankings, {}))),
         "queries": len(rows),
         "reasons": len(judged),
         # False texts that were left out before are in no table, and in no measure.
         "dropped": (manifest_of(Path(rankings)) or {}).get("dropped", {}),
         "planted": {"rate": settings.planted, "swapped": sum(map(len, made.wrong))},
         "measures": measures,
+        "against": {
+            name: {one.name: mean([one.values(row) for row in other], settings.seed) for one in MEASURES}
+            for name, other in compared.items()
+        },
     }
     if verdicts is not None:
         found["cost"] = verdicts[1]
     tables.write(judged, out, "judged")
     tables.write_text(json.dumps(found, indent=2, ensure_ascii=False) + "\n", out / "measures.json")
-    tables.write_text(report.render(found, rows, judged), out / "report.html")
+    tables.write_text(report.render(found, rows, judged, WHY), out / "report.html")
     counts = {"queries": len(rows), "judged": len(judged)}
+    if settings.keep is not None:
+        counts |= keep.write(rankings, judged, list(report.shown(found)[0]), settings.keep, out)
     for name in _asked(probes is not None, verdicts is not None):
         folder, _, table = name.partition("/")
         counts[name] = tables.read(out / folder, table).num_rows if (out / name).is_dir() else 0
@@ -167,12 +217,15 @@ def _probed(measure: Any, probes: Sequence[Mapping[str, Any]], seed: int) -> dic
     """Return the entry in measures.json of a measure of probes. Errors cannot be planted in it: noticed is None."""
     most = [value for one in probes for value in measure.most(one)]
     found = mean([measure.values(one) for one in probes] or [[]], seed)
-    bounds = {"floor": 0.0, "ceiling": sum(most) / len(most) if most else None}
+    least = [value for one in probes for value in measure.least(one)]
+    bounds = {"floor": sum(least) / len(least) if least else None, "ceiling": sum(most) / len(most) if most else None}
     unknown = {"planted": 0, "detected": None, "false_alarms": None, "noticed": None}
     return {**found, **bounds, "of": found["n"], "better": "higher", **unknown}
 
 
-def _judged(rows: Sequence[Explained], probes: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+def _judged(
+    rows: Sequence[Explained], probes: Sequence[Mapping[str, Any]], verdicts: Sequence[Mapping[str, Any]]
+) -> list[dict[str, Any]]:
     """Return the rows of the table `judged`: one for each passage with a reason."""
     found = []
     probed = {
@@ -180,13 +233,16 @@ def _judged(rows: Sequence[Explained], probes: Sequence[Mapping[str, Any]]) -> l
         for one in probes
         for at, rank in enumerate(one["ranks"])
     }
+    asked = {(one["qid"], rank): verdict.of(one, at) for one in verdicts for at, rank in enumerate(one["ranks"])}
     for row in rows:
         values = {one.name: one.values(row) for one in MEASURES}
         for at in row.places():
             own = {name: value for name, by_place in values.items() if (value := by_place[at]) is not None}
             judged: dict[str, Any] = dict(zip(explained.PARTS, row.reasons(at), strict=True))
-            own |= probed.get((row.qid, at + 1), {})
+            found_true = asked.get((row.qid, at + 1), {})
+            own |= probed.get((row.qid, at + 1), {}) | found_true
             judged |= {"qid": row.qid, "docid": row.docids[at], "rank": at + 1, "values": own}
             flagged = [one.name for one in MEASURES if one.name in own and one.flags(own[one.name])]
+            flagged += [name for name, value in found_true.items() if value == 0]
             found.append(judged | {"flagged": flagged})
     return found

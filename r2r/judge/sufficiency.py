@@ -20,3 +20,8 @@ def values(probe: Mapping[str, Any]) -> list[float]:
 def most(probe: Mapping[str, Any]) -> list[float]:
     """Return the largest possible values: each passage stands first with its evidence alone."""
     return [float(other - 1) for other in probe["only_random"]]
+
+
+def least(probe: Mapping[str, Any]) -> list[float]:
+    """Return the values of evidence that is worth no more than random words."""
+    return [0.0]

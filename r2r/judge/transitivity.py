@@ -44,4 +44,11 @@ def _leads(start: int, end: int, pairs: Pairs) -> bool:
     return False
 
 
-MEASURE = Measure("transitivity", "comparison", values, "higher", lambda value: value == 0)
+MEASURE = Measure(
+    "transitivity",
+    "comparison",
+    values,
+    "higher",
+    lambda value: value == 0,
+    "its comparison contradicts those of other passages",
+)

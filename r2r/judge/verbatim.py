@@ -20,4 +20,11 @@ def values(row: Explained) -> list[float | None]:
     ]
 
 
-MEASURE = Measure("verbatim", "evidence", values, "higher", lambda value: value == 0)
+MEASURE = Measure(
+    "verbatim",
+    "evidence",
+    values,
+    "higher",
+    lambda value: value == 0,
+    "its evidence is not in the passage word for word",
+)

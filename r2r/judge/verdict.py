@@ -13,6 +13,19 @@ from typing import Any
 
 from r2r.judge.figures import honesty, mean
 from r2r.judge.kappa import kappa
+from r2r.judge.question import CLAIM, COMPARISON
+
+
+def of(row: Mapping[str, Any], at: int) -> dict[str, float]:
+    """Return measure -> share of good verdicts in two passes, of one passage of a row of the table verdicts.
+
+    Nothing of reasons that were not written, or in which an error was planted.
+    """
+    found = {}
+    for measure, part, good in (("supported", "direct", CLAIM[0]), ("right", "comparison", COMPARISON[0])):
+        if row[f"{part}_1"][at] and not row[f"planted_{part}"][at]:
+            found[measure] = sum(row[f"{part}_{number}"][at] == good for number in (1, 2)) / 2
+    return found
 
 
 def figures(verdicts: Sequence[Mapping[str, Any]], part: str, known: Sequence[str], seed: int) -> dict[str, Any]:

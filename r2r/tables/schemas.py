@@ -100,8 +100,10 @@ SCHEMAS = {
             "flagged": _strings,
         }
     ),
-    # One row a query. `ranks` are those of the passages that were probed, in the ranking that is judged; the columns
-    # after it are aligned with it, and hold ranks among the `passages` that the student ranked again.
+    # One row a query. `ranks` are those of the passages that were probed, in the ranking that is judged; the columns up
+    # to `only_random` are aligned with it, and hold ranks among the `passages` that the student ranked again. `above`
+    # and `below` are ranks of two passages whose evidence was swapped, with whether their order turned. The last two
+    # are Kendall's tau of orders by nothing and by the reasons alone; null with less than two reasons.
     "probes": pa.schema(
         {
             "qid": pa.string(),
@@ -113,6 +115,12 @@ SCHEMAS = {
             "without_random": pa.list_(pa.int64()),
             "only": pa.list_(pa.int64()),
             "only_random": pa.list_(pa.int64()),
+            "above": pa.list_(pa.int64()),
+            "below": pa.list_(pa.int64()),
+            "turned": pa.list_(pa.bool_()),
+            "turned_random": pa.list_(pa.bool_()),
+            "unseen": pa.float64(),
+            "simulated": pa.float64(),
         }
     ),
     # One row a query. Lists are aligned with `ranks`, the ranks of its passages with reasons; "" is no verdict.

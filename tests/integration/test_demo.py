@@ -163,6 +163,8 @@ def smaller(file: Path, **changes) -> Path:
     # Another test runs beside this one: an engine with a thread for each CPU would wait for it at every step.
     settings["annotate"] |= {"cpus": 1}
     settings["rerank"] |= {"cpus": 1} | changes
+    # Where none are written, there are none to judge.
+    settings["judge_reasons"] = settings["rerank"]["explain"] > 0
     file.write_text(yaml.safe_dump(settings))
     return file
 
@@ -262,6 +264,16 @@ def test_the_student_learns_to_explain_from_its_teacher(demo):
     print(found, direct, evidence)
     # With no evidence at all, .53 of it would be right.
     assert direct > 0.3 and evidence > 0.6
+
+
+def test_the_reasons_are_measured_beside_the_teachers(demo):
+    out, printed = demo
+    found = json.loads((out / "judge" / "measures.json").read_text())
+    assert found["measures"]["verbatim"]["value"] > 0.95 and found["measures"]["consistency"]["noticed"]
+    assert found["against"]["teacher"]["verbatim"]["n"] > 100
+    page = (out / "judge" / "report.html").read_text()
+    assert "Systems beside each other" in page and "<th>teacher</th>" in page
+    assert "judge/report.html" in printed
 
 
 def test_every_loss_falls(demo):

@@ -59,7 +59,7 @@ def knows(right):
     def values(one):
         return [float(right(at, text)) for at, text in enumerate(one.direct)]
 
-    return Measure("knows", "direct", values, "higher", lambda value: value == 0)
+    return Measure("knows", "direct", values, "higher", lambda value: value == 0, "")
 
 
 def test_a_measure_that_notices_is_told_from_one_that_does_not():

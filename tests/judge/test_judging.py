@@ -97,7 +97,8 @@ def test_a_blind_judge_is_not_shown(ask):
     verdicts, _ = ask(blind=True)
     found = supported.figures(verdicts, seed=0)
     assert found["value"] == 1 and not found["noticed"] and found["detected"] == 0 and found["kappa"] is None
-    assert report._shown({"measures": {"supported": found}}) == ({}, ["supported"])
+    hidden = {"do not notice planted errors here": ["supported"]}
+    assert report.shown({"measures": {"supported": found}}) == ({}, hidden)
 
 
 def test_the_second_pass_shows_the_passages_the_other_way_round(monkeypatch):

@@ -4,7 +4,7 @@ import pytest
 
 from demo_models.world import world
 from r2r import tables
-from r2r.judge import boilerplate, consistency, explained, neighbours, specificity, stage, transitivity, verbatim
+from r2r.judge import boilerplate, consistency, explained, specificity, stage, transitivity, verbatim
 from r2r.judge.figures import figures, plant
 from tests.judge.rows import row, true_annotation
 
@@ -14,12 +14,6 @@ FLEAS = ["A flea lives 100 days.\nIt jumps.", "Dogs bark at night.", "Cats sleep
 def test_evidence_is_verbatim_or_not():
     found = row(texts=FLEAS, evidence=["A flea lives  100 days. It", "Dogs meow.", "N/A"])
     assert verbatim.MEASURE.values(found) == [1, 0, None]
-
-
-def test_comparisons_name_neighbours_or_others():
-    said = ["Above [2].", "Below passage [1], above [3].", "Below [1].", "It is short."]
-    assert neighbours.MEASURE.values(row(said)) == [1, 1, 0, 0]
-    assert neighbours.MEASURE.values(row()) == [None] * 4
 
 
 def test_claims_agree_with_the_ranking_or_not():
@@ -68,7 +62,7 @@ def truth(tmp_path_factory):
     return plant(explained.read(str(folder), None), rate=0.5, seed=0)
 
 
-@pytest.mark.parametrize("measure", [verbatim, neighbours, consistency, transitivity])
+@pytest.mark.parametrize("measure", [verbatim, consistency, transitivity])
 def test_true_reasons_of_the_world_have_no_fault(truth, measure):
     values = [value for one in truth.rows for value in measure.MEASURE.values(one) if value is not None]
     assert values and set(values) == {1.0}

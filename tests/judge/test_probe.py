@@ -9,8 +9,8 @@ import pytest
 
 from r2r import tables
 from r2r.config import JudgeSettings
-from r2r.judge import agreement, comprehensiveness, probe, sufficiency
-from r2r.judge.cuts import cuts
+from r2r.judge import agreement, comprehensiveness, counterfactual, explained, probe, simulatability, sufficiency
+from r2r.judge.cuts import cuts, swapped
 from r2r.judge.stage import judge
 from r2r.llm import Refused
 from r2r.student.rank import Ranked
@@ -91,6 +91,45 @@ def test_the_evidence_that_decides_is_found(answer):
     assert sum(texts.count(FLEAS[2]) for texts in asked) == 10
 
 
+def test_two_passages_swap_their_evidence_or_random_words():
+    first, second = "A flea bit a flea. Dogs run very far off.", "My dog ran. The end came."
+    found = swapped(first, "A flea bit a flea.", second, "My dog ran.", random.Random(0))
+    assert found.evidence == ("My dog ran. Dogs run very far off.", "A flea bit a flea. The end came.")
+    assert found.random == ("A flea bit a flea. The end came.", "My dog ran. Dogs run very far off.")
+    # The second one has no evidence: it gives as many words as it gets.
+    alone = swapped("Fleas bite. Dogs run.", "Fleas bite.", "Cats sleep. Cows eat.", "", random.Random(0))
+    assert sum(map(len, alone.evidence)) == len("Fleas bite. Dogs run.Cats sleep. Cows eat.")
+    assert "Fleas bite." in alone.evidence[1] and "Fleas bite." in alone.random[0]
+    # Nothing to swap, and too few other words.
+    assert swapped(first, "", second, "My dog ran.", random.Random(0)) is None
+    assert swapped("A flea.", "A flea.", second, "", random.Random(0)) is None
+
+
+def test_evidence_that_decides_turns_the_order_of_compared_passages(answer):
+    compared = ["It stands above [2].", "It stands above [3], not [9].", "", ""]
+    evidence = ["A flea bit a flea.", "The end came.", "", ""]
+    texts = [*FLEAS[:2], "Dogs ran off. Cats sat on.", FLEAS[3]]
+    _, found, counts, asked = answer(row(texts=texts, evidence=evidence, comparison=compared))
+    assert (found["above"], found["below"]) == ([1, 2], [2, 3]) and counts["windows"] == len(asked) == 16
+    # The first two turn with the fleas. What the second gives the third does not decide.
+    assert found["turned"] == [True, False] and counterfactual.values(found)[0] == 1 - found["turned_random"][0]
+    assert counterfactual.most(found)[0] == 1 - found["turned_random"][0]
+
+
+def test_an_order_is_told_from_reasons_that_explain_it_and_from_no_others(answer):
+    says = ["flea flea flea", "flea flea", "flea", ""]
+    _, found, _, asked = answer(row(texts=FLEAS, direct=says, comparison=["Above [2], like [4].", "", "", ""]))
+    assert found["simulated"] == 1 and simulatability.values(found) == [1]
+    # The last two prompts: nothing in the place of the passages, then their reasons; they name labels as shown.
+    *_, nothing, reasons = asked
+    assert nothing == ["-"] * 3 and f"flea flea flea Above [{'ABC'[reasons.index('flea flea')]}], like [?]." in reasons
+    assert simulatability.least(found) == [found["unseen"]] and simulatability.most(found) == [1]
+    _, found, _, asked = answer(row(texts=FLEAS, direct=says[::-1]))
+    assert found["simulated"] == -1
+    _, found, _, _ = answer(row(texts=FLEAS, direct=["flea", "", "", "flea"]))
+    assert found["simulated"] is None and simulatability.values(found) == simulatability.least(found) == []
+
+
 def test_values_are_places():
     found = {"passages": 8, "whole": [1], "without": [5], "without_random": [2], "only": [1], "only_random": [7]}
     assert comprehensiveness.values(found) == [3] and comprehensiveness.most(found) == [6]
@@ -105,9 +144,9 @@ def test_a_query_that_the_engine_refuses_is_rejected(answer):
 
 def test_a_key_follows_what_the_answer_depends_on():
     one = row(evidence=["x"] * 4)._asdict()
-    assert probe.key(one, "v1") == probe.key(one | {"qid": "q2", "direct": ["new"] * 4}, "v1")
-    others = [{"query": "dogs"}, {"texts": ["t"] * 4}, {"evidence": ["y"] * 4}]
-    assert len({probe.key(one, "v1"), probe.key(one, "v2"), *(probe.key(one | other, "v1") for other in others)}) == 5
+    assert probe.key(one, "v1") == probe.key(one | {"qid": "q2", "docids": ["x"] * 4}, "v1")
+    others = [{"query": "dogs"}, {"texts": ["t"] * 4}, *({name: ["y"] * 4} for name in explained.PARTS)]
+    assert len({probe.key(one, "v1"), probe.key(one, "v2"), *(probe.key(one | other, "v1") for other in others)}) == 7
 
 
 def test_a_student_probes_all_rows_and_goes_on_where_it_stopped(ray_local, tmp_path, capsys):

@@ -6,9 +6,10 @@ from types import SimpleNamespace
 
 import pytest
 
-from r2r import cli, tables
+from r2r import cli, datasets, tables
 from r2r.config import JudgeSettings
-from r2r.judge import explained, judging, probe, report, stage
+from r2r.errors import Stopped
+from r2r.judge import explained, judging, probe, report, stage, standing
 from r2r.judge.stage import judge
 from r2r.llm import Reply
 from r2r.rows import pool
@@ -77,6 +78,62 @@ def test_the_folder_holds_figures_a_row_a_reason_and_a_page(annotated, tmp_path,
     assert "done already" in capsys.readouterr().out
 
 
+def test_a_measure_that_does_not_follow_the_truth_is_not_shown(annotated, tmp_path, monkeypatch, capsys):
+    known = {"correlation": 0.05, "low": 0.0, "high": 0.1, "n": 9, "follows": False}
+    monkeypatch.setattr(standing, "STANDING", {"verbatim": known, "consistency": known | {"follows": True}})
+    monkeypatch.setattr(report, "STANDING", standing.STANDING)
+    judge(str(annotated), None, tmp_path / "judge", JudgeSettings(planted=0.5))
+    page, printed = (tmp_path / "judge" / "report.html").read_text(), capsys.readouterr().out
+    assert "do not follow the truth where it is known: verbatim" in page and "is known: verbatim" in printed
+    assert "<td>verbatim" not in page and "<td>consistency" in page and "<td>0.050</td>" in page
+    assert "verbatim" in json.loads((tmp_path / "judge" / "measures.json").read_text())["measures"]
+
+
+def test_systems_stand_beside_each_other(annotated, ranked, tmp_path, capsys):
+    flags = ["--rankings", str(ranked[0]), "--candidates", str(ranked[1]), "--planted", "0.9"]
+    assert cli.main(["judge", *flags, "--against", f"big={annotated}", "--out", str(tmp_path / "judge")]) == 0
+    found = json.loads((tmp_path / "judge" / "measures.json").read_text())
+    assert found["name"] == "rerank" and found["against"]["big"]["verbatim"] == {
+        **{"value": 1, "low": 1, "high": 1},
+        "n": 120,
+    }
+    beside = report._compared(
+        found, {"verbatim": found["measures"]["verbatim"], "agreement": found["measures"]["verbatim"]}
+    )
+    # No other system has agreement.
+    assert beside[0] == ["measure", "rerank", "big"] and [line[0] for line in beside[1:]] == ["verbatim"]
+    assert beside[1][2] == "1.000 (1.000 to 1.000)"
+    page = report.render(found | {"measures": {}}, [], [], {})
+    assert "Systems beside each other" in page and "<th>big</th>" in page
+
+
+def test_annotations_with_few_faults_are_kept(annotated, tmp_path, capsys):
+    rows = tables.read(annotated, "annotations").to_pylist()
+    # Faults: none of three reasons, one, and all, in a third of the queries each.
+    for at, one in enumerate(rows):
+        wrong = (0, 1, 3)[at % 3]
+        one["evidence"] = ["Not in it."] * wrong + TEXTS[wrong:]
+    tables.write(rows, annotated, "annotations")
+    for most, count in ((0, 14), (0.34, 27), (1, 40)):
+        out = tmp_path / f"judge{most}"
+        judge(str(annotated), None, out, JudgeSettings(planted=0.5, keep=most))
+        kept = datasets.read_annotations(str(out / "kept"))[0]
+        assert len(kept) == count and all(one in rows for one in kept)
+        manifest = json.loads((out / "manifest.json").read_text())
+        assert manifest["rows"]["kept/annotations"] == count and manifest["rows"]["left out by keep"] == 40 - count
+        assert any(name.startswith("kept/annotations/") for name in manifest["files"])
+    assert "left out by keep" in capsys.readouterr().out
+
+
+def test_a_share_that_leaves_none_stops(annotated, tmp_path):
+    rows = [one | {"evidence": ["Not in it."] * 3} for one in tables.read(annotated, "annotations").to_pylist()[:20]]
+    more = [one | {"qid": f"x{one['qid']}", "evidence": ["Not in it.", *TEXTS[1:]]} for one in rows]
+    tables.write([*rows, *more], annotated, "annotations")
+    with pytest.raises(Stopped, match="keep: 0: none of 40 annotations"):
+        judge(str(annotated), None, tmp_path / "judge", JudgeSettings(planted=0.9, keep=0))
+    assert not (tmp_path / "judge" / "manifest.json").exists()
+
+
 class Ranker:
     """Ranks by the length of the texts, the longest first."""
 
@@ -139,9 +196,10 @@ def test_the_worst_reasons_are_those_with_most_faults_by_measures_that_notice():
 
 
 def test_the_page_is_safe_from_what_the_texts_say(annotated, tmp_path):
-    found = {"source": "<b>", "queries": 1, "reasons": 1, "planted": {"swapped": 0}, "measures": {}}
+    found = {"source": "<b>", "queries": 1, "reasons": 1, "planted": {"swapped": 0}}
+    found |= {"measures": {}, "name": "<b>", "against": {}}
     judged = [{"qid": "q1", "docid": "<i>", "rank": 1, "flagged": [], "values": {}, "direct": "<script>"}]
-    assert "<script>" not in report.render(found, [row()], judged)
+    assert "<script>" not in report.render(found, [row()], judged, {})
 
 
 @pytest.mark.parametrize(
@@ -153,6 +211,7 @@ def test_the_page_is_safe_from_what_the_texts_say(annotated, tmp_path):
         (["--rankings", "ANNOTATE", "--candidates", "RETRIEVE"], "leave candidates out"),
         (["--rankings", "RERANK", "--candidates", "OTHERS"], "qid q1: has no passage d2"),
         (["--rankings", "EMPTY"], "has no reasons to judge"),
+        (["--rankings", "RERANK", "--candidates", "RETRIEVE", "--keep", "0"], "keep: 0: keeps annotations"),
         (["--rankings", "ANNOTATE", "--planted", "0"], "planted: '0'"),
         (["--rankings", "ANNOTATE", "--adapter", "ANNOTATE"], "needs the student that it was made for"),
         (["--rankings", "ANNOTATE", "--student", "demo", "--engine", '{"no_such": 1}'], "no_such"),

@@ -1,0 +1,37 @@
+"""The annotations whose reasons are sound, for a student to learn from.
+
+Owns which rows are kept. Reads and writes whole rows of the table annotations; changes nothing in them.
+
+    r2r judge --rankings runs/x/annotate --keep 0.2 --out runs/x/judge
+    r2r distill --annotations runs/x/judge/kept --student MODEL --out runs/x/distill
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from r2r import datasets, tables
+from r2r.errors import Stopped
+
+
+def write(
+    annotations: str, judged: Sequence[Mapping[str, Any]], measures: Sequence[str], most: float, out: Path
+) -> dict[str, int]:
+    """Write the annotations with faults in at most a share `most` of their reasons, and return the counts of rows.
+
+    judged: rows of that table. measures: those whose faults count. A row without any reason is kept. Raises Stopped if
+    none is left.
+    """
+    faulty, all_of = Counter[str](), Counter[str]()
+    for one in judged:
+        all_of[one["qid"]] += 1
+        faulty[one["qid"]] += bool(set(one["flagged"]).intersection(measures))
+    rows = datasets.read_annotations(annotations)[0]
+    kept = [row for row in rows if faulty[row["qid"]] <= most * all_of[row["qid"]]]
+    if not kept:
+        raise Stopped(f"keep: {most:g}: none of {len(rows):,} annotations has so few faults; give a larger share")
+    tables.write(kept, out / "kept", "annotations")
+    return {"kept/annotations": len(kept), "left out by keep": len(rows) - len(kept)}
