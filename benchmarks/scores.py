@@ -94,9 +94,8 @@ async def measure(ranker: Ranker, given: argparse.Namespace) -> None:
         return average(score(run))["nDCG@10"]
 
     await ranker.check_adapter()
-    print(
-        "| candidates | strategy | calls | s, 1 at a time | s, 4 at a time | nDCG@10 |\n| --- | --- | --- | --- | --- | --- |"
-    )
+    head = ("candidates", "strategy", "calls", "s, 1 at a time", "s, 4 at a time", "nDCG@10")
+    print(f"| {' | '.join(head)} |\n{'| --- ' * len(head)}|")
     kept: dict[str, tuple[list[dict[str, Any]], list[Ranked]]] = {}
     for one in given.candidates:
         depth, _, folder = one.partition("=")

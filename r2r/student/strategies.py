@@ -55,8 +55,9 @@ async def parallel(n: int, window: int, stride: int, score: Score) -> list[int]:
     The passages are dealt out to as few groups as possible, so that all groups get their share of the first stage's
     best. Into the final come the best by place in their group; equal places go by first-stage order. If each group has
     less than _THROUGH places in the final, as many per group are ranked in the same way in between, but at most half of
-    the passages where that leaves one for each. `stride` is not used. (Partitions ranked in parallel, and their best in a last call: TDPart, Parry et
-    al. 2024, arXiv 2405.14589, which compares with a pivot instead.)
+    the passages where that leaves one for each. The others follow in the order in which they would have come next.
+    `stride` is not used. (Parts ranked at the same time, and their best in a last call, as in TDPart: Parry et al.
+    2024, arXiv 2405.14589. That compares each part with a pivot, which takes more calls and rounds.)
     """
 
     async def best_first(passages: list[int]) -> list[int]:

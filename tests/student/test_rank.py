@@ -9,12 +9,14 @@ import random
 import re
 
 import pytest
+from fastapi.testclient import TestClient
 
-from r2r.config import RerankSettings
+from r2r.config import RerankSettings, ServeSettings
 from r2r.errors import BadInput
 from r2r.llm import Refused, Reply
 from r2r.llm.prompt import load_tokenizer
-from r2r.student import rank
+from r2r.serving.app import application
+from r2r.student import rank, rerank
 from r2r.student.prompt import LABELS
 from r2r.student.rank import Ranker
 from r2r.student.scores import FirstStage, by_rank
@@ -148,6 +150,19 @@ def test_the_recorded_temperature_flattens_the_scores(ranker):
 def test_without_log_probabilities_or_if_told_so_scores_are_by_rank(ranker, settings):
     ranked = asyncio.run(ranker(**settings).rank("q", passages(25)))
     assert ranked.scores == by_rank(25) and not ranked.counts["uncalibrated"]
+
+
+@pytest.mark.parametrize("settings", [{}, {"score": "rank"}, {"strategy": "parallel"}])
+def test_serve_and_rerank_give_the_same_scores(ranker, settings):
+    texts = passages(45)
+    row = {"qid": "q1", "query": "q", "docids": [f"D{index}" for index in range(45)], "texts": texts}
+    reranker = rerank.Reranker("demo", None, RerankSettings(**settings), lambda row: "k")
+    _, ranking, _ = asyncio.run(reranker(row))
+    asking = Ranker("demo", None, ServeSettings(**settings))
+    app = application(asking, asking.settings, "demo")
+    answer = TestClient(app).post("/v1/rerank", json={"query": "q", "documents": texts}).json()["results"]
+    assert [f"D{one['index']}" for one in answer] == ranking["docids"]
+    assert [one["relevance_score"] for one in answer] == ranking["scores"]
 
 
 def test_a_first_stage_is_fused_in_and_what_leads_then_is_explained(ranker):
