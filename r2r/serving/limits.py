@@ -26,8 +26,8 @@ from r2r.serving.shapes import Error
 
 KEYS_VARIABLE = "R2R_API_KEYS"
 LARGEST_BODY = 8_000_000
-# Probes of load balancers have no key.
-OPEN_PATHS = ("/health",)
+# Probes of load balancers have no key. The page asks for one, and its examples are the package's own.
+OPEN_PATHS = ("/health", "/", "/examples")
 RETRY_AFTER = {"Retry-After": "1"}
 
 

@@ -17,6 +17,7 @@ from typing import Annotated, Any, NamedTuple
 
 from pydantic import BaseModel, ConfigDict, Discriminator, Field, PrivateAttr, StringConstraints, Tag, model_validator
 
+from r2r.llm import Died, Refused
 from r2r.student.scores import FirstStage
 
 MOST_DOCUMENTS = 1000
@@ -234,6 +235,26 @@ class Error:
         kind = "invalid_request_error" if self.status < 500 else "server_error"
         error = {"message": self.sentence, "type": kind, "param": None, "code": self.status}
         return {"message": self.sentence, "detail": self.sentence, "error": error}
+
+
+FAILED = Error(500, "server: failed on this request; its log says why")
+
+
+def error_of(error: Refused | Died | TimeoutError) -> Error:
+    """Return what a client is told of a ranking that failed."""
+    if isinstance(error, Refused):
+        return Error(400, str(error)[:500])
+    if isinstance(error, Died):
+        return Error(503, "engine: died, and is being replaced; try again later")
+    return Error(504, "ranking: took too long; send fewer documents, or try again later")
+
+
+def sentence_of(error: Any) -> str:
+    """Return one of pydantic's errors as a sentence that names the field and repeats nothing of the request."""
+    if error["type"] == "value_error":
+        return str(error["ctx"]["error"])
+    place = ".".join(str(part) for part in error["loc"] if part not in ("body", "cohere", "voyage", "tei"))
+    return f"{place or 'body'}: {error['msg'][0].lower()}{error['msg'][1:]}"[:500]
 
 
 def _text(document: str | dict[str, Any], place: int, rank_fields: list[str] | None) -> str:

@@ -38,7 +38,7 @@ def run(data, tmp_path_factory):
     (folder / "few.json").write_text(json.dumps(listed[:QUERIES]))
     command = [sys.executable, ROOT / "benchmarks" / "real.py", "--annotations", f"teacher:{folder / 'few.jsonl'}"]
     command += ["--collection", f"few=rankgpt:{folder / 'few.json'},{data / 'msmarco-dl19' / 'qrels.txt'}"]
-    command += ["--reasons", "--steps", str(STEPS), "--out", folder / "run"]
+    command += ["--learn", "reasons", "--steps", str(STEPS), "--out", folder / "run"]
     env = os.environ | {"RAY_ADDRESS": "local", "PYTHONPATH": str(ROOT)}
     done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=2400)
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
@@ -53,18 +53,18 @@ def test_every_way_to_rank_has_a_row(run):
     out, said = run
     metrics = json.loads((out / "few" / "evaluate" / "metrics.json").read_text())
     assert list(metrics["systems"]) == [
-        *("bm25", "zero-shot-labels", "zero-shot-likelihood", "distilled", "random", "oracle")
+        *("bm25", "zero-shot-labels", "zero-shot-likelihood", "distilled-reasons", "random", "oracle")
     ]
-    assert set(metrics["tests"]["systems"]) == {"zero-shot-labels", "zero-shot-likelihood", "distilled"}
+    assert set(metrics["tests"]["systems"]) == {"zero-shot-labels", "zero-shot-likelihood", "distilled-reasons"}
     assert "system" in said and "distilled" in said
-    for way in ("zero-shot-labels", "zero-shot-likelihood", "distilled"):
+    for way in ("zero-shot-labels", "zero-shot-likelihood", "distilled-reasons"):
         ranked = rows(out / "few" / way, "rankings")
         assert len(ranked) == QUERIES and all(len(set(row["docids"])) == REAL["DEPTH"] for row in ranked)
 
 
 def test_the_engine_finds_the_likelihoods_that_transformers_finds(run):
     out, _ = run
-    student = REAL["smollm2"](Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "reason-to-rank")
+    student = REAL["bring"](Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "reason-to-rank")
     model, tokenizer = AutoModelForCausalLM.from_pretrained(student, dtype="float32").eval(), load_tokenizer(student)
     settings = REAL["rank_settings"]()
     ranked = {row["qid"]: row["docids"] for row in rows(out / "few" / "zero-shot-likelihood", "rankings")}
@@ -84,9 +84,9 @@ def test_the_engine_finds_the_likelihoods_that_transformers_finds(run):
 
 def test_the_student_explains_the_first_three(run):
     out, _ = run
-    stats = json.loads((out / "few" / "distilled" / "stats.json").read_text())["explanations"]
+    stats = json.loads((out / "few" / "distilled-reasons" / "stats.json").read_text())["explanations"]
     assert stats["asked"] == 3 * QUERIES and stats["read"] + sum(stats["failed"].values()) == stats["asked"]
-    ranked = rows(out / "few" / "distilled", "rankings")
+    ranked = rows(out / "few" / "distilled-reasons", "rankings")
     assert any(any(row["direct"][:3]) for row in ranked) and not any(any(row["direct"][3:]) for row in ranked)
-    record = json.loads((out / "distill" / "model" / "r2r.json").read_text())
+    record = json.loads((out / "distill-reasons" / "model" / "r2r.json").read_text())
     assert (record["scores"], record["reasoning"], record["window"]) == ("likelihood", "direct", 5)

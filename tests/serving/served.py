@@ -39,6 +39,10 @@ class Ranker:
         self.later: Any = None
         self.cancelled = False
 
+    @staticmethod
+    def reasons_of(text: str) -> dict[str, str]:
+        return {"direct": f"It is long: {len(text)}."}
+
     async def rank(self, query: str, texts: list[str]) -> Ranked:
         return [ranked async for ranked in self.steps(query, texts)][-1]
 
@@ -64,7 +68,7 @@ class Ranker:
         counts = Counter(prompt_tokens=10 * len(texts), completion_tokens=1)
         yield Ranked(order, {}, counts, scores)
         explained = order[:explain] if isinstance(explain, int) else explain
-        reasons = {index: {"direct": f"It is long: {len(texts[index])}."} for index in explained}
+        reasons = {index: self.reasons_of(texts[index]) for index in explained}
         try:
             for count in range(1, len(explained)) if parts else ():
                 yield Ranked(order, {index: reasons[index] for index in explained[:count]}, counts, scores)
@@ -90,9 +94,11 @@ def client(*keys: str, **settings: Any) -> tuple[TestClient, Ranker]:
 
 
 @contextmanager
-def address(*keys: str) -> Iterator[str]:
-    """Serve on loopback, for clients that open their own connections."""
-    server = uvicorn.Server(uvicorn.Config(app_of(*keys)[0], port=0, log_level="warning"))
+def address(*keys: str, later: Any = None) -> Iterator[str]:
+    """Serve on loopback, for clients that open their own connections. later: the Ranker's."""
+    app, ranker = app_of(*keys)
+    ranker.later = later
+    server = uvicorn.Server(uvicorn.Config(app, port=0, log_level="warning"))
     ready = threading.Event()
     begin = server.startup
 

@@ -85,9 +85,15 @@ def test_a_start_says_what_it_waits_for(monkeypatch):
     monkeypatch.setattr(app, "_PATIENCE", 0.01)
     monkeypatch.setattr(app, "_say", lambda line: (said.append(line), heard.set()))
     monkeypatch.setattr(ray, "is_initialized", lambda: False)
-    with app._telling_of_the_start():
+    with app._telling_of_the_start() as checked:
         assert heard.wait(20)
-    assert said[0] == "0 s, waiting for Ray to start"
+        checked.set()
+        heard.clear()
+        # The next one may have been made before the checks ended.
+        assert heard.wait(20) and not heard.clear() and heard.wait(20)
+    assert said[0].endswith(" s, waiting for the student to be checked") and said[-1].endswith(
+        " s, waiting for Ray to start"
+    )
 
 
 def test_replicas_are_what_a_start_waits_for_last(monkeypatch):

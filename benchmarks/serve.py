@@ -1,0 +1,270 @@
+"""The server under load: latency beside the bare engine, overload, memory, and what a killed process costs.
+
+    python benchmarks/serve.py [--requests 300] [--documents 20] [--memory 10000] [--out serve.json]
+
+Each request has a query and as many passages of the built-in world, drawn anew, so that no two prompts share more than
+their beginning. The bare engine answers the same prompts in the same run, as token ids in its own process, with no
+HTTP, no Ray and no reading of requests between: what a server could reach at best. Server and engine have one thread
+each.
+
+Owns the load and what is measured. The server is `r2r serve`, as a user starts it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import os
+import random
+import socket
+import statistics
+import subprocess
+import sys
+import time
+from collections import Counter
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Any
+
+import httpx
+import psutil
+
+from demo_models.world import world
+
+CLIENTS = (1, 4, 16, 64)
+# Processes that are killed, by the beginning of their titles.
+VICTIMS = {"engine": "VLLM::EngineCore", "replica": "ray::ServeReplica:rerank", "proxy": "ray::ProxyActor"}
+# Answers in a row after which the server counts as back.
+IN_A_ROW = 20
+
+# Answers one request, by its number; returns its HTTP status, 200 for the bare engine.
+Send = Callable[[int], Awaitable[int]]
+
+
+class Requests:
+    """Requests by number: the same number is the same request."""
+
+    def __init__(self, documents: int):
+        made = world()
+        self.passages = [passage.text for passage in made.world.passages]
+        self.queries = [query.text for query in made.queries["dev"]]
+        self.documents = documents
+
+    def of(self, number: int) -> tuple[str, list[str]]:
+        """Return the query and the documents of a request."""
+        draw = random.Random(number)
+        return f"{draw.choice(self.queries)} {number}", draw.sample(self.passages, self.documents)
+
+
+async def under_load(send: Send, clients: int, requests: int, first: int) -> tuple[list[float], Counter[int], float]:
+    """Send so many requests, numbered from `first`, from clients that each wait for an answer before they go on.
+
+    Returns the seconds of each answer with status 200, all statuses, and the seconds of the whole.
+    """
+    seconds: list[float] = []
+    statuses: Counter[int] = Counter()
+    numbers = iter(range(first, first + requests))
+
+    async def client() -> None:
+        for number in numbers:
+            begun = time.perf_counter()
+            status = await send(number)
+            statuses[status] += 1
+            if status == 200:
+                seconds.append(time.perf_counter() - begun)
+
+    begun = time.perf_counter()
+    await asyncio.gather(*(client() for _ in range(clients)))
+    return seconds, statuses, time.perf_counter() - begun
+
+
+def percentiles(seconds: list[float]) -> dict[str, float]:
+    """Return the median and the 95th percentile, in milliseconds."""
+    cuts = statistics.quantiles(seconds, n=20)
+    return {"p50_ms": round(1000 * cuts[9], 1), "p95_ms": round(1000 * cuts[18], 1)}
+
+
+async def latencies(send: Send, requests: int) -> dict[str, dict[str, float]]:
+    """Return latency and throughput for each of CLIENTS, after a warm-up."""
+    await under_load(send, 4, 50, first=10_000_000)
+    found = {}
+    for place, clients in enumerate(CLIENTS):
+        seconds, statuses, whole = await under_load(send, clients, requests, first=1_000_000 * (place + 1))
+        assert statuses == {200: requests}, statuses
+        found[str(clients)] = percentiles(seconds) | {"per_second": round(requests / whole, 1)}
+        print(f"  {clients} clients: {found[str(clients)]}", flush=True)
+    return found
+
+
+class Server:
+    """`r2r serve` with the demo's student, ready."""
+
+    def __init__(self) -> None:
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            port = free.getsockname()[1]
+        command = [sys.executable, "-m", "r2r", "serve", "--student", "demo", "--port", str(port)]
+        env = os.environ | {"RAY_ADDRESS": "local"}
+        begun = time.monotonic()
+        self.process = subprocess.Popen(command, env=env, stdout=subprocess.PIPE, text=True)
+        assert self.process.stdout is not None
+        line = next(line for line in self.process.stdout if line.startswith("serve:"))
+        self.start = time.monotonic() - begun
+        self.url = line.split("POST ")[1].split(";")[0]
+
+    def find(self, title: str) -> psutil.Process | None:
+        """Return the process below the server whose title begins so."""
+        for process in psutil.Process(self.process.pid).children(recursive=True):
+            try:
+                if Path((process.cmdline() or [""])[0]).name.startswith(title):
+                    return process
+            except psutil.Error:
+                continue
+        return None
+
+    def memory(self) -> dict[str, int]:
+        """Return the resident memory of each process of VICTIMS, in MiB."""
+        found = {name: self.find(title) for name, title in VICTIMS.items()}
+        return {name: process.memory_info().rss >> 20 for name, process in found.items() if process}
+
+    def end(self) -> None:
+        self.process.terminate()
+        self.process.wait(120)
+
+
+def sender(client: httpx.AsyncClient, url: str, requests: Requests) -> Send:
+    """Return what sends a request to the server. A request without an answer has status 0."""
+
+    async def send(number: int) -> int:
+        query, documents = requests.of(number)
+        try:
+            answer = await client.post(url, json={"query": query, "documents": documents})
+        except httpx.HTTPError:
+            return 0
+        return answer.status_code
+
+    return send
+
+
+async def overload(send: Send, clients: int) -> dict[str, Any]:
+    """Return what becomes of one request from each of so many clients at once."""
+    seconds, statuses, whole = await under_load(send, clients, clients, first=50_000_000)
+    found = {"clients": clients, "statuses": dict(statuses), "seconds": round(whole, 1), **percentiles(seconds)}
+    print(f"  overload: {found}", flush=True)
+    return found
+
+
+async def memory(server: Server, send: Send, requests: int) -> dict[str, dict[str, int]]:
+    """Return the server's memory after a tenth of so many requests, and after all."""
+    found = {}
+    for share, first in ((requests // 10, 60_000_000), (requests - requests // 10, 70_000_000)):
+        _, statuses, _ = await under_load(send, 16, share, first)
+        assert set(statuses) == {200}, statuses
+        found[str(share if first == 60_000_000 else requests)] = server.memory()
+    print(f"  memory in MiB: {found}", flush=True)
+    return found
+
+
+async def kill(server: Server, send: Send, name: str, first: int) -> dict[str, Any]:
+    """Kill a process under the load of 8 clients. Return the failed requests, and the seconds until the server is back:
+    from the kill to the first of IN_A_ROW answers in a row."""
+    statuses: Counter[int] = Counter()
+    victim = server.find(VICTIMS[name])
+    assert victim is not None, f"no {name}"
+    row: list[float] = []
+    killed = time.perf_counter()
+    numbers = iter(range(first, first + 1_000_000))
+
+    async def client() -> None:
+        for number in numbers:
+            status = await send(number)
+            statuses[status] += 1
+            if status == 200:
+                row.append(time.perf_counter())
+            else:
+                row.clear()
+                await asyncio.sleep(0.1)
+            # The first answers after a kill may come from what the process had done already.
+            if len(row) >= IN_A_ROW and row[-IN_A_ROW] > killed + 2:
+                return
+
+    async def strike() -> None:
+        nonlocal killed
+        await asyncio.sleep(2)
+        killed = time.perf_counter()
+        victim.kill()
+
+    await asyncio.gather(strike(), *(client() for _ in range(8)))
+    failed = {status: count for status, count in statuses.items() if status != 200}
+    found = {"failed": failed, "answered": statuses[200], "back_after_s": round(row[-IN_A_ROW] - killed, 1)}
+    print(f"  {name} killed: {found}", flush=True)
+    return found
+
+
+async def of_server(requests: Requests, given: argparse.Namespace) -> dict[str, Any]:
+    """Return everything that is measured of the server."""
+    server = Server()
+    print(f"server: ready after {server.start:.0f} s", flush=True)
+    try:
+        limits = httpx.Limits(max_connections=None)
+        async with httpx.AsyncClient(limits=limits, timeout=60) as client:
+            send = sender(client, server.url, requests)
+            found: dict[str, Any] = {"start_s": round(server.start), "latency": await latencies(send, given.requests)}
+            found["overload"] = await overload(send, 1280)
+            if given.memory:
+                found["memory"] = await memory(server, send, given.memory)
+            found["kills"] = {
+                name: await kill(server, send, name, 100_000_000 * (place + 1)) for place, name in enumerate(VICTIMS)
+            }
+    finally:
+        server.end()
+    return found
+
+
+async def of_engine(requests: Requests, given: argparse.Namespace) -> dict[str, dict[str, float]]:
+    """Return the latencies of the bare engine for the same prompts."""
+    os.environ["OMP_NUM_THREADS"] = "1"
+    from r2r import builtin
+    from r2r.llm import open_label_model
+    from r2r.llm.prompt import chat_ids
+    from r2r.student.prompt import label_ids, prompt
+
+    model = open_label_model(builtin.model("demo", "student"), {})
+    labels = label_ids(model.tokenizer, "demo")[: given.documents]
+    ids: dict[int, list[int]] = {}
+
+    async def send(number: int) -> int:
+        await model.label_logprobs(ids.pop(number), labels)
+        return 200
+
+    for first, count in [(10_000_000, 50)] + [(1_000_000 * (place + 1), given.requests) for place in range(4)]:
+        for number in range(first, first + count):
+            ids[number] = chat_ids(model.tokenizer, prompt(*requests.of(number)))
+    try:
+        print("bare engine", flush=True)
+        return await latencies(send, given.requests)
+    finally:
+        model.close()
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--requests", type=int, default=300, help="requests for each number of clients")
+    parser.add_argument("--documents", type=int, default=20, help="documents of a request, at most 20")
+    parser.add_argument("--memory", type=int, default=10_000, help="requests over which memory is watched; 0 for none")
+    parser.add_argument("--out", type=Path, help="file for the figures, as JSON")
+    given = parser.parse_args()
+    requests = Requests(given.documents)
+    found = {"server": asyncio.run(of_server(requests, given)), "engine": asyncio.run(of_engine(requests, given))}
+    ratios = {
+        clients: round(found["server"]["latency"][clients]["p50_ms"] / found["engine"][clients]["p50_ms"], 2)
+        for clients in map(str, CLIENTS)
+    }
+    print(f"p50 of the server / of the bare engine, by clients: {ratios}", flush=True)
+    if given.out:
+        given.out.write_text(json.dumps(found | {"p50_ratio": ratios}, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()
