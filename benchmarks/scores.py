@@ -87,9 +87,9 @@ async def measure(ranker: Ranker, given: argparse.Namespace) -> None:
     qrels: dict[str, dict[str, int]] = {}
     for row in datasets.read_qrels(given.qrels).to_pylist():
         qrels.setdefault(row["qid"], {})[row["docid"]] = row["relevance"]
-    score = scorer(parse_measures(["nDCG@10"]), qrels)
 
     def ndcg(rows: list[dict[str, Any]], orders: list[list[int]]) -> float:
+        score = scorer(parse_measures(["nDCG@10"]), {row["qid"]: qrels[row["qid"]] for row in rows})
         run = {row["qid"]: [row["docids"][at] for at in order] for row, order in zip(rows, orders, strict=True)}
         return average(score(run))["nDCG@10"]
 
