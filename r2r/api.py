@@ -34,9 +34,9 @@ class Reasons:
 class RankedDocument:
     """One document of a ranking.
 
-    rank: from 1. score: 1 / rank, since a listwise student orders documents and does not grade them: comparable within
-    a query only. index: place in the list that was given, from 0. reasons: None if none were asked for, or the student
-    gave none that can be read.
+    rank: from 1. score: from 0 to 1, the share of the other documents that the teacher is expected to put below it,
+    comparable within a query only; with the setting score="rank", 1 / rank. index: place in the list that was given,
+    from 0. reasons: None if none were asked for, or the student gave none that can be read.
     """
 
     rank: int
@@ -101,8 +101,8 @@ class Reranker:
         wanted = first if explain is True else min(max(explain, 0), first)
         found = self._wait(ranker.rank(query, texts, min(wanted, ranker.taught.window)))
         return [
-            RankedDocument(rank, 1 / rank, index, texts[index], _reasons(found.reasons.get(index)))
-            for rank, index in enumerate(found.order[:first], start=1)
+            RankedDocument(place + 1, found.scores[place], index, texts[index], _reasons(found.reasons.get(index)))
+            for place, index in enumerate(found.order[:first])
         ]
 
     def close(self) -> None:

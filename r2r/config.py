@@ -355,6 +355,12 @@ class RankSettings(Section):
         le=20,
         description="times that each window is scored, its passages at other places and labels each time",
     )
+    strategy: Literal["sliding", "parallel"] = added(
+        "sliding", description="lists longer than a window: a sliding window, or groups at the same time and a final"
+    )
+    score: Literal["share", "rank"] = Field(
+        "share", description="a document's score: the share of the others expected below it, or 1 / rank"
+    )
     passage_tokens: int = Field(256, ge=8, description="longest passage in a prompt, in tokens; longer ones are cut")
     reason_chars: int = Field(400, ge=1, description="longest reason or evidence of a passage, in characters")
     merge: bool = Field(False, description="merge the adapter into the student's weights: LoRA is slow on a CPU")

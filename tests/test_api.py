@@ -12,6 +12,7 @@ from r2r.errors import BadInput
 from r2r.student import rank
 from r2r.student.rank import Ranked
 from r2r.student.record import completed
+from r2r.student.scores import by_rank
 from tests.llm.dummy import DummyModel
 
 
@@ -39,7 +40,7 @@ class Ranker:
             for index in order[:explain]
             if "?" not in texts[index]
         }
-        return Ranked(order, reasons, Counter())
+        return Ranked(order, reasons, Counter(), by_rank(len(order)))
 
 
 @pytest.fixture(autouse=True)

@@ -40,8 +40,8 @@ from r2r.serving.metrics import Metrics
 from r2r.serving.page import add_page
 from r2r.serving.shapes import FAILED, Answer, Error, Result, error_of, sentence_of
 from r2r.serving.tools import add_tools
-from r2r.student.rank import Ranked, Ranker, check_student, scores
-from r2r.student.record import completed, warn_of_long_windows
+from r2r.student.rank import Ranked, Ranker, check_student
+from r2r.student.record import completed, warn_of_long_windows, warn_of_no_temperature
 from r2r.workers import start_ray, use_driver_folder
 
 # Seconds between two lines about the start.
@@ -83,7 +83,8 @@ def application(ranker: Ranker, settings: ServeSettings, name: str, keys: Sequen
         texts = request.texts
         if request.max_tokens_per_doc:
             texts, _ = cut_to_fit(ranker.tokenizer, texts, sys.maxsize, request.max_tokens_per_doc)
-        steps = ranker.steps(request.query, texts, _wanted(request, ranker.taught.window), request.stream)
+        wanted = _wanted(request, ranker.taught.window)
+        steps = ranker.steps(request.query, texts, wanted, request.stream, request.first_stage)
         deadline = asyncio.get_running_loop().time() + settings.request_timeout
 
         async def step() -> Ranked | None:
@@ -91,7 +92,7 @@ def application(ranker: Ranker, settings: ServeSettings, name: str, keys: Sequen
                 return await anext(steps, None)
 
         def answer(ranked: Ranked) -> Any:
-            graded = zip(ranked.order[: request.top_n], scores(len(texts)), strict=False)
+            graded = zip(ranked.order[: request.top_n], ranked.scores, strict=False)
             results = [
                 Result(index, score, request.documents[index], request.texts[index], ranked.reasons.get(index))
                 for index, score in graded
@@ -136,7 +137,7 @@ def application(ranker: Ranker, settings: ServeSettings, name: str, keys: Sequen
     @app.post("/v1/rerank", responses=_RESPONSES)
     async def rerank(request: Annotated[shapes.AnyRequest, Body(openapi_examples=_EXAMPLES)]) -> Response:
         """Rank documents, best first, in the shape of Cohere v1, Jina and vLLM; of Voyage if the request has `top_k` or
-        `truncation`; of TEI if it has `texts`. A score is 1 / rank: a listwise student orders and does not grade."""
+        `truncation`; of TEI if it has `texts`. A score is the share of the other documents expected below this one."""
         return await answered(request)
 
     @app.post("/v2/rerank", responses=_RESPONSES)
@@ -316,6 +317,7 @@ def serve(student: str, adapter: str | None, settings: ServeSettings) -> None:
         completed(settings, adapter, student)
         check_student(student, adapter)
         warn_of_long_windows(settings, adapter, student)
+        warn_of_no_temperature(settings, adapter, student)
         keys, port = read_keys(settings.api_keys), settings.port or _free_port(settings.host)
         address = f"http://{f'[{settings.host}]' if ':' in settings.host else settings.host}:{port}"
         if not keys and not is_loopback(settings.host):

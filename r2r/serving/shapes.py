@@ -18,14 +18,18 @@ from typing import Annotated, Any, NamedTuple
 from pydantic import BaseModel, ConfigDict, Discriminator, Field, PrivateAttr, StringConstraints, Tag, model_validator
 
 from r2r.llm import Died, Refused
+from r2r.student.scores import FirstStage
 
 MOST_DOCUMENTS = 1000
 # In characters. A passage's place in a prompt is far smaller; what is longer is a mistake.
 LONGEST_DOCUMENT, LONGEST_QUERY = 100_000, 10_000
+# Of a first stage's scores, so that differences are finite.
+_LARGEST = 1e100
 # Levels of an object, which is repeated in the answer.
 _DEEPEST = 20
 
 Document = Annotated[str, StringConstraints(max_length=LONGEST_DOCUMENT)] | dict[str, Any]
+FirstStageScore = Annotated[float, Field(strict=True, ge=-_LARGEST, le=_LARGEST)]
 Documents = Annotated[list[Document], Field(min_length=1, max_length=MOST_DOCUMENTS)]
 
 
@@ -69,6 +73,16 @@ class Request(BaseModel):
         None, min_length=1, max_length=100, description="fields of objects that are ranked by, joined by line breaks"
     )
     min_score: float = Field(0, allow_inf_nan=False, description="leave out results with a lower score")
+    first_stage_weight: float = Field(
+        0,
+        ge=0,
+        le=1,
+        description="weight of the first stage's scores: (1 - weight) * score + weight * first-stage score, each "
+        "min-max-normalised over the documents",
+    )
+    first_stage_scores: Annotated[list[FirstStageScore], Field(max_length=MOST_DOCUMENTS)] | None = Field(
+        None, description="the first stage's score of each document; left out, each document's own field `score`"
+    )
     explain: bool | Annotated[int, Field(ge=0)] | Annotated[list[int], Field(max_length=MOST_DOCUMENTS)] = Field(
         False,
         description="reasons: true for all results, or for the first so many, at most a window; or for documents with "
@@ -76,6 +90,7 @@ class Request(BaseModel):
     )
     stream: bool = Field(False, description="server-sent events: the order, then a reason at a time")
     _texts: list[str] = PrivateAttr()
+    _first_stage: FirstStage | None = PrivateAttr()
 
     @model_validator(mode="before")
     @classmethod
@@ -87,12 +102,31 @@ class Request(BaseModel):
         self._texts = [_text(document, place, self.rank_fields) for place, document in enumerate(self.documents)]
         if isinstance(self.explain, list) and not all(0 <= index < len(self.documents) for index in self.explain):
             raise ValueError("explain: names a document that is not there; indices are counted from 0")
+        self._first_stage = self._read_first_stage()
         return self
+
+    def _read_first_stage(self) -> FirstStage | None:
+        """Return the first stage's scores and weight. Raises ValueError for some that are missing or no numbers."""
+        scores = self.first_stage_scores
+        if not self.first_stage_weight:
+            if scores is not None:
+                raise ValueError("first_stage_scores: have no weight; give first_stage_weight, from 0 to 1")
+            return None
+        if scores is None:
+            scores = [_given_score(document, place) for place, document in enumerate(self.documents)]
+        if len(scores) != len(self.documents):
+            raise ValueError(f"first_stage_scores: {len(scores)} of {len(self.documents)} documents; give one for each")
+        return FirstStage(scores, self.first_stage_weight)
 
     @property
     def texts(self) -> list[str]:
         """The text of each document."""
         return self._texts
+
+    @property
+    def first_stage(self) -> FirstStage | None:
+        """The first stage's scores and their weight, None without a weight."""
+        return self._first_stage
 
     def shaped(self, answer: Answer) -> Any:
         """Return the answer as this request's client reads it."""
@@ -169,7 +203,7 @@ class Tei(Request):
 
     documents: Documents = Field(alias="texts")
     return_documents: bool = Field(False, alias="return_text")
-    raw_scores: bool = Field(False, description="accepted; a rank has no raw score")
+    raw_scores: bool = Field(False, description="accepted; scores are the same")
 
     def shaped(self, answer: Answer) -> Any:
         return self._items(answer, "score", "text", _as_text)
@@ -243,6 +277,17 @@ def _text(document: str | dict[str, Any], place: int, rank_fields: list[str] | N
     if rank_fields and not text:
         raise ValueError(f"{where} has none of the rank_fields")
     return text.replace("\0", " ")
+
+
+def _given_score(document: str | dict[str, Any], place: int) -> float:
+    """Return a document's field `score`. Raises ValueError if it is no number."""
+    score = document.get("score") if isinstance(document, dict) else None
+    if isinstance(score, bool) or not isinstance(score, int | float) or not abs(score) <= _LARGEST:
+        raise ValueError(
+            f"documents: number {place}, counted from 0, has no first-stage score; give first_stage_scores, or "
+            f"documents with a number as 'score'"
+        )
+    return float(score)
 
 
 def _is_shallow(value: Any, levels: int = _DEEPEST) -> bool:

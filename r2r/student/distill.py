@@ -103,19 +103,21 @@ def _work(annotations: str, out: Path, settings: DistillSettings, identity: Iden
     best, value = state["best"]
     found = checkpoint.best_folder(checkpoints, best)
     checked = _checked(found, settings)
+    # Checkpoints of earlier releases have none.
+    fitted = checked.pop("temperature", None)
     trained = adapter.kind(settings)
     for earlier in ("adapter", "model"):
         # An earlier training may have had another method.
         shutil.rmtree(out / earlier, ignore_errors=True)
     with checkpoint.replacing(out / trained) as aside:
         shutil.copytree(found / trained, aside, dirs_exist_ok=True)
-        record.write(aside, [rows[place] for place in plan["fitting"]], settings)
+        record.write(aside, [rows[place] for place in plan["fitting"]], settings, fitted)
     tables.write_text(json.dumps(checked) + "\n", out / "check.json")
     steps = read_steps(out / "steps.jsonl")
     tables.write([_step_row(step) for step in steps], out, "steps")
     tokens = sum(step["tokens"] for step in steps)
     positions = sum(step["tokens"] / (1 - step["padding"]) for step in steps)
-    measured = {"ndcg_before": state["before"], "ndcg": value}
+    measured = {"ndcg_before": state["before"], "ndcg": value, "temperature": fitted}
     counts = {
         "left_out": plan["left_out"],
         "unranked": plan["unranked"],

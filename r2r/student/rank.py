@@ -27,8 +27,8 @@ from r2r.student import prompt as form
 from r2r.student.likelihood import asked
 from r2r.student.prompt import LABELS
 from r2r.student.record import completed
+from r2r.student.scores import FirstStage, aligned, by_rank, fused, shares
 from r2r.student.strategies import STRATEGIES
-from r2r.windows import windows as spans
 
 # Most tokens for a character of a reason, and for the JSON around a reason.
 _TOKENS_PER_CHAR, _AROUND = 0.5, 10
@@ -40,11 +40,13 @@ _SAME = 0.01
 
 class Ranked(NamedTuple):
     """A ranking. order: indices of the passages, best first. reasons: evidence, direct and comparison texts by the
-    index of the explained passage; `[index]` names other passages, false texts are empty. counts: tokens and more."""
+    index of the explained passage; `[index]` names other passages, false texts are empty. counts: tokens and more.
+    scores: in the ranking's order, never rising (see `scores`)."""
 
     order: list[int]
     reasons: dict[int, dict[str, str]]
     counts: Counter[str]
+    scores: list[float]
 
 
 class Window(NamedTuple):
@@ -54,15 +56,6 @@ class Window(NamedTuple):
     shown: list[int]
     scores: list[float]
     written: str
-
-
-def scores(n: int) -> list[float]:
-    """Return the scores of a ranking of `n` passages, best first: 1 / rank.
-
-    Log-probabilities can be compared within a window only, so the whole list has no score but the rank. Scores of
-    different queries cannot be compared.
-    """
-    return [1 / rank for rank in range(1, n + 1)]
 
 
 def orders(shown: list[int], passes: int) -> list[list[int]]:
@@ -137,17 +130,29 @@ class Ranker:
         # Shielded, so that a cancelled request does not cancel the check for the others.
         return await asyncio.shield(self._checking)
 
-    async def rank(self, query: str, passages: list[str], explain: int | Sequence[int] = 0) -> Ranked:
+    async def rank(
+        self,
+        query: str,
+        passages: list[str],
+        explain: int | Sequence[int] = 0,
+        first_stage: FirstStage | None = None,
+    ) -> Ranked:
         """Rank the passages and explain the first `explain` of them, at most a window; or those with these indices, as
         far as they are in the window that ranks first.
 
-        Raises BadInput as `check_adapter` does, and Refused if the engine does not take a prompt or the student writes
-        no reasons to explain with.
+        first_stage: scores to fuse the student's with (see `scores.fused`). They may lift passages to the top that are
+        not in the window that the student ranks first; those are not explained. Raises BadInput as `check_adapter`
+        does, and Refused if the engine does not take a prompt or the student writes no reasons to explain with.
         """
-        return [ranked async for ranked in self.steps(query, passages, explain, parts=False)][-1]
+        return [ranked async for ranked in self.steps(query, passages, explain, False, first_stage)][-1]
 
     async def steps(
-        self, query: str, passages: list[str], explain: int | Sequence[int] = 0, parts: bool = True
+        self,
+        query: str,
+        passages: list[str],
+        explain: int | Sequence[int] = 0,
+        parts: bool = True,
+        first_stage: FirstStage | None = None,
     ) -> AsyncGenerator[Ranked, None]:
         """Rank and explain as `rank` does. Yield the order as soon as it is known, then the order with the reasons so
         far, each time that there is one more, and last what `rank` returns.
@@ -159,22 +164,37 @@ class Ranker:
         counts: Counter[str] = Counter()
         off = await self.check_adapter()
         find = self._by_likelihood if self.taught.scores == "likelihood" else self._by_windows
-        order, top = await find(query, passages, bool(explain), counts)
+        order, top, values = await find(query, passages, bool(explain), counts)
+        scores = self._scores(values, counts) if values else by_rank(len(order))
+        final = order
+        if first_stage:
+            final, scores = fused(order, scores, first_stage)
+            explain = final[:explain] if isinstance(explain, int) else explain
         if off is not None and not self._check_counted:
             self._check_counted = True
             counts.update(engines=1, adapter_off=off)  # type: ignore[call-overload] # a float is added like an int
-        yield Ranked(order, {}, counts)
+        yield Ranked(final, {}, counts, scores)
         if explain:
             async with aclosing(self._explain(query, passages, order, top, explain, counts, parts)) as explained:
                 async for reasons in explained:
-                    yield Ranked(order, reasons, counts)
+                    yield Ranked(final, reasons, counts, scores)
+
+    def _scores(self, values: list[float], counts: Counter[str]) -> list[float]:
+        """Return the scores of a ranking as set. values: see `scores.aligned`."""
+        if self.settings.score == "rank":
+            return by_rank(len(values))
+        counts["uncalibrated"] += self.taught.temperature is None
+        return shares(values, self.taught.temperature or 1.0)
 
     async def _by_windows(
         self, query: str, passages: list[str], explain: bool, counts: Counter[str]
-    ) -> tuple[list[int], Window]:
-        """Return the order found by windows, and the last of them, whose passages lead it."""
+    ) -> tuple[list[int], Window, list[float]]:
+        """Return the order found by windows; the last of them, whose passages lead it; and the values of the passages
+        in this order (see `scores.aligned`), none in mode generate and of a single passage."""
         windows: list[Window] = []
-        left = len(spans(len(passages), self.taught.window, self.taught.stride)) * self.settings.passes
+        known: list[tuple[list[int], list[float]]] = []
+        strategy = STRATEGIES[self.settings.strategy]
+        left = strategy.calls(len(passages), self.taught.window, self.taught.stride) * self.settings.passes
         self.so_far["begun"] += left
 
         async def score_once(shown: list[int]) -> Window:
@@ -188,21 +208,23 @@ class Ranker:
             scored = await asyncio.gather(*map(score_once, orders(shown, self.settings.passes)))
             # Reasons are asked for with the first pass's prompt, in which the passages stand in their order so far.
             windows.append(scored[0])
-            return merged(scored)
+            known.append((shown, merged(scored)))
+            return known[-1][1]
 
-        strategy = STRATEGIES["sliding"]
         try:
-            order = await strategy(len(passages), self.taught.window, self.taught.stride, score)
+            order = await strategy.rank(len(passages), self.taught.window, self.taught.stride, score)
         finally:
             # Of a query that the engine refuses, and of a single passage, no window is scored any more.
             self.so_far["begun"] -= left
         # A single passage is ranked without a window.
-        return order, windows[-1] if windows else Window(order, [0.0] * len(order), "")
+        top = windows[-1] if windows else Window(order, [0.0] * len(order), "")
+        return order, top, aligned(known, order) if known and self.settings.mode == "score" else []
 
     async def _by_likelihood(
         self, query: str, passages: list[str], explain: bool, counts: Counter[str]
-    ) -> tuple[list[int], Window]:
-        """Return the order by query likelihood (see `likelihood`), and a window of the passages that lead it."""
+    ) -> tuple[list[int], Window, list[float]]:
+        """Return the order by query likelihood (see `likelihood`); a window of the passages that lead it; and the
+        values of the passages in this order: log-probabilities per token of the query, as in training."""
         left = len(passages)
         self.so_far["begun"] += left
 
@@ -214,18 +236,18 @@ class Ranker:
             left -= 1
             self.so_far["steps"] += 1
             counts.update(windows=1, cut_texts=int(cut), prompt_tokens=len(prompt) + len(written), completion_tokens=1)
-            return found
+            return found / max(1, len(written))
 
         try:
             likely = await asyncio.gather(*map(score, passages))
         finally:
             self.so_far["begun"] -= left
         order = sorted(range(len(passages)), key=lambda index: -likely[index])
-        shown = order[: self.taught.window]
+        shown, values = order[: self.taught.window], [likely[index] for index in order]
         if explain and len(shown) > 1 and self.taught.order_position == "last":
             # Its reasons are written before the order, so they must be there.
-            return order, await self._score(query, passages, shown, counts)
-        return order, Window(shown, [0.0] * len(shown), "")
+            return order, await self._score(query, passages, shown, counts), values
+        return order, Window(shown, [0.0] * len(shown), ""), values
 
     async def _score(self, query: str, passages: list[str], shown: list[int], counts: Counter[str]) -> Window:
         """Score the passages `shown`: by the log-probability of each label, or by an order that the student writes."""

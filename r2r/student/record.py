@@ -26,7 +26,8 @@ class Taught(NamedTuple):
     """How a student ranks.
 
     window: passages in a prompt. stride: passages that a window moves up. reasoning: the reasons that it writes.
-    order_position: the order before or after the reasons. scores: what a passage's score is.
+    order_position: the order before or after the reasons. scores: what a passage's score is. temperature: of the
+    differences of scores, fitted on held-out annotations; None if it is not known.
     """
 
     window: int
@@ -34,15 +35,18 @@ class Taught(NamedTuple):
     reasoning: Reasoning
     order_position: OrderPosition
     scores: Scores = "labels"
+    temperature: float | None = None
 
 
-def write(folder: Path, rows: list[dict[str, Any]], settings: DistillSettings) -> None:
+def write(folder: Path, rows: list[dict[str, Any]], settings: DistillSettings, temperature: float | None) -> None:
     """Write the record of a training into the folder of what was trained.
 
-    rows: the annotations that were trained on; the longest decides the window.
+    rows: the annotations that were trained on; the longest decides the window. temperature: see `heldout.temperature`;
+    None if nothing was held out to fit it on.
     """
     window = max(2, min(len(LABELS), max(len(row["docids"]) for row in rows)))
-    taught = Taught(window, max(1, window // 2), settings.reasoning, settings.order_position, settings.scores)
+    stride = max(1, window // 2)
+    taught = Taught(window, stride, settings.reasoning, settings.order_position, settings.scores, temperature)
     record = taught._asdict() | {"labels": settings.labels}
     write_text(json.dumps(record, indent=2) + "\n", folder / adapters.RECORD)
 
@@ -74,6 +78,18 @@ def warn_of_long_windows(settings: RankSettings, adapter: str | None, student: s
     print(
         f"window: {window}: warning: {adapter or student} learned from lists of {trained} at most{unknown}; leave "
         f"window out to rank as it was trained",
+        file=sys.stderr,
+        flush=True,
+    )
+
+
+def warn_of_no_temperature(settings: RankSettings, adapter: str | None, student: str | None = None) -> None:
+    """Print a line on stderr if scores are asked for that training would have to calibrate, and it did not."""
+    if settings.score == "rank" or settings.mode == "generate" or recorded(adapter, student).get("temperature"):
+        return
+    print(
+        f"score: share: warning: uncalibrated: {adapter or student} has no recorded temperature, so it is 1; distill "
+        f"again with annotations held out, or give score rank",
         file=sys.stderr,
         flush=True,
     )
@@ -115,4 +131,5 @@ def completed(settings: RankSettings, adapter: str | None, student: str | None =
         teller = trained if record or adapter else "reasoning none"
         raise BadInput(f"explain: {explain}: {teller} gives no reasons; explain 0, or distill with some")
     # Without reasons, the order is all that the student was taught to write.
-    return Taught(window, stride, reasoning, "first" if reasoning == "none" else order_position, scores)
+    position: OrderPosition = "first" if reasoning == "none" else order_position
+    return Taught(window, stride, reasoning, position, scores, record.get("temperature"))

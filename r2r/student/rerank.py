@@ -23,7 +23,8 @@ from r2r.rows.journal import KEYS
 from r2r.stage import Identity, Input, Result, Stage, There, run
 from r2r.student import prompt, record
 from r2r.student.prompt import rename_brackets
-from r2r.student.rank import Ranker, check_student, scores
+from r2r.student.rank import Ranker, check_student
+from r2r.student.scores import by_rank
 
 
 def stage(candidates: str, student: str, adapter: str | None, out: str | Path, settings: RerankSettings) -> Stage:
@@ -72,13 +73,16 @@ def _work(
     candidates: str, student: str, adapter: str | None, out: Path, settings: RerankSettings, identity: Identity
 ) -> Result:
     record.warn_of_long_windows(settings, adapter, student)
+    record.warn_of_no_temperature(settings, adapter, student)
     rows = datasets.open_candidates(candidates, out / "first-stage")
     version = f"{KEYS}-{identity.key(*(name for name in identity.inputs if name != 'candidates'))}"
     row_key = partial(key, version=version)
     worker, written = (student, adapter, settings, row_key), ("rankings", "rejects")
     job = pool.Job("rerank", Reranker, worker, row_key, version, written, "windows")
     done = pool.run_rows(rows, job, settings, out, lambda counts: True)
-    tables.write_run(tables.ranked(out, "rankings"), out / "run.txt", "student")
+    # Evaluators order by score, and two scores may be equal.
+    exact = (row | {"scores": by_rank(len(row["docids"]))} for row in tables.ranked(out, "rankings"))
+    tables.write_run(exact, out / "run.txt", "student")
     found = _stats(done)
     tables.write_text(json.dumps(found, indent=2) + "\n", out / "stats.json")
     _tell(found)
@@ -107,6 +111,8 @@ def _stats(done: pool.Done) -> dict[str, Any]:
         },
         "cut_texts": counts["cut_texts"],
         "written_orders": written,
+        # Rows whose scores have no fitted temperature.
+        "uncalibrated": counts["uncalibrated"],
         "explanations": {
             "asked": counts["explanations_asked"],
             "read": counts["explanations"],
@@ -173,7 +179,7 @@ class Reranker:
             "qid": row["qid"],
             "query": row["query"],
             "docids": [docids[index] for index in ranked.order],
-            "scores": scores(len(docids)),
+            "scores": ranked.scores,
         }
         by_index = {str(index): docid for index, docid in enumerate(docids)}
         for column in ("direct", "evidence", "comparison"):

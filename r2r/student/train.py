@@ -28,7 +28,7 @@ from r2r.llm.prompt import load_tokenizer
 from r2r.student import batches, checkpoint
 from r2r.student.adapter import kind
 from r2r.student.examples import Example, collate, example, until_order
-from r2r.student.heldout import ndcg
+from r2r.student.heldout import TEMPERATURES, ndcg, pair_losses, temperature
 from r2r.student.log import Log, operations, peak
 from r2r.student.losses import LOSSES, Loss, Outputs, count_ordered, used
 from r2r.student.model import dtype, load_model, predict, score, start_engine
@@ -78,7 +78,7 @@ def train(config: dict[str, Any]) -> None:
     groups, probes = ranking_examples(run)
     log = Log(Path(config["out"]), done, settings) if run.rank == 0 else None
     if not done:
-        state["before"] = measure(engine, run, groups)
+        state["before"], _ = measure(engine, run, groups)
         if log:
             log.write_held_out(0, state["before"])
     # The next step's batches are made while the workers calculate this one.
@@ -265,11 +265,11 @@ def evaluate(
 
     Changes `state["best"]`. Returns what to log.
     """
-    value, best = measure(engine, run, groups), state["best"]
+    (value, fitted), best = measure(engine, run, groups), state["best"]
     # With nothing held out, the last step is the best.
     if number == run.settings.steps if value is None else best is None or value > best[1]:
         state["best"] = [number, value]
-        save_best(engine, run, probes, checkpoint.best_folder(run.folder, number))
+        save_best(engine, run, probes, fitted, checkpoint.best_folder(run.folder, number))
     return {} if value is None else {"ndcg": value}
 
 
@@ -281,25 +281,28 @@ def is_over(state: checkpoint.State, settings: DistillSettings, number: int) -> 
     return 0 < settings.patience <= waited
 
 
-def measure(engine: Any, run: Run, groups: list[list[Example]]) -> float | None:
-    """Return the mean nDCG@10 (see `heldout`) of groups of examples, over all workers; None if there are none."""
+def measure(engine: Any, run: Run, groups: list[list[Example]]) -> tuple[float, float] | tuple[None, None]:
+    """Return the mean nDCG@10 and the temperature (see `heldout`) of groups of examples, over all workers; None if
+    there are none."""
     if not groups:
-        return None
+        return None, None
     sums = []
     engine.eval()
     for examples, counts in batches.shares(groups, run.rank, run.world):
         batch = _to_device(examples, run, engine, windows=run.settings.scores == "labels")
         with torch.no_grad():
-            values = ndcg(score(engine, batch, run.labels), batch["ranks"])
+            scores, ranks = score(engine, batch, run.labels), batch["ranks"]
+            values = torch.cat([ndcg(scores, ranks)[:, None], pair_losses(scores, ranks)], 1)
         if counts:
-            sums.append(torch.stack([values.sum(), torch.tensor(len(values), device=values.device)]))
+            sums.append(torch.cat([values.sum(0), torch.tensor([len(values)], device=values.device)]))
     engine.train()
-    total, queries = _sum_over_workers(sums, 2, engine.device).tolist()
-    return total / queries
+    total, *losses, queries = _sum_over_workers(sums, 2 + len(TEMPERATURES), engine.device)
+    return float(total / queries), temperature(torch.stack(losses))
 
 
-def save_best(engine: Any, run: Run, probes: list[Example], folder: Path) -> None:
-    """Write what is trained, and label log-probabilities for probes. Every worker calls it, the first one writes."""
+def save_best(engine: Any, run: Run, probes: list[Example], fitted: float | None, folder: Path) -> None:
+    """Write what is trained, label log-probabilities for probes, and the temperature. Every worker calls it, the first
+    one writes."""
     prompts = []
     engine.eval()
     for probe in probes:
@@ -314,7 +317,7 @@ def save_best(engine: Any, run: Run, probes: list[Example], folder: Path) -> Non
             checkpoint.save_trained(engine, trained)
             if run.settings.method == "full":
                 run.tokenizer.save_pretrained(trained)
-            check = {"dtype": dtype(run.settings), "prompts": prompts}
+            check = {"dtype": dtype(run.settings), "prompts": prompts, "temperature": fitted}
             tables.write_text(json.dumps(check) + "\n", aside / "check.json")
     else:
         checkpoint.save_trained(engine, folder)

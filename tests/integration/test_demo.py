@@ -400,12 +400,15 @@ def test_the_server_ranks_as_rerank_did(demo, served):
     # It was told neither window nor stride: the adapter's record has both. And its adapter is beside the weights, where
     # rerank's is in them: floating point may order two passages that are alike otherwise.
     out, _ = demo
-    ranked = {row["qid"]: row["docids"] for row in rows(out / "rerank", "rankings")}
+    ranked = {row["qid"]: row for row in rows(out / "rerank", "rankings")}
     same = 0
     for row in rows(out / "retrieve", "candidates")[:20]:
         body = {"query": row["query"], "documents": row["texts"]}
         answer = httpx.post(served, json=body, timeout=120).raise_for_status().json()
-        same += [row["docids"][one["index"]] for one in answer["results"]] == ranked[row["qid"]]
+        if [row["docids"][one["index"]] for one in answer["results"]] == ranked[row["qid"]]["docids"]:
+            same += 1
+            scores = [one["relevance_score"] for one in answer["results"]]
+            assert scores == pytest.approx(ranked[row["qid"]]["scores"], abs=0.01)
     assert same >= 19
 
 

@@ -53,7 +53,7 @@ class Ranker:
         if query == "refused":
             raise Refused("too long")
         self.asked.append(texts)
-        return Ranked(sorted(range(len(texts)), key=lambda at: -texts[at].count("flea")), {}, Counter(windows=1))
+        return Ranked(sorted(range(len(texts)), key=lambda at: -texts[at].count("flea")), {}, Counter(windows=1), [])
 
 
 @pytest.fixture

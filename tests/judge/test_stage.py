@@ -141,7 +141,7 @@ class Ranker:
         self.taught = SimpleNamespace(window=3)
 
     async def rank(self, query, texts):
-        return Ranked(sorted(range(len(texts)), key=lambda at: -len(texts[at])), {}, Counter(prompt_tokens=5))
+        return Ranked(sorted(range(len(texts)), key=lambda at: -len(texts[at])), {}, Counter(prompt_tokens=5), [])
 
 
 class Judge:

@@ -21,6 +21,7 @@ from r2r.config import ServeSettings
 from r2r.serving.app import application
 from r2r.student.rank import Ranked
 from r2r.student.record import completed
+from r2r.student.scores import FirstStage, by_rank, fused
 from tests.llm.dummy import DummyModel
 
 DOCUMENTS = ["short", "the longest of them", "middle one"]
@@ -45,7 +46,14 @@ class Ranker:
     async def rank(self, query: str, texts: list[str]) -> Ranked:
         return [ranked async for ranked in self.steps(query, texts)][-1]
 
-    async def steps(self, query: str, texts: list[str], explain: Any = 0, parts: bool = False) -> Any:
+    async def steps(
+        self,
+        query: str,
+        texts: list[str],
+        explain: Any = 0,
+        parts: bool = False,
+        first_stage: FirstStage | None = None,
+    ) -> Any:
         self.calls.append((query, texts, explain))
         if self.begun:
             self.begun.set()
@@ -54,20 +62,23 @@ class Ranker:
         if self.error:
             raise self.error
         order = sorted(range(len(texts)), key=lambda index: -len(texts[index]))
+        scores = by_rank(len(texts))
+        if first_stage:
+            order, scores = fused(order, scores, first_stage)
         counts = Counter(prompt_tokens=10 * len(texts), completion_tokens=1)
-        yield Ranked(order, {}, counts)
+        yield Ranked(order, {}, counts, scores)
         explained = order[:explain] if isinstance(explain, int) else explain
         reasons = {index: self.reasons_of(texts[index]) for index in explained}
         try:
             for count in range(1, len(explained)) if parts else ():
-                yield Ranked(order, {index: reasons[index] for index in explained[:count]}, counts)
+                yield Ranked(order, {index: reasons[index] for index in explained[:count]}, counts, scores)
                 if self.later:
                     await self.later(count)
         except asyncio.CancelledError:
             self.cancelled = True
             raise
         if explained:
-            yield Ranked(order, reasons, counts)
+            yield Ranked(order, reasons, counts, scores)
 
 
 def app_of(*keys: str, **settings: Any) -> tuple[FastAPI, Ranker]:

@@ -163,6 +163,48 @@ def test_low_scores_are_left_out(least, left):
     assert len(client()[0].post("/v1/rerank", json=WITH | {"min_score": least}).json()["results"]) == left
 
 
+SCORED = [{"text": text, "score": score} for text, score in zip(DOCUMENTS, (9, 1.5, 0), strict=True)]
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        {"first_stage_scores": [9, 1.5, 0]},
+        {"documents": SCORED},
+        # The list wins.
+        {"documents": [one | {"score": "x"} for one in SCORED], "first_stage_scores": [9, 1.5, 0]},
+    ],
+)
+@pytest.mark.parametrize(("weight", "order"), [(0.1, [1, 2, 0]), (0.9, [0, 1, 2])])
+def test_a_first_stages_scores_are_fused_in(given, weight, order):
+    answer = client()[0].post("/v1/rerank", json=WITH | given | {"first_stage_weight": weight}).json()
+    # By rank the student gives 1/3, 1 and 1/2; normalised 0, 1 and 1/4. The first stage's are 1, 1/6 and 0.
+    normalised = zip((0, 1, 1 / 4), (1, 1 / 6, 0), strict=True)
+    wanted = [(1 - weight) * second + weight * first for second, first in normalised]
+    assert [one["index"] for one in answer["results"]] == order
+    assert [one["relevance_score"] for one in answer["results"]] == pytest.approx([wanted[at] for at in order])
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ({"first_stage_weight": 0.5}, "documents: number 0, .* has no first-stage score"),
+        ({"first_stage_weight": 0.5, "documents": SCORED[:1] + DOCUMENTS[1:]}, "documents: number 1, "),
+        ({"first_stage_weight": 0.5, "documents": [{"text": "x", "score": True}]}, "documents: number 0, "),
+        ({"first_stage_weight": 0.5, "documents": [{"text": "x", "score": 10**400}]}, "documents: number 0, "),
+        ({"first_stage_weight": 0.5, "first_stage_scores": [1, 2]}, "first_stage_scores: 2 of 3 documents"),
+        ({"first_stage_scores": [1, 2, 3]}, "first_stage_scores: have no weight"),
+        ({"first_stage_weight": 0.5, "first_stage_scores": [1, 2, "3"]}, "first_stage_scores.2: "),
+        ({"first_stage_weight": 0.5, "first_stage_scores": [1, 2, 1e200]}, "first_stage_scores.2: "),
+        ({"first_stage_weight": 1.5, "first_stage_scores": [1, 2, 3]}, "first_stage_weight: "),
+        ({"first_stage_weight": -0.1, "first_stage_scores": [1, 2, 3]}, "first_stage_weight: "),
+    ],
+)
+def test_a_first_stage_that_cannot_be_fused_is_told(given, said):
+    answer = client()[0].post("/v1/rerank", json=WITH | given)
+    assert answer.status_code == 422 and re.match(said, answer.json()["message"])
+
+
 def test_documents_to_explain_may_be_named():
     asking, ranker = client()
     answer = asking.post("/v1/rerank", json=WITH | {"explain": [0, 2]}).json()

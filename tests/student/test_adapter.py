@@ -45,12 +45,12 @@ def test_a_model_with_a_record_takes_the_place_of_its_student(saved, tmp_path):
     with pytest.raises(BadInput, match=r"adapter_config\.json"):
         adapter.find(str(tmp_path))
     rows = [{"docids": ["a", "b", "c"]}]
-    record.write(tmp_path / "model", rows, DistillSettings(student="demo", method="full", reasoning="direct"))
+    record.write(tmp_path / "model", rows, DistillSettings(student="demo", method="full", reasoning="direct"), 1.5)
     model = str(tmp_path / "model")
     assert adapter.places("demo", str(tmp_path)) == adapter.places("demo", model) == (model, None)
     assert adapter.places(model, None) == (model, None)
     # However it is named, the record in it decides how it ranks.
-    taught = (3, 1, "direct", "first", "labels")
+    taught = (3, 1, "direct", "first", "labels", 1.5)
     assert record.completed(RerankSettings(), None, model) == record.completed(RerankSettings(), model) == taught
     rank.check_student("demo", str(tmp_path))
     adapter.check_saved(model)

@@ -1,11 +1,11 @@
-"""nDCG by the teacher's order, against its formula."""
+"""nDCG by the teacher's order, against its formula, and the temperature, against a planted one."""
 
 import math
 
 import pytest
 import torch
 
-from r2r.student.heldout import ndcg
+from r2r.student.heldout import TEMPERATURES, ndcg, pair_losses, temperature
 
 
 def test_it_is_the_formula():
@@ -28,3 +28,21 @@ def test_only_the_first_ten_count():
     changed = -ranks.float()
     changed[0, 10:] = changed[0, 10:].flip(0)
     assert ndcg(changed, ranks).item() == pytest.approx(1)
+
+
+@pytest.mark.parametrize("planted", [0.3, 4.0])
+def test_a_planted_temperature_is_found(planted):
+    torch.manual_seed(0)
+    scores = 3 * torch.randn(20_000, 2)
+    first = torch.rand(20_000) < torch.sigmoid((scores[:, 0] - scores[:, 1]) / planted)
+    ranks = torch.stack([(~first).long(), first.long()], 1)
+    # As two workers would sum them.
+    losses = pair_losses(scores[:5], ranks[:5]).sum(0) + pair_losses(scores[5:], ranks[5:]).sum(0)
+    assert temperature(losses) == pytest.approx(planted, rel=0.1)
+
+
+def test_a_pair_loss_is_the_formula_and_absent_passages_add_nothing():
+    scores, ranks = torch.tensor([[1.0, 3.0, 2.0, torch.inf]]), torch.tensor([[0, 2, 1, -1]])
+    tried = TEMPERATURES[30]
+    wanted = sum(math.log(1 + math.exp(apart / tried)) for apart in (2, 1, 1)) / 3
+    assert pair_losses(scores, ranks)[0, 30].item() == pytest.approx(wanted)

@@ -28,7 +28,7 @@ def trained(monkeypatch):
             "set_up": lambda config: run,
             "resume": lambda run: (None, None, state),
             "ranking_examples": lambda run: ([], []),
-            "measure": lambda *given: next(values),
+            "measure": lambda *given: (next(values), None),
             "prepare": lambda run, step: step,
             "take_step": lambda engine, work, labels, settings, step: steps.append(step + 1) or {},
             "save_best": lambda *given: None,

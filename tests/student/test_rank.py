@@ -9,21 +9,20 @@ import random
 import re
 
 import pytest
+from fastapi.testclient import TestClient
 
-from r2r.config import RerankSettings
+from r2r.config import RerankSettings, ServeSettings
 from r2r.errors import BadInput
 from r2r.llm import Refused, Reply
 from r2r.llm.prompt import load_tokenizer
-from r2r.student import rank
+from r2r.serving.app import application
+from r2r.student import rank, rerank
 from r2r.student.prompt import LABELS
-from r2r.student.rank import Ranker, scores
+from r2r.student.rank import Ranker
+from r2r.student.scores import FirstStage, by_rank
 from r2r.windows import windows
 from tests.student.grammars import allows
 from tests.tiny import tiny_model
-
-
-def test_scores_fall_strictly():
-    assert scores(3) == [1, 1 / 2, 1 / 3]
 
 
 class Model:
@@ -126,6 +125,55 @@ def test_scores_of_the_passes_are_averaged_by_passage():
         for order in asked[:2]
     ]
     assert rank.merged(passes[:1]) == [2.0, 1.5, 1.0] and rank.merged(passes) == [1.0, 1.5, 2.0]
+
+
+@pytest.mark.parametrize("strategy", ["sliding", "parallel"])
+def test_scores_fall_along_the_order_and_say_how_many_are_expected_below(ranker, strategy):
+    texts = passages(45)
+    ranked = asyncio.run(ranker(strategy=strategy).rank("q", texts))
+    assert ranked.order[:10] == best_first(texts)[:10] and ranked.counts["uncalibrated"] == 1
+    assert len(ranked.scores) == 45 and sum(ranked.scores) / 45 == pytest.approx(0.5)
+    assert ranked.scores == sorted(ranked.scores, reverse=True) and 0 <= ranked.scores[-1] < ranked.scores[0] <= 1
+    # Worths are whole numbers, so at a temperature of 1 the best is above nearly all others for sure.
+    assert ranked.scores[0] > 0.95
+
+
+def test_the_recorded_temperature_flattens_the_scores(ranker):
+    asking, texts = ranker(), passages(5)
+    sharp = asyncio.run(asking.rank("q", texts)).scores
+    asking.taught = asking.taught._replace(temperature=1e6)
+    ranked = asyncio.run(asking.rank("q", texts))
+    assert max(ranked.scores) < 0.51 < sharp[0] and ranked.counts["uncalibrated"] == 0
+
+
+@pytest.mark.parametrize("settings", [{"score": "rank"}, {"mode": "generate"}])
+def test_without_log_probabilities_or_if_told_so_scores_are_by_rank(ranker, settings):
+    ranked = asyncio.run(ranker(**settings).rank("q", passages(25)))
+    assert ranked.scores == by_rank(25) and not ranked.counts["uncalibrated"]
+
+
+@pytest.mark.parametrize("settings", [{}, {"score": "rank"}, {"strategy": "parallel"}])
+def test_serve_and_rerank_give_the_same_scores(ranker, settings):
+    texts = passages(45)
+    row = {"qid": "q1", "query": "q", "docids": [f"D{index}" for index in range(45)], "texts": texts}
+    reranker = rerank.Reranker("demo", None, RerankSettings(**settings), lambda row: "k")
+    _, ranking, _ = asyncio.run(reranker(row))
+    asking = Ranker("demo", None, ServeSettings(**settings))
+    app = application(asking, asking.settings, "demo")
+    answer = TestClient(app).post("/v1/rerank", json={"query": "q", "documents": texts}).json()["results"]
+    assert [f"D{one['index']}" for one in answer] == ranking["docids"]
+    assert [one["relevance_score"] for one in answer] == ranking["scores"]
+
+
+def test_a_first_stage_is_fused_in_and_what_leads_then_is_explained(ranker):
+    asking, texts = ranker(), passages(5)
+    alone = asyncio.run(asking.rank("q", texts))
+    worst = alone.order[-1]
+    first = FirstStage([float(index == worst) for index in range(5)], 1)
+    ranked = asyncio.run(asking.rank("q", texts, 1, first))
+    # The others have equal scores, and keep the student's order.
+    assert ranked.order == [worst, *alone.order[:-1]] and ranked.scores == [1, 0, 0, 0, 0]
+    assert list(ranked.reasons) == [worst]
 
 
 def test_windows_are_counted_on_the_way(ranker):

@@ -28,7 +28,7 @@ def adapter(tmp_path):
         folder.mkdir(parents=True, exist_ok=True)
         (folder / "adapter_config.json").write_text("{}")
         distilled = DistillSettings(student="demo", **({"reasoning": "direct"} | settings))
-        record.write(folder, list(rows) or [annotation(5), annotation(8), annotation(2)], distilled)
+        record.write(folder, list(rows) or [annotation(5), annotation(8), annotation(2)], distilled, 1.5)
         return str(tmp_path / "distill")
 
     return make
@@ -36,11 +36,11 @@ def adapter(tmp_path):
 
 def test_what_is_left_open_is_as_trained(adapter, tmp_path):
     folder = adapter(order_position="last")
-    assert completed(RerankSettings(), folder) == Taught(8, 4, "direct", "last", "labels")
-    assert completed(ServeSettings(), folder) == Taught(8, 4, "direct", "last", "labels")
+    assert completed(RerankSettings(), folder) == Taught(8, 4, "direct", "last", "labels", 1.5)
+    assert completed(ServeSettings(), folder) == Taught(8, 4, "direct", "last", "labels", 1.5)
     # The record goes with the adapter.
     shutil.copytree(f"{folder}/adapter", tmp_path / "copy")
-    assert completed(RerankSettings(), str(tmp_path / "copy")) == Taught(8, 4, "direct", "last", "labels")
+    assert completed(RerankSettings(), str(tmp_path / "copy")) == Taught(8, 4, "direct", "last", "labels", 1.5)
 
 
 @pytest.mark.parametrize(
@@ -84,13 +84,13 @@ def test_the_longest_annotation_decides_the_window(adapter, passages, window, st
 @pytest.mark.parametrize(
     ("settings", "taught"),
     [
-        ({"window": 12}, (12, 6, "direct", "first", "labels")),
-        ({"window": 12, "stride": 5}, (12, 5, "direct", "first", "labels")),
-        ({"window": 8}, (8, 3, "direct", "first", "labels")),
-        ({"stride": 2}, (8, 2, "direct", "first", "labels")),
-        ({"reasoning": "both"}, (8, 3, "both", "first", "labels")),
-        ({"reasoning": "direct", "explain": 8}, (8, 3, "direct", "first", "labels")),
-        ({"order_position": "first"}, (8, 3, "direct", "first", "labels")),
+        ({"window": 12}, (12, 6, "direct", "first", "labels", 1.5)),
+        ({"window": 12, "stride": 5}, (12, 5, "direct", "first", "labels", 1.5)),
+        ({"window": 8}, (8, 3, "direct", "first", "labels", 1.5)),
+        ({"stride": 2}, (8, 2, "direct", "first", "labels", 1.5)),
+        ({"reasoning": "both"}, (8, 3, "both", "first", "labels", 1.5)),
+        ({"reasoning": "direct", "explain": 8}, (8, 3, "direct", "first", "labels", 1.5)),
+        ({"order_position": "first"}, (8, 3, "direct", "first", "labels", 1.5)),
     ],
 )
 def test_a_setting_that_is_given_wins(adapter, settings, taught):

@@ -41,9 +41,9 @@ def answer(monkeypatch):
 
 def test_a_ranking_holds_docids_and_its_reasons_name_them(answer):
     reasons = {2: {"evidence": "three", "direct": "It is.", "comparison": "Above [0] and [1]."}}
-    table, row, counts = answer(Ranked([2, 0, 1], reasons, Counter(windows=1)))
+    table, row, counts = answer(Ranked([2, 0, 1], reasons, Counter(windows=1), [0.9, 0.4, 0.2]))
     assert table == "rankings" and counts == {"windows": 1}
-    assert row["docids"] == ["D 3", "D 1", "D 2"] and row["scores"] == [1, 1 / 2, 1 / 3]
+    assert row["docids"] == ["D 3", "D 1", "D 2"] and row["scores"] == [0.9, 0.4, 0.2]
     assert row["direct"] == ["It is.", "", ""] and row["evidence"] == ["three", "", ""]
     assert row["comparison"] == ["Above [D 1] and [D 2].", "", ""]
 

@@ -5,7 +5,7 @@ import random
 
 import pytest
 
-from r2r.student.strategies import STRATEGIES, sliding
+from r2r.student.strategies import STRATEGIES, parallel, sliding
 from r2r.windows import windows
 
 
@@ -37,15 +37,48 @@ def test_equal_scores_keep_the_order():
 
 
 @pytest.mark.parametrize("name", STRATEGIES)
-@pytest.mark.parametrize("n", [2, 20, 21, 45])
-def test_the_last_call_holds_the_top_of_the_order(name, n):
-    calls = []
+@pytest.mark.parametrize("window", [2, 3, 8, 20])
+def test_the_last_call_holds_the_top_of_a_permutation_and_calls_are_as_told(name, window):
+    strategy, stride = STRATEGIES[name], window // 2
+    for n in range(1, 61):
+        calls, ended = [], []
+
+        async def score(shown, calls=calls, ended=ended):
+            assert len(set(shown)) == len(shown) <= window
+            calls.append(shown)
+            await asyncio.sleep(0)
+            ended.append(shown)
+            return [float(index % 7) for index in shown]
+
+        order = asyncio.run(strategy.rank(n, window, stride, score))
+        assert sorted(order) == list(range(n))
+        assert len(calls) == (strategy.calls(n, window, stride) if n > 1 else 0)
+        if n > 1:
+            last = ended[-1]
+            assert order[: len(last)] == sorted(last, key=lambda index: (-(index % 7), last.index(index)))
+        # Each call shares a passage with a later one, or its scores could not be compared.
+        assert all(set(one) & set().union(*ended[place + 1 :]) for place, one in enumerate(ended[:-1]))
+
+
+@pytest.mark.parametrize(
+    ("n", "window", "rounds"),
+    [(20, 20, [1]), (21, 20, [2, 1]), (20, 8, [3, 1]), (100, 20, [5, 1]), (100, 8, [13, 4, 1]), (1000, 20, [50, 5, 1])],
+)
+def test_groups_are_scored_at_the_same_time_then_a_final(n, window, rounds):
+    relevance = random.Random(n).sample(range(n), n)
+    found = []
 
     async def score(shown):
-        assert len(set(shown)) == len(shown) <= 20
-        calls.append(shown)
-        return [float(index % 7) for index in shown]
+        if not waiting:
+            asyncio.get_running_loop().call_soon(waiting.clear)
+            found.append(0)
+        waiting.append(shown)
+        found[-1] += 1
+        await asyncio.sleep(0)
+        return [relevance[index] for index in shown]
 
-    order = asyncio.run(STRATEGIES[name](n, 20, 10, score))
-    assert sorted(order) == list(range(n))
-    assert order[: len(calls[-1])] == sorted(calls[-1], key=lambda index: (-(index % 7), calls[-1].index(index)))
+    waiting = []
+    order = asyncio.run(parallel(n, window, 1, score))
+    assert found == rounds and order[0] == relevance.index(n - 1)
+    # Groups differ by one passage at most in size: the first stage's order is dealt out.
+    assert len(rounds) == 1 or STRATEGIES["parallel"].calls(n, window, 1) == sum(rounds)
