@@ -432,7 +432,7 @@ def test_missing_candidates_file(files):
 def test_run_names_on_the_command_line():
     assert parse_runs(["bm25=a/run.txt", "x=b=c.txt"]) == {"bm25": "a/run.txt", "x": "b=c.txt"}
     for pairs, says in [
-        (["bm25=a", "bm25=b"], "run 'bm25=b': the name bm25 is given twice; give each run a name of its own"),
+        (["bm25=a", "bm25=b"], "run 'bm25=b': the name bm25 is given twice; give each a name of its own"),
         (["a/run.txt"], "run 'a/run.txt': expected NAME=FILE"),
         (["=a"], "expected NAME=FILE"),
     ]:

@@ -77,7 +77,7 @@ def _distill(out: Path, settings: config.DistillSettings) -> Result:
     else:
         save_file({"q.weight": np.ones((2, 4), np.float32)}, folder / "model.safetensors")
         (folder / "config.json").write_text("{}")
-    record.write(folder, [ANNOTATION], settings)
+    record.write(folder, [ANNOTATION], settings, 1.5)
     counts = {"held_out": 1, "best_step": 10, "ndcg_before": 0.5, "ndcg": 0.75}
     return Result({"annotations": 1, "steps": 20}, of_files(folder), [kind], counts)
 
