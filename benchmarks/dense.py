@@ -80,14 +80,14 @@ def write_run(collection: str, k: int, out: Path) -> str:
 
     folder = minilm(CACHE)
     model, tokenizer = AutoModel.from_pretrained(folder).eval(), AutoTokenizer.from_pretrained(folder)
-    documents = [row for part in datasets.corpus_parts(collection, 1) for _, row in part.read()]
+    documents = [one for part in datasets.corpus_parts(collection, 1) for _, one in part.read()]
     queries = datasets.read_queries(collection).to_pylist()
-    texts = [f"{row['title']} {row['text']}".strip() for row in documents]
+    texts = [f"{one.title} {one.text}".strip() for one in documents]
     asked = embed(model, tokenizer, [row["query"] for row in queries])
     lines = lines_of(
         asked @ embed(model, tokenizer, texts).T,
         [row["qid"] for row in queries],
-        [row["docid"] for row in documents],
+        [one.docid for one in documents],
         k,
     )
     tables.write_text("".join(lines), out)
