@@ -127,6 +127,8 @@ def test_files_of_a_folder_here_or_behind_an_address(tmp_path):
         (b"\x28\xb5\x2f\xfd\x04", "is a zstd file; unpack it"),
         ("q1 0 d1 1".encode("utf-16"), "is text in UTF-16; write it in UTF-8"),
     ],
+    # A gzip file holds the time: the tests' names would differ between processes.
+    ids=["gzip", "bzip2", "xz", "zstd", "utf-16"],
 )
 def test_what_is_no_text_in_utf8_is_told_as_what_it_is(tmp_path, content, said):
     file = tmp_path / "file.json"
