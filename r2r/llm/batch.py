@@ -17,6 +17,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import re
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import suppress
@@ -33,12 +34,14 @@ from r2r.llm.server import (
     NO_MONEY,
     OF_THE_ACCOUNT,
     OF_THE_SERVER,
+    UNREAD_TRIES,
     RemoteModel,
     Silent,
     body,
     read_reply,
     refuse_local,
     retry_pause,
+    status_of,
 )
 
 # OpenAI's limits of a file, the size with some room.
@@ -54,17 +57,20 @@ _LAST_FILES = 5.0
 _URL = "/v1/chat/completions"
 # States of a batch that is over. A failed one was refused as a whole: none of its requests was answered.
 _OVER = ("completed", "expired", "cancelled", "failed")
+# What OpenAI and Azure say of a batch that their queue has no room for.
+_FULL = re.compile(r"token_limit_exceeded|\benqueued\b", re.I)
 _GOES_ON = "the same command goes on"
 
 
 class State(NamedTuple):
     """How a batch stands. name: its state as OpenAI calls it. said: the server's words, if it failed. done, requests:
-    how many were answered, of how many."""
+    how many were answered, of how many. full: it failed because the server's queue has no room for it."""
 
     name: str
     said: str = ""
     done: int = 0
     requests: int = 0
+    full: bool = False
 
 
 class Carrier(Protocol):
@@ -112,6 +118,10 @@ class BatchModel:
         self._bytes = 0
         self._sent: dict[str, str] = {}
         self._lost: Counter[str] = Counter()
+        self._unread: Counter[str] = Counter()
+        # Batches that are waited for, and the turn of those that the server's queue had no room for.
+        self._waiting = 0
+        self._turn = asyncio.Lock()
         self._timer: asyncio.TimerHandle | None = None
         self._looked = False
         self._lock = asyncio.Lock()
@@ -132,7 +142,8 @@ class BatchModel:
 
         A request that its batch did not answer, or that failed by a fault of the server, goes into another batch.
         Raises Refused if the request itself is at fault. Raises BadInput with the server's words if the account is at
-        fault, if a batch fails or is cancelled, and if five batches have lost the request.
+        fault, if a batch fails or is cancelled, and if five batches have lost the request. A batch that the server's
+        queue has no room for is sent in parts, when the others are over.
         """
         refuse_local(grammar, start)
         asked = self.carrier.spell(prompt, max_tokens, temperature, seed, schema)
@@ -194,14 +205,40 @@ class BatchModel:
                 batches.setdefault(self._sent.get(name, ""), {})[name] = line
             new = batches.pop("", {})
             for batch, found in batches.items():
-                self._start(self._collect(batch, found, earlier=True), found)
+                self._start(self._finish(batch, found, earlier=True), found)
             if new:
                 batch = await self.carrier.send(b"".join(new.values()))
                 self._sent |= dict.fromkeys(new, batch)
-                self._start(self._collect(batch, new, earlier=False), new)
+                self._start(self._finish(batch, new, earlier=False), new)
 
-    async def _collect(self, batch: str, lines: dict[str, bytes], earlier: bool) -> None:
-        """Wait until a batch is over, and give each of its requests in `lines` its reply, or send it again."""
+    async def _finish(self, batch: str, lines: dict[str, bytes], earlier: bool) -> None:
+        """Collect the replies to `lines` from a batch, or from smaller ones if the queue has no room for it."""
+        self._waiting += 1
+        try:
+            taken = await self._collect(batch, lines, earlier)
+        finally:
+            self._waiting -= 1
+        if taken:
+            return
+        async with self._turn:
+            # Nothing else of this job fills the queue then.
+            while self._waiting:
+                await asyncio.sleep(_SOON)
+            parts = [list(lines)]
+            while parts:
+                part = {name: lines[name] for name in parts.pop()}
+                batch = await self.carrier.send(b"".join(part.values()))
+                self._sent |= dict.fromkeys(part, batch)
+                if not await self._collect(batch, part, earlier=False, last=len(part) == 1):
+                    names, half = list(part), len(part) // 2
+                    parts += [names[half:], names[:half]]
+
+    async def _collect(self, batch: str, lines: dict[str, bytes], earlier: bool, last: bool = False) -> bool:
+        """Wait until a batch is over, and give each of its requests in `lines` its reply, or send it again.
+
+        Returns False if the server's queue had no room for the batch; if it is the `last` that can be tried, raises
+        BadInput.
+        """
         self.so_far["begun"] += len(lines)
         pause, told = _SOON, 0
         while (state := await self.carrier.state(batch)).name not in _OVER:
@@ -211,6 +248,9 @@ class BatchModel:
             told = done
             await asyncio.sleep(pause)
             pause = min(_LATER, 1.5 * pause)
+        if state.full and not last:
+            self.so_far.update(begun=-len(lines), steps=-told)
+            return False
         if state.name == "failed":
             raise BadInput(f"{batch}: the server did not take this batch: {state.said}; see to it, and {_GOES_ON}")
         open_names = set(lines)
@@ -226,16 +266,25 @@ class BatchModel:
         for name in open_names:
             self.so_far.update(begun=-1, steps=-1)
             self._lose(name, lines[name], f"{batch} ({state.name}) has no reply to it")
+        return True
 
     def _take(self, name: str, result: dict[str, Any]) -> bool:
         """Give a request what came of it. Return False if it has to be sent again."""
-        response, error = result.get("response") or {}, result.get("error")
+        response, error = result.get("response"), result.get("error")
+        response = response if isinstance(response, dict) else {}
         status, content = response.get("status_code"), response.get("body")
-        if status == 200 and (reply := read_reply(content)):
-            if future := self._replies.pop(name, None):
-                future.set_result(reply)
-            return True
-        said = " ".join(json.dumps(content if status else error)[:500].split())
+        # vLLM leaves the body of a failure empty, and has its words beside it.
+        said = " ".join(json.dumps(error if content is None else content, ensure_ascii=False)[:500].split())
+        if status == 200:
+            if reply := read_reply(content):
+                if future := self._replies.pop(name, None):
+                    future.set_result(reply)
+                return True
+            status = status_of(content)
+            self._unread[name] += status is None
+            if self._unread[name] >= UNREAD_TRIES:
+                self._fail(name, Refused(f"an answer that is no chat completion: {said}"))
+                return True
         if status in OF_THE_ACCOUNT or (status == 429 and NO_MONEY in said):
             self._fail(name, BadInput(f"{status}: {said}; see to the key, the account or the model's name"))
             return True
@@ -306,7 +355,10 @@ class Api:
         said = "; ".join(str(fault.get("message")) for fault in faults[:3])
         counts = found.get("request_counts") or {}
         done = counts.get("completed", 0) + counts.get("failed", 0)
-        return State(found["status"], said, done, counts.get("total", 0))
+        full = found["status"] == "failed" and any(
+            _FULL.search(f"{fault.get('code')} {fault.get('message')}") for fault in faults
+        )
+        return State(found["status"], said, done, counts.get("total", 0), full)
 
     async def results(self, batch: str) -> list[bytes]:
         found = await self._batch(batch)
@@ -353,7 +405,10 @@ class Api:
                 if answer.is_success:
                     return read(answer)
                 if answer.status_code < 500 and (answer.status_code not in OF_THE_SERVER or NO_MONEY in answer.text):
-                    hint = "; a server without a batch API: leave --batch out" if answer.status_code == 404 else ""
+                    hint = ""
+                    if answer.status_code == 404:
+                        lost = "; the server no longer has this file of a batch; another seed asks all rows anew"
+                        hint = "; a server without a batch API: leave --batch out" if path.count("/") == 1 else lost
                     raise BadInput(f"{url}: {problem}{hint}; {self.server.remedy}")
                 pause = retry_pause(answer.headers.get("retry-after", ""), pause)
             except httpx.RequestError as error:

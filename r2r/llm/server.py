@@ -38,7 +38,7 @@ OF_THE_ACCOUNT = (401, 402, 403, 404)
 # What OpenAI says in a 429 that no waiting helps: the account has run out of money.
 NO_MONEY = "insufficient_quota"
 # An answer that is JSON and no chat completion is the row's fault, since others are answered: after so many tries.
-_UNREAD_TRIES = 3
+UNREAD_TRIES = 3
 # Keywords of a JSON schema that some servers do not know: lengths and counts.
 _LIMITS = ("minLength", "maxLength", "minItems", "maxItems")
 
@@ -137,8 +137,8 @@ class RemoteModel:
                         content = answer.json()
                         if reply := read_reply(content):
                             return reply
-                        status = _status(content)
-                        if status is None and attempt + 1 >= _UNREAD_TRIES:
+                        status = status_of(content)
+                        if status is None and attempt + 1 >= UNREAD_TRIES:
                             raise Refused(problem)
                 if status in OF_THE_ACCOUNT or (status == 429 and NO_MONEY in answer.text):
                     raise BadInput(f"{self.address}: {problem}; {self.remedy}")
@@ -237,7 +237,7 @@ def _moved(base: str, models: httpx.URL) -> str:
     return str(models).removesuffix("/models") if here else base
 
 
-def _status(answer: Any) -> int | None:
+def status_of(answer: Any) -> int | None:
     """Return the HTTP status that an answer with status 200 names in its error, as proxies do; None if it has none."""
     code = _object(_object(answer).get("error")).get("code")
     return code if isinstance(code, int) and 400 <= code < 600 else None
