@@ -164,6 +164,13 @@ def test_a_broken_run(folder, lines, message):
     assert str(error.value).startswith(message)
 
 
+def test_ids_in_messages_are_short_and_printable(folder):
+    (folder / "run").write_text(f"q1 Q0 {'x' * 5000} 1 9 t\nq1 Q0 d\0\x1b[31m 2 8 t\n")
+    with pytest.raises(BadInput) as error:
+        retrieve("run")
+    assert f"d\\x00\\x1b[31m, {'x' * 80}...; give the corpus" in str(error.value)
+
+
 def test_a_wanted_document_that_comes_twice(folder):
     with (folder / "corpus.jsonl").open("a") as corpus:
         corpus.write('{"_id": "other", "text": "x"}\n{"_id": "other", "text": "x"}\n{"_id": "d2", "text": "again"}\n')

@@ -34,6 +34,8 @@ _QUERIES_PER_FILE = 256
 _CHARACTERS_PER_FILE = 16 * 2**20
 _CACHE_KIB = 64 * 2**10
 _NAMED = 5
+# Characters of an id in a message.
+_SHOWN = 80
 
 _SCHEMA = """
 CREATE TABLE hits (query INTEGER, run INTEGER, docid TEXT, score REAL, PRIMARY KEY (query, run, docid)) WITHOUT ROWID;
@@ -256,7 +258,10 @@ def _tell(runs: str, count: int, what: str, where: str, named: Sequence[str]) ->
 
 
 def _listed(named: Sequence[str], count: int) -> str:
-    return ", ".join(named) + ", ..." * (count > len(named))
+    shown = (one if len(one) <= _SHOWN else f"{one[:_SHOWN]}..." for one in named)
+    # A control character would break the line, or command the terminal.
+    line = "".join(char if char.isprintable() else repr(char)[1:-1] for char in ", ".join(shown))
+    return line + ", ..." * (count > len(named))
 
 
 def _write(lists: Iterable[_List], asked: Sequence[Mapping[str, str]], store: sqlite3.Connection, out: Path) -> Joined:

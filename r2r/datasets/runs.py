@@ -151,9 +151,13 @@ def _hits(found: Any) -> Iterator[tuple[str, float]]:
     if not isinstance(found, tuple):
         raise ValueError('its hits are no object; expected {"docid": score}')
     for docid, score in found:
-        if isinstance(score, bool) or not isinstance(score, int | float) or math.isnan(score):
+        try:
+            number = math.nan if isinstance(score, bool) or not isinstance(score, int | float) else float(score)
+        except OverflowError:
+            raise ValueError(f"document {docid} has a score beyond 64-bit floats; a number is needed") from None
+        if math.isnan(number):
             raise ValueError(f"document {docid} has the score {score!r}; a number is needed")
-        yield run_id(clean(as_id(docid, "document"))[0]), float(score)
+        yield run_id(clean(as_id(docid, "document"))[0]), number
 
 
 def _members(stream: TextIO) -> Iterator[tuple[str, Any]]:
@@ -182,6 +186,8 @@ def _members(stream: TextIO) -> Iterator[tuple[str, Any]]:
                 raise ValueError(f"is not JSON ({error.msg}); {_WANTED}") from None
             text, at, piece = text[at:] + more, 0, 2 * piece
             continue
+        except RecursionError:
+            raise ValueError(f"is not JSON (nested too deeply); {_WANTED}") from None
         yield name, value
         at, wanted, piece = end, ",", _PIECE
     if text[mark.end() :].strip() or stream.read().strip():

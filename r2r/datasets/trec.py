@@ -51,7 +51,8 @@ def run_line(line: bytes) -> tuple[str, str, float]:
         raise ValueError(f"has {len(columns)} columns; a TREC run has lines of {RUN_LINE}")
     qid, _, docid, _, text, _ = columns
     try:
-        score = float(text)
+        # Python alone takes 1_000 and the digits of other scripts for numbers.
+        score = float(text) if text.isascii() and "_" not in text else math.nan
     except ValueError:
         score = math.nan
     if math.isnan(score):
