@@ -273,8 +273,8 @@ def _ranked(settings: RunFile, one: Evaluation, place: Path) -> list[Stage]:
 
     trained = str(Path(settings.out) / "distill")
     given = _given_runs(one)
-    candidates = one.candidates if one.candidates and not given else str(place / "retrieve")
-    first = one.candidates if one.candidates and not given else str(place / "retrieve" / "run.txt")
+    listed = None if given else one.candidates
+    candidates, first = listed or str(place / "retrieve"), listed or str(place / "retrieve" / "run.txt")
     runs = {"first-stage" if given else "bm25": first}
     student, found = settings.distill.student, []
     if settings.zero_shot:

@@ -139,12 +139,17 @@ class LabelModel(Model, Protocol):
 def is_remote(model: str) -> bool:
     """Return whether a model runs elsewhere, so that its tokenizer is not at hand: behind a server's address, or behind
     a folder of requests, `file:DIR#MODEL`."""
-    return is_server(model) or model.startswith("file:")
+    return is_server(model) or is_folder(model)
 
 
 def is_server(model: str) -> bool:
     """Return whether a model's name is a server's address."""
     return model.startswith(("http://", "https://"))
+
+
+def is_folder(model: str) -> bool:
+    """Return whether a model's name is a folder of requests, `file:DIR#MODEL`."""
+    return model.startswith("file:")
 
 
 def open_model(
@@ -166,15 +171,20 @@ def open_model(
 
     Raises BadInput if there is no such model or an engine argument is wrong.
     """
-    if is_remote(model):
-        from r2r.llm.batch import Api, BatchModel, Folder
+    if is_folder(model):
+        from r2r.llm.batch import BatchModel, Folder
+
+        folder, _, name = model.removeprefix("file:").partition("#")
+        return BatchModel(Folder(Path(folder), name, server or Dialect()))
+    if is_server(model):
         from r2r.llm.server import RemoteModel
 
-        if not is_server(model):
-            folder, _, name = model.removeprefix("file:").partition("#")
-            return BatchModel(Folder(Path(folder), name, server or Dialect()))
         remote = RemoteModel(model, server)
-        return BatchModel(Api(remote, batch), remote.max_length) if batch else remote
+        if not batch:
+            return remote
+        from r2r.llm.batch import Api, BatchModel
+
+        return BatchModel(Api(remote, batch), remote.max_length)
     from r2r.llm.engine import LocalModel
 
     return LocalModel(model, engine or {}, adapter)

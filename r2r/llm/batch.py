@@ -16,7 +16,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import os
 import re
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -25,6 +24,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
+from r2r import tables
 from r2r.config import Dialect
 from r2r.errors import BadInput
 from r2r.identity import digest
@@ -63,13 +63,12 @@ _GOES_ON = "the same command goes on"
 
 
 class State(NamedTuple):
-    """How a batch stands. name: its state as OpenAI calls it. said: the server's words, if it failed. done, requests:
-    how many were answered, of how many. full: it failed because the server's queue has no room for it."""
+    """How a batch stands. name: its state as OpenAI calls it. said: the server's words, if it failed. done: how many
+    requests were answered. full: it failed because the server's queue has no room for it."""
 
     name: str
     said: str = ""
     done: int = 0
-    requests: int = 0
     full: bool = False
 
 
@@ -358,7 +357,7 @@ class Api:
         full = found["status"] == "failed" and any(
             _FULL.search(f"{fault.get('code')} {fault.get('message')}") for fault in faults
         )
-        return State(found["status"], said, done, counts.get("total", 0), full)
+        return State(found["status"], said, done, full)
 
     async def results(self, batch: str) -> list[bytes]:
         found = await self._batch(batch)
@@ -401,20 +400,24 @@ class Api:
             pause = min(_LATER, 2.0**attempt)
             try:
                 answer = await self._client.request(method, url, **request)
+            except httpx.RequestError as error:
+                problem = f"{type(error).__name__}: {error}"
+            else:
+                if answer.is_success:
+                    with suppress(ValueError):
+                        return read(answer)
+                # Not of a success: that may be a file of 200 MB.
                 problem = f"{answer.status_code}: {' '.join(answer.text[:500].split())}"
                 if answer.is_success:
-                    return read(answer)
-                if answer.status_code < 500 and (answer.status_code not in OF_THE_SERVER or NO_MONEY in answer.text):
+                    problem = f"an answer that is no JSON: {problem}"
+                elif answer.status_code < 500 and (answer.status_code not in OF_THE_SERVER or NO_MONEY in answer.text):
                     hint = ""
                     if answer.status_code == 404:
                         lost = "; the server no longer has this file of a batch; another seed asks all rows anew"
                         hint = "; a server without a batch API: leave --batch out" if path.count("/") == 1 else lost
                     raise BadInput(f"{url}: {problem}{hint}; {self.server.remedy}")
-                pause = retry_pause(answer.headers.get("retry-after", ""), pause)
-            except httpx.RequestError as error:
-                problem = f"{type(error).__name__}: {error}"
-            except ValueError:
-                problem = f"an answer that is no JSON: {problem}"
+                else:
+                    pause = retry_pause(answer.headers.get("retry-after", ""), pause)
             if attempt + 1 < tries:
                 await asyncio.sleep(pause)
         raise Silent(f"{url}: gave up after {tries} tries; the last: {problem}; see to the server, and {_GOES_ON}")
@@ -434,12 +437,10 @@ class Folder:
         return (self.folder / f"{batch}.jsonl").read_bytes()
 
     async def send(self, file: bytes) -> str:
-        self.folder.mkdir(parents=True, exist_ok=True)
         taken = [int(name.removeprefix("requests-")) for name in await self.earlier()]
         batch = f"requests-{max(taken, default=0) + 1:05}"
-        aside = self.folder / f".{batch}.tmp"
-        aside.write_bytes(file)
-        os.replace(aside, self.folder / f"{batch}.jsonl")
+        with tables.replacing(self.folder / f"{batch}.jsonl") as aside:
+            aside.write_bytes(file)
         return batch
 
     async def state(self, batch: str) -> State:

@@ -63,7 +63,8 @@ async def parallel(n: int, window: int, stride: int, score: Score) -> list[int]:
     async def best_first(passages: list[int]) -> list[int]:
         if len(passages) <= window:
             return await _ranked(passages, score)
-        groups = [passages[first :: _groups(len(passages), window)] for first in range(_groups(len(passages), window))]
+        count = _groups(len(passages), window)
+        groups = [passages[first::count] for first in range(count)]
         ranked = await asyncio.gather(*(_ranked(group, score) for group in groups))
         first_stage = {index: place for place, index in enumerate(passages)}
         places = {index: (place, first_stage[index]) for group in ranked for place, index in enumerate(group)}

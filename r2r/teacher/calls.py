@@ -19,7 +19,7 @@ from r2r import builtin
 from r2r.config import TeacherSettings
 from r2r.errors import BadInput
 from r2r.identity import digest, fingerprint
-from r2r.llm import Model, Refused, Reply, is_remote, is_server, open_model
+from r2r.llm import Model, Refused, Reply, is_folder, is_remote, is_server, open_model
 from r2r.llm.engine import check_arguments
 from r2r.llm.probe import Probed, probe
 from r2r.llm.prompt import ByteTokenizer, break_controls, chat_ids, check_model, fit, load_tokenizer
@@ -48,7 +48,7 @@ def check_teacher(settings: TeacherSettings) -> None:
     if settings.batch and not is_server(settings.teacher):
         raise BadInput(f"batch: {settings.teacher} is no server's address; leave --batch out")
     if is_remote(settings.teacher):
-        if not is_server(settings.teacher) and not settings.teacher.partition("#")[2]:
+        if is_folder(settings.teacher) and not settings.teacher.partition("#")[2]:
             raise BadInput(f"{settings.teacher}: names no model, which its requests need; add # and its name")
         Prompter(settings)
     else:
@@ -63,7 +63,7 @@ def open_teacher(settings: TeacherSettings, version: str) -> Model:
 
 def in_files(settings: TeacherSettings) -> bool:
     """Return whether requests go into files, where they wait for each other."""
-    return settings.batch or (is_remote(settings.teacher) and not is_server(settings.teacher))
+    return settings.batch or is_folder(settings.teacher)
 
 
 def spread(settings: Asked) -> Asked:
