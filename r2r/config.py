@@ -32,6 +32,8 @@ Analyzer = Literal[
     "ru", "sv", "te", "tr", "uk", "zh", "none"
 ]  # fmt: skip
 Scores = Literal["labels", "likelihood"]
+# As it stands in a prompt: "Write the reasons in German."
+Language = Annotated[str, Field(pattern=r"^[^\W\d_]+([ -][^\W\d_]+)*$", max_length=40)]
 
 # vLLM's engine arguments that say where and how fast it runs, not what it answers.
 ENGINE_HOW = {
@@ -213,6 +215,9 @@ class AnnotateSettings(TeacherSettings):
     passage_order: Literal["retrieved", "shuffled"] = Field("retrieved", description="order in which it sees them")
     samples: int = Field(1, ge=1, le=20, description="answers per query, each to another passage order, merged")
     reasoning: Reasoning = Field("both", description="which reasons the teacher gives")
+    language: Language | None = added(
+        None, description="language that it writes the reasons in, such as German (default: it is not told)"
+    )
     reason_chars: int = Field(600, ge=1, description="longest reason or evidence of a passage, in characters")
     false_evidence: Literal["reject", "drop"] = how(
         "reject", description="evidence that is not in its passage: reject the reply, or drop that evidence"
@@ -225,9 +230,9 @@ class AnnotateSettings(TeacherSettings):
         if (self.stride or 1) > self.window:
             raise ValueError(f"stride: {self.stride}: more than the window of {self.window}, so passages are skipped")
         if self.teacher.startswith(("teacher:", "replies:")):
-            for name in ("depth", "draws", "distinct", "positives", "window", "stride"):
+            for name in ("depth", "draws", "distinct", "positives", "window", "stride", "language"):
                 if getattr(self, name) != type(self).model_fields[name].default:
-                    raise ValueError(f"{name}: {self.teacher} was recorded with its own passages; leave {name} out")
+                    raise ValueError(f"{name}: {self.teacher} was recorded without this setting; leave {name} out")
         return self
 
 
@@ -346,6 +351,9 @@ class RankSettings(Section):
         None, description="score by labels in windows, or each passage by query likelihood (default: as trained)"
     )
     reasoning: Reasoning | None = Field(None, description="reasons of an explanation (default: as trained, else both)")
+    language: Language | None = added(
+        None, description="language that the student is asked to write reasons in (default: it is not told, as trained)"
+    )
     order_position: OrderPosition | None = Field(
         None, description="the order in the reply: before or after the reasons (default: as trained, else first)"
     )
@@ -492,6 +500,9 @@ class Evaluation(Section):
     analyzer: Analyzer | None = Field(None, description="how texts become words (default: index.analyzer)")
     remove_query: bool | None = Field(
         None, description="leave out the document with the query's id (default: retrieve.remove_query; BEIR: true)"
+    )
+    language: Language | None = Field(
+        None, description="language of the reasons there (default: that of rerank and, for a teacher row, of annotate)"
     )
     measures: Words | None = Field(None, description="in ir-measures' spelling (default: evaluate.measures)")
     runs: dict[str, str] = Field({}, description="further TREC runs to evaluate, by name")

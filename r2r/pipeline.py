@@ -277,20 +277,22 @@ def _ranked(settings: RunFile, one: Evaluation, place: Path) -> list[Stage]:
     candidates, first = listed or str(place / "retrieve"), listed or str(place / "retrieve" / "run.txt")
     runs = {"first-stage" if given else "bm25": first}
     student, found = settings.distill.student, []
+    spoken = {"language": one.language} if one.language else {}
+    ranking = settings.rerank.model_copy(update=spoken)
     if settings.zero_shot:
         # Scored, and in windows of the size, as the student will be trained, so that the two rows compare.
         window = settings.rerank.window or settings.annotate.passages
         scores = settings.distill.scores if settings.distill.scores != "labels" else None
         alike = {"window": window, "scores": scores, "explain": 0, "merge": False}
-        plain = settings.rerank.model_copy(update=alike)
+        plain = ranking.model_copy(update=alike)
         found.append(rerank.stage(candidates, student, None, str(place / "rerank-zero-shot"), plain))
         runs["zero-shot"] = str(place / "rerank-zero-shot" / "run.txt")
-    found.append(rerank.stage(candidates, student, trained, str(place / "rerank"), settings.rerank))
+    found.append(rerank.stage(candidates, student, trained, str(place / "rerank"), ranking))
     runs["student"] = str(place / "rerank" / "run.txt")
     if settings.teacher_row:
         # The first candidates, in one row a query: draws and positives are for training alone.
         undrawn = {"depth": 0, "draws": 1, "distinct": False, "positives": None}
-        asked = settings.annotate.model_copy(update=undrawn)
+        asked = settings.annotate.model_copy(update=undrawn | spoken)
         found.append(annotate.stage(candidates, str(place / "annotate-test"), asked))
         runs["teacher"] = str(place / "annotate-test")
     if settings.judge_reasons:

@@ -116,6 +116,7 @@ CHANGES = {
     "k": (7, AFTER),
     "analyzer": ("none", ["index", *AFTER]),
     "remove_query": (True, AFTER),
+    "language": ("German", ["rerank-zero-shot", "rerank", "annotate-test", "evaluate"]),
     "measures": (["AP"], ["evaluate"]),
     "runs": ({"published": "a.run"}, ["evaluate"]),
     "group": ("two", []),

@@ -56,6 +56,7 @@ def other(section: str, name: str) -> typing.Any:
     special = {
         "engine": {"max_model_len": 512},
         "tracker": "mlflow",
+        "language": "German",
         "measures": ["AP"],
         "lora_targets": ["q_proj"],
         "teacher": "other/model",

@@ -27,8 +27,10 @@ LABELS = string.ascii_uppercase[:20]
 _DIRECT, _COMPARISON = ("evidence", "direct"), ("comparison",)
 
 
-def prompt(query: str, passages: list[str], labels: Sequence[str] = LABELS) -> str:
+def prompt(query: str, passages: list[str], labels: Sequence[str] = LABELS, language: str | None = None) -> str:
     """Return the message for up to 20 passages, with the first of `labels` for the first one.
+
+    language: of the reasons, by its English name; None says nothing of it, as in training.
 
     It begins with fixed text and the query: the engine caches this prefix. A causal model only sees what came before,
     so labels follow their passages, and the query is repeated at the end.
@@ -38,7 +40,7 @@ def prompt(query: str, passages: list[str], labels: Sequence[str] = LABELS) -> s
         f"The passages below may answer a query. The label of a passage stands behind it.\n\n"
         f"Query: {query}\n\n{listed}\n\n"
         f"Query: {query}\n\nName the labels in the order in which their passages answer the query, the best first. "
-        f"Then give the reasons."
+        f"Then give the reasons{f' in {language}' if language else ''}."
     )
 
 

@@ -14,6 +14,7 @@ import tempfile
 from collections import Counter
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing, suppress
+from functools import partial
 from typing import NamedTuple
 
 from r2r.config import RerankSettings, ServeSettings
@@ -381,7 +382,8 @@ class Ranker:
     def _message(self, query: str, texts: list[str], reply: int, counts: Counter[str]) -> str:
         """Return the prompt for a window, cut to leave `reply` tokens."""
         budget, most = self.model.max_length - reply, self.settings.passage_tokens
-        message, cut = fit(self.tokenizer, form.prompt, query, texts, budget, most)
+        render = partial(form.prompt, language=self.settings.language)
+        message, cut = fit(self.tokenizer, render, query, texts, budget, most)
         counts["cut_texts"] += cut
         return message
 

@@ -166,7 +166,7 @@ def _ask(rows: Candidates, out: Path, settings: AnnotateSettings, identity: Iden
 
 def _probe(out: Path, version: str, settings: AnnotateSettings) -> Probed | None:
     """Find out what the server takes; see `calls.probe_server`."""
-    message = prompt.prompt(_SMALL_QUERY, _SMALL_PASSAGES, settings.reasoning)
+    message = prompt.prompt(_SMALL_QUERY, _SMALL_PASSAGES, settings.reasoning, settings.language)
     schema = prompt.schema(len(_SMALL_PASSAGES), settings.reasoning, settings.reason_chars)
     return calls.probe_server("annotate", out, version, settings, message, schema)
 

@@ -64,7 +64,7 @@ class Prompter(calls.Prompter):
 
     def __init__(self, settings: AnnotateSettings, model: Any = None):
         super().__init__(settings, model)
-        self.render = partial(asking.prompt, reasoning=settings.reasoning)
+        self.render = partial(asking.prompt, reasoning=settings.reasoning, language=settings.language)
 
     def message(self, query: str, passages: list[str]) -> tuple[str, int]:
         """Return the message and how many texts were cut, the query included. `passages` are in the order shown."""

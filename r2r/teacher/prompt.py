@@ -24,10 +24,15 @@ def wording(name: str) -> tuple[Template, str]:
 _TEMPLATE, VERSION = wording("prompt.j2")
 
 
-def prompt(query: str, passages: list[str], reasoning: str) -> str:
-    """Return the message about one query. The passages are numbered from 1, in the order given."""
+def prompt(query: str, passages: list[str], reasoning: str, language: str | None = None) -> str:
+    """Return the message about one query. The passages are numbered from 1, in the order given.
+
+    language: of the reasons, by its English name; None leaves it to the teacher.
+    """
     direct, comparison = asked(reasoning)
-    return _TEMPLATE.render(query=query, passages=passages, direct=direct, comparison=comparison)
+    text = _TEMPLATE.render(query=query, passages=passages, direct=direct, comparison=comparison)
+    # Not in the template, whose hash is the version: prompts without a language are as they were.
+    return f"{text}\n\nWrite the reasons in {language}." if language else text
 
 
 def asked(reasoning: str) -> tuple[bool, bool]:

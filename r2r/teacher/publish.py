@@ -44,7 +44,7 @@ _COLUMNS = {
 }
 # The settings that a reader of the data wants to know; a prompt's version has a line of its own.
 _SETTINGS = (
-    *("passages", "passage_order", "depth", "draws", "window", "samples", "reasoning", "reason_chars"),
+    *("passages", "passage_order", "depth", "draws", "window", "samples", "reasoning", "reason_chars", "language"),
     *("temperature", "seed", "false_evidence"),
 )
 _SIZES = {1_000: "n<1K", 10_000: "1K<n<10K", 100_000: "10K<n<100K", 1_000_000: "100K<n<1M"}

@@ -38,6 +38,11 @@ def test_labels_stand_behind_their_passages():
     assert drawn == message.replace("[A]", "[D]").replace("[B]", "[T]")
 
 
+def test_the_language_of_the_reasons_is_asked_for_at_the_end():
+    message = prompt("how long?", ["Dogs bark.", "Fleas live."])
+    assert prompt("how long?", ["Dogs bark.", "Fleas live."], language="German") == message[:-1] + " in German."
+
+
 @pytest.mark.parametrize("reasoning", ["direct", "comparison", "both"])
 def test_a_reply_is_read_as_it_was_written(reasoning):
     first, _, rest = reply(["B", "A"], REASONS, reasoning).partition("\n")

@@ -99,6 +99,12 @@ def test_each_way_to_rank_ranks(ranker, n, settings):
         assert ranked.counts["completion_tokens"] == ranked.counts["windows"]
 
 
+def test_reasons_are_asked_for_in_a_language(ranker):
+    asking = ranker(language="Norwegian Bokmål")
+    asyncio.run(asking.rank("q", passages(3), explain=1))
+    assert asking.model.prompts and all("reasons in Norwegian Bokmål." in one for one in asking.model.prompts)
+
+
 @pytest.mark.parametrize("settings", [{}, {"mode": "generate"}, {"order_position": "last", "reason_chars": 20}])
 def test_a_window_is_scored_in_several_orders_and_explained_from_the_first(ranker, settings):
     texts = passages(25)

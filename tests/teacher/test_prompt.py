@@ -29,6 +29,11 @@ def test_prompt_and_schema_ask_for_the_same(reasoning, asked):
         assert (name in message) == (name in asked)
 
 
+def test_the_language_of_the_reasons_is_asked_for_at_the_end():
+    message = prompt("q", ["a", "b"], "both")
+    assert prompt("q", ["a", "b"], "both", "German") == message + "\n\nWrite the reasons in German."
+
+
 def test_the_schema_takes_a_sound_reply_only():
     sound = {"ranked_passages": [{"identifier": 2}, {"identifier": 1}]}
     jsonschema.validate(sound, schema(2, "none", 60))
