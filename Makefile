@@ -33,7 +33,7 @@ $(READY): pyproject.toml constraints.txt constraints-cpu.txt overrides-cpu.txt
 	@test -x .venv/bin/python || $(PYTHON) -m venv .venv || \
 	  { echo "$(PYTHON) cannot make environments: install its venv package (on Debian: python3-venv)"; exit 2; }
 	.venv/bin/python -m pip install --quiet --disable-pip-version-check uv
-	UV_FIND_LINKS="$(FIND_LINKS)" .venv/bin/uv pip install --python .venv/bin/python --quiet \
+	UV_FIND_LINKS="$(FIND_LINKS)" .venv/bin/uv pip install --python .venv/bin/python --quiet --compile-bytecode \
 	  --constraints constraints.txt $(INSTALL) --editable ".[$(BUILD),test]"
 	@rm -f .venv/ready-* && touch $@
 
