@@ -1,4 +1,4 @@
-"""Runs of any first stage, one hit at a time: TREC run files, and the JSON that BEIR and ranx write.
+"""Runs of any first stage, one hit at a time: TREC run files, the JSON that BEIR and ranx write, and ranx' Parquet.
 
 Owns these formats, the fusion of runs, and what follows `run:`, which is `FILE[+FILE]#corpus=...,queries=...`. Does not
 own a run's line and its order (`trec.py`), nor the texts of its documents (`joined.py`).
@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, TextIO
 
+from r2r.datasets import parquet
 from r2r.datasets.documents import Part, as_id, clean
 from r2r.datasets.files import Lines, open_file, open_text, reading
 from r2r.datasets.trec import RUN_LINE, in_order, run_line
@@ -24,6 +25,8 @@ from r2r.errors import BadInput
 from r2r.tables import run_id
 
 _WANTED = f'a run is a text file with lines of {RUN_LINE}, or JSON: {{"qid": {{"docid": score}}}}'
+# A hit's columns in Parquet, as ranx names them.
+_COLUMNS = {"qid": "q_id", "docid": "doc_id", "score": "score"}
 # Files that hold Python or Numba objects, which may run code when they are opened, or only their own library reads.
 _OBJECTS = (".pkl", ".pickle", ".p", ".joblib", ".lz4")
 # Characters of JSON to read at once. A query's hits that are longer are read in doubled pieces.
@@ -84,21 +87,39 @@ def open_run(file: str) -> Part:
     Ids are as run files hold them (`tables.run_id`); the rank column does not count. Reading raises BadInput, with the
     place, for a broken line, for a score that is not a number, and for a run without any hit.
     """
-    return _JsonRun(file) if _open(file) == "{" else _TrecRun(file, run_line)
+    match _open(file):
+        case "{":
+            return _JsonRun(file)
+        case "PAR1":
+            (part,) = parquet.split([file], _COLUMNS, 1, _parquet_hit)
+            if not part.size:
+                raise BadInput(f"{file}: is empty; {_WANTED}")
+            return part
+    return _TrecRun(file, run_line)
 
 
 def _open(file: str) -> str:
-    """Return the first visible character of a run, "" for an empty file. Raises BadInput as `check`."""
+    """Return a run's first visible character, "" for an empty file, PAR1 for Parquet. Raises BadInput as `check`."""
     name = (file.partition("?")[0] if "://" in file else file).lower().removesuffix(".gz")
     if name.endswith(_OBJECTS):
         raise BadInput(f"{file}: holds objects of a program, not text; write the run as text or JSON: {_WANTED}")
     with reading(file), open_text(file, wanted=_WANTED) as stream:
-        first = stream.read(1024).decode(errors="replace").lstrip("\ufeff \t\r\n")[:1]
+        begun = stream.read(1024)
+    if begun.startswith(b"PAR1"):
+        return "PAR1"
+    first = begun.decode(errors="replace").lstrip("\ufeff \t\r\n")[:1]
     if first == "[":
         raise BadInput(f"{file}: holds a JSON list; candidates in RankGPT's JSON are rankgpt:{file}; {_WANTED}")
     if first == "\ufffd":
         raise BadInput(f"{file}: is not text, perhaps a pickled run; {_WANTED}")
     return first
+
+
+def _parquet_hit(record: dict, names: dict[str, str], repaired: bool) -> tuple[str, str, float]:
+    qid, docid, score = (record[names[name]] for name in _COLUMNS)
+    if isinstance(score, bool) or not isinstance(score, int | float) or not math.isfinite(score):
+        raise ValueError(f"score {score!r}: is no number")
+    return run_id(clean(as_id(qid, "query"))[0]), run_id(clean(as_id(docid, "document"))[0]), float(score)
 
 
 class _TrecRun(Lines):

@@ -37,6 +37,8 @@ _PARTS_PER_BLOCK, _ROWS_PER_BLOCK = 16, 20_000
 _ROWS_PER_FILE = 1000
 # Seconds between two reports of an actor.
 _BEAT = 1.0
+# Seconds between two reports of parts whose rows were all finished before.
+_OFTEN = 0.1
 # A row that has killed this many engines is rejected.
 _MAX_DEATHS = 3
 
@@ -247,7 +249,9 @@ class _RowActor:
         finally:
             over.set()
             await beating
-        await self._tell(Counter(), now=True)
+        if counts["asked"] or time.monotonic() - self.told_at > _OFTEN:
+            # Finished rows pass by the thousands a second, and each report is a wait for the driver.
+            await self._tell(Counter(), now=True)
         return {"counts": counts, "started": self.started, "ended": time.time() if counts["asked"] else 0.0}
 
     async def _finish(self, row: dict[str, Any]) -> Counter[str]:

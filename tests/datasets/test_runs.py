@@ -4,6 +4,8 @@ import gzip
 import json
 import pickle
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from r2r.datasets import runs
@@ -24,7 +26,9 @@ def test_text_and_json_hold_the_same_run(tmp_path):
     # By its content, not by its name.
     (tmp_path / "run.trec").write_text(json.dumps(nested, indent=1))
     (tmp_path / "run.json.gz").write_bytes(gzip.compress(json.dumps(nested, ensure_ascii=False).encode()))
-    for name in ("run.txt", "run.gz", "run.trec", "run.json.gz"):
+    ids, docids, scores = zip(*expected, strict=True)
+    pq.write_table(pa.table({"q_id": ids, "doc_id": docids, "score": scores}), tmp_path / "run.parquet")
+    for name in ("run.txt", "run.gz", "run.trec", "run.json.gz", "run.parquet"):
         assert hits(tmp_path / name) == expected
 
 
@@ -77,6 +81,22 @@ def test_mistakes_are_told_with_their_place(tmp_path, content, message):
     assert str(error.value).startswith(str(file))
     assert message in str(error.value)
     assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("columns", "message"),
+    [
+        ({"q_id": ["1"], "doc_id": ["a"]}, "score"),
+        ({"q_id": ["1"], "doc_id": ["a"], "score": ["high"]}, "row 1: score 'high': is no number"),
+        ({"q_id": [None], "doc_id": ["a"], "score": [1.0]}, "row 1: the query has no id"),
+        ({"q_id": [], "doc_id": [], "score": []}, "is empty"),
+    ],
+)
+def test_mistakes_in_parquet_are_told_with_their_row(tmp_path, columns, message):
+    pq.write_table(pa.table(columns), tmp_path / "run.parquet")
+    with pytest.raises(BadInput) as told:
+        hits(tmp_path / "run.parquet")
+    assert message in str(told.value)
 
 
 @pytest.mark.parametrize("name", ["run.pkl", "run.pickle.gz", "run.lz4"])
