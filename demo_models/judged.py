@@ -1,14 +1,17 @@
 """Do the measures of `r2r judge` follow the truth? On the demo's world the truth of every reason is known.
 
 Reasons of known quality are planted: true ones, and ones that are wrong in the ways that reasons are wrong. Each
-measure's value is correlated with the truth of the reason that it is about. A measure that does not follow the truth is
-not shown in any report (`r2r/judge/standing.py`).
+measure's value is correlated with the truth of the reason that it is about. A measure that was not seen to follow the
+truth is not shown in any report (`r2r/judge/standing.py`).
 
 Owns what is planted, which reasons are true, and the correlation. The measures are the package's own.
 
     python -m demo_models.judged --out runs/truth                     # the measures of the words, in seconds
-    python -m demo_models.judged --out runs/truth --student demo --adapter runs/demo/distill --run runs/demo \
-        --write r2r/judge/standing.json                               # with those of a student; and of a finished demo
+    python -m demo_models.judged --out runs/truth --student demo --adapter runs/demo/distill \
+        --write r2r/judge/standing.json                               # with those of a student: 3 minutes on 2 cores
+    python -m demo_models.judged --out runs/truth --run runs/demo     # of a finished demo's own reasons, too
+
+Rows that the student has ranked are kept in the folder, so the same command goes on after a stop.
 """
 
 from __future__ import annotations

@@ -23,8 +23,10 @@ def write(
     """Write the annotations with faults in at most a share `most` of their reasons, and return the counts of rows.
 
     judged: rows of that table. measures: those whose faults count. A row without any reason is kept. Raises Stopped if
-    none is left.
+    there is no such measure, or if no row is left.
     """
+    if not measures:
+        raise Stopped(f"keep: {most:g}: no measure tells faults in these annotations; leave keep out")
     faulty, all_of = Counter[str](), Counter[str]()
     for one in judged:
         all_of[one["qid"]] += 1

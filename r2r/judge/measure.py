@@ -1,6 +1,6 @@
 """What a measure of reasons is. Each has a file of its own beside this one, with its sources.
 
-Owns the type. `stage.py` has the list of measures and reports them.
+Owns the type, and the version of all measures. `stage.py` has the list of measures and reports them.
 
     MEASURE.values(row)    # [1.0, None, 0.0]: sound, nothing to judge, unsound
 """
@@ -8,8 +8,11 @@ Owns the type. `stage.py` has the list of measures and reports them.
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Literal, NamedTuple
 
+from r2r import reasons
+from r2r.identity import digest
 from r2r.judge.explained import Explained
 
 
@@ -27,3 +30,9 @@ class Measure(NamedTuple):
     better: Literal["higher", "lower"]
     flags: Callable[[float], bool]
     why: str
+
+
+def version(folder: Path = Path(__file__).parent) -> str:
+    """Return what changes with the code of any measure: a hash of this folder's modules, and of what they share."""
+    files = [*sorted(folder.glob("*.py")), Path(reasons.__file__)]
+    return digest([file.read_text(encoding="utf-8") for file in files])[:12]

@@ -14,11 +14,17 @@ from typing import Any
 
 from r2r.identity import digest
 from r2r.judge.explained import Explained
-from r2r.judge.standing import STANDING, follows
+from r2r.judge.standing import STANDING
+from r2r.judge.verdict import MEASURES as VERDICTS
 
 SHOWN = 10
 _NOT_NOTICED = "do not notice planted errors here"
 _NO_TRUTH = "do not follow the truth where it is known"
+_NO_STANDING = "have no standing: nothing shows that they follow the truth"
+_OF_A_MODEL = (
+    "{names}: what a language model says. They have no standing, since the model is yours; the planted errors of this "
+    "table say what it is worth."
+)
 _TITLE = "{reasons:,} passages with reasons, {queries:,} queries; errors planted in {swapped:,}"
 _ENVIRONMENT = {"autoescape": True, "trim_blocks": True, "lstrip_blocks": True}
 
@@ -46,7 +52,8 @@ def render(
         head=_HEAD,
         shown=_lines(seen),
         compared=_compared(found, seen),
-        hidden=hidden,
+        hidden=_left_out(hidden),
+        of_a_model=_of_a_model(found),
         worst=[reason(one) for one in worst],
         best=[reason(one) for one in best],
     )
@@ -80,8 +87,9 @@ def tell(out: Path) -> None:
     _print([list(_HEAD), *_lines(seen)])
     if compared := _compared(found, seen):
         _print(compared)
-    for why, names in hidden.items():
-        print(f"judge: not shown, since they {why}: {', '.join(names)}")
+    for line in (_left_out(hidden), _of_a_model(found)):
+        if line:
+            print(f"judge: {line}")
     print(f"report: {out / 'report.html'}", flush=True)
 
 
@@ -139,16 +147,34 @@ def _spanned(one: Mapping[str, Any]) -> str:
 
 
 def shown(found: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, list[str]]]:
-    """Return the measures of measures.json that are shown, and why -> the names of the others."""
+    """Return the measures of measures.json that are shown, and why -> the names of the others.
+
+    Only those that follow a known truth are, and that notice planted errors, where errors can be planted. The measures
+    of a judge have no known truth: the planted errors alone decide.
+    """
     seen, hidden = dict[str, Any](), dict[str, list[str]]()
     for name, one in found["measures"].items():
-        if follows(name) is False:
+        if one["follows"] is False:
             hidden.setdefault(_NO_TRUTH, []).append(name)
+        elif one["follows"] is None and name not in VERDICTS:
+            hidden.setdefault(_NO_STANDING, []).append(name)
         elif one["noticed"] is False:
             hidden.setdefault(_NOT_NOTICED, []).append(name)
         else:
             seen[name] = one
     return seen, hidden
+
+
+def _left_out(hidden: Mapping[str, Sequence[str]]) -> str:
+    """Return in a sentence which measures are left out, and why; nothing if none is."""
+    said = "; ".join(f"{', '.join(names)} ({why})" for why, names in hidden.items())
+    return f"Left out: {said}. Their figures are in measures.json." if said else ""
+
+
+def _of_a_model(found: Mapping[str, Any]) -> str:
+    """Return what the reader must know of the measures of a judge; nothing without one."""
+    names = [name for name in VERDICTS if name in found["measures"]]
+    return _OF_A_MODEL.format(names=", ".join(names)) if names else ""
 
 
 def _title(found: Mapping[str, Any]) -> str:

@@ -28,12 +28,14 @@ from r2r.judge import (
     explained,
     judging,
     keep,
+    measure,
     probe,
     question,
     report,
     right,
     simulatability,
     specificity,
+    standing,
     sufficiency,
     supported,
     transitivity,
@@ -138,9 +140,10 @@ def stage(
         inputs["judge"] = Input(settings.judge, calls.identify_teacher)
     kept = ["kept/annotations"] * (settings.keep is not None)
     writes = ["judged", *kept, *_asked(bool(student), bool(settings.judge)), "measures.json", "report.html"]
-    version = question.VERSION if settings.judge else ""
-    place = Path(out)
-    return Stage("judge", place, settings, inputs, check, work, writes, version, after=lambda: report.tell(place))
+    prompt = question.VERSION if settings.judge else ""
+    versions = {"measures": measure.version(), "standing": standing.version()}
+    told = partial(report.tell, Path(out))
+    return Stage("judge", Path(out), settings, inputs, check, work, writes, prompt, after=told, versions=versions)
 
 
 def _asked(student: bool, judge: bool) -> list[str]:
@@ -159,10 +162,10 @@ def judge(
 ) -> None:
     """Measure reasons; write `measures.json`, the table `judged` and `report.html` into `out`, and print the table.
 
-    Arguments as for `stage`. `figures.figures` says what measures.json has of each measure. A measure that does not
-    notice planted errors, or that did not follow a known truth (`standing.py`), is in measures.json, and not in the
-    report. Raises BadInput for a folder without either table,
-    candidates that are missing or others than those ranked, a table without reasons, and a student that cannot rank.
+    Arguments as for `stage`. `figures.figures` says what measures.json has of each measure; `follows` there says
+    whether it follows a known truth, None where that is not known (`standing.py`). `report.shown` decides which are in
+    the report. Raises BadInput for a folder without either table, candidates that are missing or others than those
+    ranked, a table without reasons, and a student that cannot rank.
     """
     run(stage(rankings, candidates, out, settings, student, adapter, against))
 
@@ -185,6 +188,8 @@ def _work(
     if verdicts is not None:
         measures |= {name: one.figures(verdicts[0], settings.seed) for name, one in VERDICTS.items()}
         measures["supported"]["of"], measures["right"]["of"] = (measures[name]["of"] for name in _SAME_REASONS)
+    for name, one in measures.items():
+        one["follows"] = standing.follows(name)
     found = {
         "source": rankings,
         "name": next(iter(named(rankings, {}))),

@@ -12,11 +12,17 @@ import json
 from pathlib import Path
 from typing import Any
 
+from r2r.identity import digest
+
 # measure -> correlation, with its 95 % interval (low, high), the number n of reasons, and whether it follows the truth.
-# The measures of a judge are not there: what a judge is worth depends on the model, and planted errors tell.
 STANDING: dict[str, dict[str, Any]] = json.loads(Path(__file__).with_name("standing.json").read_text(encoding="utf-8"))
 
 
 def follows(measure: str) -> bool | None:
     """Return whether a measure follows the truth; None where that is not known."""
     return STANDING[measure]["follows"] if measure in STANDING else None
+
+
+def version() -> str:
+    """Return what changes with the standing of any measure."""
+    return digest(STANDING)[:12]

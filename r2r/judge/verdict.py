@@ -15,6 +15,9 @@ from r2r.judge.figures import honesty, mean
 from r2r.judge.kappa import kappa
 from r2r.judge.question import CLAIM, COMPARISON
 
+# Measure -> the part of the reasons that it judges, and the good verdict.
+MEASURES = {"supported": ("direct", CLAIM[0]), "right": ("comparison", COMPARISON[0])}
+
 
 def of(row: Mapping[str, Any], at: int) -> dict[str, float]:
     """Return measure -> share of good verdicts in two passes, of one passage of a row of the table verdicts.
@@ -22,7 +25,7 @@ def of(row: Mapping[str, Any], at: int) -> dict[str, float]:
     Nothing of reasons that were not written, or in which an error was planted.
     """
     found = {}
-    for measure, part, good in (("supported", "direct", CLAIM[0]), ("right", "comparison", COMPARISON[0])):
+    for measure, (part, good) in MEASURES.items():
         if row[f"{part}_1"][at] and not row[f"planted_{part}"][at]:
             found[measure] = sum(row[f"{part}_{number}"][at] == good for number in (1, 2)) / 2
     return found

@@ -85,3 +85,11 @@ def test_the_standing_that_ships_is_of_these_measures():
     for name, one in STANDING.items():
         assert f"| {name} | {one['correlation']:.2f} | {one['low']:.2f} to {one['high']:.2f} | {one['n']:,} |" in page
     assert json.loads((Path(judged.__file__).parents[1] / "r2r/judge/standing.json").read_text()) == STANDING
+
+
+def test_the_standing_of_the_measures_of_the_words_is_what_they_have_now(tmp_path):
+    rows, _ = judged.planted(world().queries["test"], judged.SEED)
+    tables.write(rows, tmp_path / "planted", "annotations")
+    judge(str(tmp_path / "planted"), None, tmp_path / "judge", JudgeSettings())
+    found = judged.validated(tmp_path / "judge", explained.read(str(tmp_path / "planted"), None))
+    assert found == {one.name: STANDING[one.name] for one in MEASURES}

@@ -98,7 +98,10 @@ def test_a_blind_judge_is_not_shown(ask):
     found = supported.figures(verdicts, seed=0)
     assert found["value"] == 1 and not found["noticed"] and found["detected"] == 0 and found["kappa"] is None
     hidden = {"do not notice planted errors here": ["supported"]}
-    assert report.shown({"measures": {"supported": found}}) == ({}, hidden)
+    assert report.shown({"measures": {"supported": found | {"follows": None}}}) == ({}, hidden)
+    # One that notices is shown, though nobody knows the truth of what it judges.
+    noticed = found | {"follows": None, "noticed": True}
+    assert report.shown({"measures": {"right": noticed}}) == ({"right": noticed}, {})
 
 
 def test_the_second_pass_shows_the_passages_the_other_way_round(monkeypatch):

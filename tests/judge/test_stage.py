@@ -2,14 +2,16 @@
 
 import json
 from collections import Counter
+from functools import partial
 from types import SimpleNamespace
 
 import pytest
 
 from r2r import cli, datasets, tables
+from r2r import stage as stages
 from r2r.config import JudgeSettings
 from r2r.errors import Stopped
-from r2r.judge import explained, judging, probe, report, stage, standing
+from r2r.judge import explained, judging, keep, measure, probe, report, stage, standing
 from r2r.judge.stage import judge
 from r2r.llm import Reply
 from r2r.rows import pool
@@ -71,7 +73,7 @@ def test_the_folder_holds_figures_a_row_a_reason_and_a_page(annotated, tmp_path,
     assert dict(judged[0]["values"])["verbatim"] == 1
     # All reasons are the same empty talk: no measure of wording can notice a swap.
     page, printed = (out / "report.html").read_text(), capsys.readouterr().out
-    hidden = "do not notice planted errors here: boilerplate, specificity"
+    hidden = "Left out: boilerplate, specificity (do not notice planted errors here). Their figures are in "
     assert hidden in page and hidden in printed
     assert "verbatim" in printed and "<td>verbatim</td>" in page and "<td>boilerplate" not in page
     judge(str(annotated), None, out, JudgeSettings(planted=0.5))
@@ -84,9 +86,42 @@ def test_a_measure_that_does_not_follow_the_truth_is_not_shown(annotated, tmp_pa
     monkeypatch.setattr(report, "STANDING", standing.STANDING)
     judge(str(annotated), None, tmp_path / "judge", JudgeSettings(planted=0.5))
     page, printed = (tmp_path / "judge" / "report.html").read_text(), capsys.readouterr().out
-    assert "do not follow the truth where it is known: verbatim" in page and "is known: verbatim" in printed
-    assert "<td>verbatim" not in page and "<td>consistency" in page and "<td>0.050</td>" in page
-    assert "verbatim" in json.loads((tmp_path / "judge" / "measures.json").read_text())["measures"]
+    left_out = "Left out: verbatim (do not follow the truth where it is known); transitivity, boilerplate, specificity "
+    left_out += "(have no standing: nothing shows that they follow the truth). Their figures are in measures.json."
+    assert f"<p>{left_out}</p>" in page and left_out in printed
+    assert "<td>consistency" in page and "<td>0.050</td>" in page
+    assert not any(f"<td>{name}" in page or f"\n{name}" in printed for name in ("verbatim", "transitivity", "boilerpl"))
+    measures = json.loads((tmp_path / "judge" / "measures.json").read_text())["measures"]
+    follows = {"verbatim": False, "consistency": True, "transitivity": None, "boilerplate": None, "specificity": None}
+    assert {name: one["follows"] for name, one in measures.items()} == follows
+    assert measures["verbatim"]["value"] == measures["transitivity"]["value"] == 1
+
+
+def test_another_standing_and_other_measures_open_a_finished_folder_again(annotated, tmp_path, monkeypatch, capsys):
+    made = partial(stage.stage, str(annotated), None, tmp_path / "judge", JudgeSettings(planted=0.5))
+    judge(str(annotated), None, tmp_path / "judge", JudgeSettings(planted=0.5))
+    assert stages.plan([made()])[0].why == []
+    with monkeypatch.context() as changed:
+        changed.setattr(standing, "STANDING", standing.STANDING | {"verbatim": {"follows": False}})
+        (why,) = stages.plan([made()])[0].why
+        assert why.startswith("standing: ")
+    with monkeypatch.context() as changed:
+        changed.setattr(measure, "version", lambda: "another")
+        (why,) = stages.plan([made()])[0].why
+        assert why.startswith("measures: ") and why.endswith(" -> another")
+    # What models were asked does not depend on either.
+    identity = stages.identify(made())
+    assert not {"measures", "standing"} & {*judging._SETTINGS, *probe._SETTINGS} and "standing" in identity.what
+
+
+def test_the_version_of_the_measures_follows_their_code(tmp_path):
+    for name, text in {"a.py": "1", "b.py": "2"}.items():
+        (tmp_path / name).write_text(text)
+    before = measure.version(tmp_path)
+    (tmp_path / "notes.txt").write_text("3")
+    assert measure.version(tmp_path) == before
+    (tmp_path / "b.py").write_text("4")
+    assert measure.version(tmp_path) != before != measure.version()
 
 
 def test_systems_stand_beside_each_other(annotated, ranked, tmp_path, capsys):
@@ -134,6 +169,11 @@ def test_a_share_that_leaves_none_stops(annotated, tmp_path):
     assert not (tmp_path / "judge" / "manifest.json").exists()
 
 
+def test_nothing_is_kept_where_no_measure_tells_faults(annotated, tmp_path):
+    with pytest.raises(Stopped, match=r"keep: 0\.2: no measure tells faults in these annotations"):
+        keep.write(str(annotated), [], [], 0.2, tmp_path)
+
+
 class Ranker:
     """Ranks by the length of the texts, the longest first."""
 
@@ -175,7 +215,12 @@ def test_a_student_and_a_judge_add_their_measures(annotated, tmp_path, monkeypat
     assert measures["supported"]["value"] == 1 and measures["supported"]["of"] == measures["right"]["of"] == 120
     assert measures["right"]["value"] == 0 and measures["right"]["verdicts"] == {"right": 0, "empty": 0, "wrong": 1}
     page = (out / "report.html").read_text()
-    assert "<td>agreement</td>" in page and "<td>supported</td>" not in page and "specificity, supported, right" in page
+    # The verdicts are the same for planted errors. Whether the order depends on what is shown says nothing of reasons.
+    assert not any(f"<td>{name}" in page for name in ("agreement", "supported", "right"))
+    assert "specificity, supported, right (do not notice" in page and "agreement" in page.partition("Left out: ")[2]
+    assert measures["agreement"]["follows"] is measures["supported"]["follows"] is None
+    said = "supported, right: what a language model says. They have no standing, since the model is yours;"
+    assert said in page and said in capsys.readouterr().out
     manifest = json.loads((out / "manifest.json").read_text())
     assert manifest["rows"]["student/probes"] == manifest["rows"]["judge/verdicts"] == 40
     assert manifest["rows"]["judge/rejects"] == 0 and "judge/verdicts/part-00000.parquet" in manifest["files"]
