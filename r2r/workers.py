@@ -64,8 +64,8 @@ def start_ray() -> None:
     # The terminal is for the job's own progress. What workers and engines print lies in Ray's log folder.
     os.environ.setdefault("RAY_DATA_LOG_LEVEL", "ERROR")
     os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
-    # A Ray that starts here then has 127.0.0.1 as its address, as on the systems of the name, and all its processes bind
-    # to that. Even `_node_ip_address` cannot say so. It is read at Ray's import.
+    # A Ray that starts here then has 127.0.0.1 as its address, as on the systems of the name, and all its processes
+    # bind to that. Ray's own argument for the address takes the outer one for 127.0.0.1. Read at Ray's import.
     if os.environ.get("RAY_ADDRESS", "local") == "local":
         os.environ.setdefault(OPEN_VARIABLE, "0")
     import ray

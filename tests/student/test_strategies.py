@@ -59,7 +59,9 @@ def test_the_last_call_holds_the_top_of_a_permutation_and_calls_are_as_told(name
             last = ended[-1]
             assert order[: len(last)] == sorted(last, key=lambda index: (-(index % 7), last.index(index)))
         # Each call shares a passage with a later one, or its scores could not be compared.
-        assert (name == "sliding" and stride == window) or all(set(one) & set().union(*ended[place + 1 :]) for place, one in enumerate(ended[:-1]))
+        assert (name == "sliding" and stride == window) or all(
+            set(one) & set().union(*ended[place + 1 :]) for place, one in enumerate(ended[:-1])
+        )
 
 
 @pytest.mark.parametrize(
