@@ -8,7 +8,8 @@ their fusion with the first stage's.
            --candidates 20=runs/demo/retrieve --candidates 100=runs/deep --annotations runs/dev-said
 
 `--annotations` are some that the student did not learn from. Seconds are of a ranking in the engine of this process:
-the median of queries one at a time, and of four at a time.
+the median of queries one at a time, and of four at a time. The engine's prefix cache is off: it would know the prompts
+of the second round from the first.
 """
 
 from __future__ import annotations
@@ -140,7 +141,12 @@ def main() -> None:
     parser.add_argument("--window", type=int)
     parser.add_argument("--passage-tokens", type=int, default=256)
     given = parser.parse_args()
-    settings = RerankSettings(window=given.window, passage_tokens=given.passage_tokens, merge=given.adapter is not None)
+    settings = RerankSettings(
+        window=given.window,
+        passage_tokens=given.passage_tokens,
+        merge=given.adapter is not None,
+        engine={"enable_prefix_caching": False},
+    )
     ranker = Ranker(given.student, given.adapter, settings)
     try:
         asyncio.run(measure(ranker, given))

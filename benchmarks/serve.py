@@ -1,6 +1,7 @@
 """The server under load: latency beside the bare engine, overload, memory, and what a killed process costs.
 
-    python benchmarks/serve.py [--requests 300] [--documents 20] [--memory 10000] [--out serve.json]
+    python benchmarks/serve.py [--requests 300] [--documents 20] [--memory 10000]
+           [--memory-documents 2] [--out serve.json]
 
 Each request has a query and as many passages of the built-in world, drawn anew, so that no two prompts share more than
 their beginning. The bare engine answers the same prompts in the same run, as token ids in its own process, with no
@@ -213,7 +214,8 @@ async def of_server(requests: Requests, given: argparse.Namespace) -> dict[str, 
             found: dict[str, Any] = {"start_s": round(server.start), "latency": await latencies(send, given.requests)}
             found["overload"] = await overload(send, 1280)
             if given.memory:
-                found["memory"] = await memory(server, send, given.memory)
+                short = sender(client, server.url, Requests(given.memory_documents))
+                found["memory"] = await memory(server, short, given.memory)
             found["kills"] = {
                 name: await kill(server, send, name, 100_000_000 * (place + 1)) for place, name in enumerate(VICTIMS)
             }
@@ -253,6 +255,7 @@ def main() -> None:
     parser.add_argument("--requests", type=int, default=300, help="requests for each number of clients")
     parser.add_argument("--documents", type=int, default=20, help="documents of a request, at most 20")
     parser.add_argument("--memory", type=int, default=10_000, help="requests over which memory is watched; 0 for none")
+    parser.add_argument("--memory-documents", type=int, default=2, help="documents of each of those requests")
     parser.add_argument("--out", type=Path, help="file for the figures, as JSON")
     given = parser.parse_args()
     requests = Requests(given.documents)

@@ -16,11 +16,13 @@ Rank = Callable[[list[int]], Awaitable[list[int]]]
 def windows(n: int, window: int, stride: int) -> list[tuple[int, int]]:
     """Return the (start, end) of each window over `n` passages, from the bottom of the list to the top.
 
-    Every passage is in a window, and the last window starts at 0.
+    Every passage is in a window, and the last window starts at 0. Where a single passage would be left, as a stride of
+    a whole window can leave it, the last window is a whole one: one passage cannot be ranked.
     """
     spans = []
     end = n
     while True:
+        end = end if end > 1 else min(window, n)
         start = max(0, end - window)
         spans.append((start, end))
         if start == 0:

@@ -27,6 +27,8 @@ from r2r.errors import BadInput, Terminated
 if TYPE_CHECKING:
     import pyarrow as pa
 
+# Ray's own; 1 lets a Ray that starts here listen on all interfaces.
+OPEN_VARIABLE = "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"
 # Ray Data's default for asynchronous actors.
 BATCHES_IN_FLIGHT = 4
 # How often an actor is replaced, and a block retried. Spot nodes get reclaimed.
@@ -55,13 +57,17 @@ def _terminate(number: int, frame: object) -> None:
 
 
 def start_ray() -> None:
-    """Join the cluster that RAY_ADDRESS names, or this machine's, or start a Ray here; once is enough.
+    """Join the cluster that RAY_ADDRESS names, or this machine's, or start a Ray here, on loopback; once is enough.
 
     Raises BadInput if Ray does not start, after _STARTS attempts, or the cluster does not answer.
     """
     # The terminal is for the job's own progress. What workers and engines print lies in Ray's log folder.
     os.environ.setdefault("RAY_DATA_LOG_LEVEL", "ERROR")
     os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
+    # A Ray that starts here then has 127.0.0.1 as its address, as on the systems of the name, and all its processes
+    # bind to that. Ray's own argument for the address takes the outer one for 127.0.0.1. Read at Ray's import.
+    if os.environ.get("RAY_ADDRESS", "local") == "local":
+        os.environ.setdefault(OPEN_VARIABLE, "0")
     import ray
 
     if ray.is_initialized():

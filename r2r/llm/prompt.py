@@ -43,9 +43,9 @@ class ByteTokenizer:
     def encode(self, text: str, **options: Any) -> list[int]:
         return list(text.encode())
 
-    def __call__(self, text: str, **options: Any) -> dict[str, list]:
-        offsets = [(at, at + 1) for at, character in enumerate(text) for _ in character.encode()]
-        return {"input_ids": self.encode(text), "offset_mapping": offsets}
+    def __call__(self, texts: list[str], **options: Any) -> dict[str, list]:
+        offsets = [[(at, at + 1) for at, character in enumerate(text) for _ in character.encode()] for text in texts]
+        return {"input_ids": [self.encode(text) for text in texts], "offset_mapping": offsets}
 
 
 def break_controls(text: str) -> str:
@@ -182,13 +182,11 @@ def fit(
 def cut_to_fit(tokenizer: Any, texts: list[str], budget: int, most: int = _NO_LIMIT) -> tuple[list[str], int]:
     """Cut texts to at most `most` tokens each and `budget` tokens together. Returns them, and how many were cut.
 
-    Short texts stay whole; long ones share the rest evenly.
+    There is one text at least. Short texts stay whole; long ones share the rest evenly.
     """
-    encoded = [
-        tokenizer(text, add_special_tokens=False, split_special_tokens=True, return_offsets_mapping=True)
-        for text in texts
-    ]
-    lengths = [len(tokens["input_ids"]) for tokens in encoded]
+    # In one call: a call for each takes half of the time that it takes to make a prompt.
+    encoded = tokenizer(texts, add_special_tokens=False, split_special_tokens=True, return_offsets_mapping=True)
+    lengths = [len(ids) for ids in encoded["input_ids"]]
     limit, left = most, budget
     for shorter, length in enumerate(sorted(lengths)):
         share = left // (len(lengths) - shorter)
@@ -197,8 +195,8 @@ def cut_to_fit(tokenizer: Any, texts: list[str], budget: int, most: int = _NO_LI
             break
         left -= length
     kept = []
-    for text, tokens, length in zip(texts, encoded, lengths, strict=True):
+    for text, offsets, length in zip(texts, encoded["offset_mapping"], lengths, strict=True):
         if length > limit:
-            text = text[: tokens["offset_mapping"][limit - 1][1]].rstrip() if limit > 0 else ""
+            text = text[: offsets[limit - 1][1]].rstrip() if limit > 0 else ""
         kept.append(text)
     return kept, sum(length > limit for length in lengths)

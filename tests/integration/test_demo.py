@@ -7,6 +7,7 @@ end every Ray of this machine. They are set up as cluster.yaml does it: the head
 without the token.
 """
 
+import ipaddress
 import json
 import os
 import re
@@ -24,6 +25,7 @@ from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import NamedTuple
 
+import grpc
 import httpx
 import psutil
 import pyarrow.parquet as pq
@@ -367,9 +369,14 @@ def test_other_collections_share_the_student_and_one_that_fails_spares_the_rest(
     assert "run: 0 of 14 stages would run; nothing was done" in again.stdout
 
 
+class Served(NamedTuple):
+    process: psutil.Process
+    url: str
+
+
 @pytest.fixture(scope="module")
-def served(demo):
-    """The address of the student behind HTTP. It ends when it is told to, and well."""
+def server(demo):
+    """The student behind HTTP. It ends when it is told to, and well."""
     out, _ = demo
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
@@ -382,7 +389,7 @@ def served(demo):
     )
     try:
         line = next(line for line in server.stdout if line.startswith("serve:"))
-        yield line.split("POST ")[1].split(";")[0]
+        yield Served(psutil.Process(server.pid), line.split("POST ")[1].split(";")[0])
     finally:
         below = psutil.Process(server.pid).children(recursive=True)
         server.send_signal(signal.SIGINT)
@@ -394,6 +401,30 @@ def served(demo):
     # The engine, too, whose process is not Ray's.
     _, alive = psutil.wait_procs(below, timeout=60)
     assert alive == []
+
+
+@pytest.fixture(scope="module")
+def served(server):
+    """The server's address."""
+    return server.url
+
+
+def test_the_server_and_its_ray_listen_on_loopback_but_for_a_port_that_asks_for_the_token(server):
+    open_to_all = []
+    below = server.process.children(recursive=True)
+    for process in [server.process, *below]:
+        with suppress(psutil.NoSuchProcess):
+            for one in process.net_connections("inet"):
+                bound = ipaddress.ip_address(one.laddr.ip) if one.laddr else None
+                if one.status == psutil.CONN_LISTEN and not (getattr(bound, "ipv4_mapped", None) or bound).is_loopback:
+                    open_to_all.append((process.name(), one.laddr.port))
+    # Ray has a fixed address for it in its source.
+    assert [name for name, _ in open_to_all] == ["ray::ServeReplica:rerank:rerank"]
+    with grpc.insecure_channel(f"127.0.0.1:{open_to_all[0][1]}") as channel:
+        call = channel.unary_unary("/ray.serve.ASGIService/HandleRequest")
+        with pytest.raises(grpc.RpcError) as refused:
+            call(b"", timeout=20)
+    assert refused.value.code() == grpc.StatusCode.UNAUTHENTICATED
 
 
 def test_the_server_ranks_as_rerank_did(demo, served):

@@ -238,6 +238,14 @@ def test_reasons_are_asked_for_after_the_prompt_that_gave_the_order(ranker):
     assert message in scored and " > " in start
 
 
+@pytest.mark.parametrize("stride", [20, 10])
+@pytest.mark.parametrize("n", [20, 21, 41, 61])
+def test_the_first_was_scored_and_can_be_explained_whatever_the_stride(ranker, n, stride):
+    texts = sorted(passages(n), reverse=True)
+    ranked = asyncio.run(ranker(stride=stride).rank("q", texts, explain=3))
+    assert ranked.order == list(range(n)) and list(ranked.reasons) == [0, 1, 2]
+
+
 def test_passages_to_explain_may_be_named(ranker):
     texts = passages(25)
     asking = ranker()
