@@ -110,7 +110,7 @@ LATE = {
     "annotate: {teacher: demo, passages: 9, depth: 8}": "annotate.depth: 8: less than the 9 passages",
     "annotate: {teacher: demo, depth: 101}": "annotate.depth: 101: retrieve finds only 100 a query; raise retrieve.k",
     "annotate: {teacher: demo, window: 4, stride: 5}": "annotate.stride: 5: more than the window of 4",
-    "annotate: {teacher: 'replies:x.jsonl', draws: 2}": "annotate.draws: replies:x.jsonl was recorded with its own",
+    "annotate: {teacher: 'replies:x.jsonl', draws: 2}": "annotate.draws: replies:x.jsonl was recorded without this",
     "evaluate: {measures: [nDGC@10]}": "evaluate.measures: 'nDGC@10': unknown measure",
     "evaluate: {measures: nDCG@10 RR(rel=x)}": "evaluate.measures: 'RR(rel=x)': ",
     "runs: {bm25: other.txt}": "runs: bm25: a run file makes the row bm25 itself; give the run another name",

@@ -139,7 +139,10 @@ def test_a_dry_run_counts_what_would_be_asked(ray_local, candidates, tmp_path, c
         (["--teacher", "demo", "--max-cost", "5", "--out", "OUT"], "max_cost: needs prices"),
         (["--teacher", "demo", "--candidates", "x"], "out: missing"),
         (["--teacher", "demo", "--passages", "1001"], "passages: '1001'"),
-        (["--teacher", "teacher:x", "--depth", "50", "--out", "OUT"], "depth: teacher:x was recorded with its own"),
+        (
+            ["--teacher", "teacher:x", "--depth", "50", "--out", "OUT"],
+            "depth: teacher:x was recorded without this setting",
+        ),
         (["--teacher", "demo", "--samples", "0"], "samples: '0'"),
         (["--teacher", "demo", "--max-reject-rate", "2"], "max_reject_rate: '2'"),
     ],
