@@ -32,7 +32,7 @@ from r2r.rows.journal import Entry, Journal
 from r2r.workers import bar, on_workers, progress
 
 # Parts that go to an actor together, and most rows of them.
-_PARTS_PER_BLOCK, _ROWS_PER_BLOCK = 16, 20_000
+_PARTS_PER_BLOCK, _ROWS_PER_BLOCK = 4, 20_000
 # Rows in one file of an output table.
 _ROWS_PER_FILE = 1000
 # Seconds between two reports of an actor.
@@ -120,8 +120,8 @@ def run_rows(
     round = 1 + Journal(folder).last_round("rejects") if retry_rejects else 0
     _tell_where_answers_are(job.name, folder)
     total = len(rows.qids)
-    # Large enough to keep an engine busy, small enough to give each engine some.
-    rows_of_part = max(1, min(settings.in_flight, total // (4 * settings.actors)))
+    # Large enough to keep an engine busy and to pass finished rows fast, small enough to give each engine some.
+    rows_of_part = max(1, min(4 * settings.in_flight, total // (4 * settings.actors)))
     parts = rows.parts(rows_of_part)
     numbers = list(range(len(parts)))
     size = max(1, min(_PARTS_PER_BLOCK, len(parts) // settings.actors, _ROWS_PER_BLOCK // rows_of_part))
