@@ -54,6 +54,10 @@ class _Arguments(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
+    def settings(self) -> dict[str, Any]:
+        """Return settings that these arguments stand for."""
+        return {}
+
 
 class _Run(_Arguments):
     """Every stage of a run file."""
@@ -114,6 +118,16 @@ class _Annotate(_Arguments):
     license: str | None = Field(
         None, pattern=r"^[a-z0-9][a-z0-9.-]*$", description="with --export: licence in the card, such as cc-by-4.0"
     )
+
+    def settings(self) -> dict[str, Any]:
+        place = getattr(self, "import")
+        return {"teacher": f"teacher:{place}"} if place else {}
+
+
+_IMPORT = Field(None, description="published annotations in the place of a teacher: --teacher teacher:PLACE")
+# A class cannot have the field, since its name is a keyword of Python.
+_fields: dict[str, Any] = {"import": (str | None, _IMPORT)}
+_ANNOTATE = create_model("_ANNOTATE", __base__=_Annotate, __doc__=_Annotate.__doc__, **_fields)
 
 
 class _Distill(_Arguments):
@@ -248,7 +262,7 @@ def _annotate(given: _Annotate, settings: config.AnnotateSettings) -> None:
     else:
         annotate.annotate(given.candidates, given.out, settings, given.retry_rejects, given.corpus)
         if given.export:
-            publish.publish(given.out, given.export, given.license)
+            publish.publish(given.out, given.export.removeprefix("hf:"), given.license)
 
 
 def _distill(given: _Distill, settings: config.DistillSettings) -> None:
@@ -324,7 +338,7 @@ COMMANDS = {
     "index": Command(_Index, config.IndexSettings, _index),
     "retrieve": Command(_Retrieve, config.RetrieveSettings, _retrieve),
     "queries": Command(_Queries, config.QueriesSettings, _queries, "make_queries"),
-    "annotate": Command(_Annotate, config.AnnotateSettings, _annotate),
+    "annotate": Command(_ANNOTATE, config.AnnotateSettings, _annotate),
     "distill": Command(_Distill, config.DistillSettings, _distill),
     "rerank": Command(_Rerank, config.RerankSettings, _rerank),
     "evaluate": Command(_Evaluate, config.EvaluateSettings, _evaluate),
@@ -389,6 +403,9 @@ def _parse(name: str, command: Command, words: list[str]) -> tuple[_Arguments, c
     values = _read(name, command, words)
     own = {key: values.pop(key) for key in command.arguments.model_fields if key in values}
     given = config.validate(command.arguments, own, name)
+    for key, value in given.settings().items():
+        if values.setdefault(key, value) != value:
+            raise BadInput(f"{key}: {values[key]}: another argument says {value}; give one of the two")
     if isinstance(given, _Run):
         return given, config.load_run_file(given.file, values)
     return given, config.validate(command.settings, values, name)

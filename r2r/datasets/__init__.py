@@ -204,9 +204,13 @@ def runs_of(spec: str) -> RunSpec | None:
 def _parse(spec: str, what: str) -> tuple[str, str, str]:
     """Return scheme, source and fragment of a dataset string.
 
+    As a teacher, a dataset of the hub is `teacher:hf:NAME`.
+
     The scheme of a plain path is "". A built-in collection is a folder in BEIR's layout; the queries and qrels in a
     stage's folder are Parquet files.
     """
+    if what == "annotations" and spec.startswith("teacher:hf:"):
+        spec = spec.removeprefix("teacher:")
     schemes, plain = _KINDS[what]
     builtins = tuple(builtin.COLLECTIONS) if schemes is _COLLECTIONS else ()
     name, _, fragment = spec.partition("#")

@@ -65,13 +65,13 @@ def test_what_is_published_comes_back_as_it_was(annotated, tmp_path, monkeypatch
     # As an annotations folder, and as a teacher that was recorded.
     assert read_annotations(str(to)) == (rows, [])
     out = tmp_path / "imported"
-    assert cli.main(["annotate", "--teacher", f"teacher:{to}", "--out", str(out)]) == 0
+    assert cli.main(["annotate", "--import", str(to), "--out", str(out)]) == 0
     assert tables.read(out, "annotations").to_pylist() == rows
     assert tables.content_of(out, "annotations") == tables.content_of(tmp_path / "annotate", "annotations")
     # Once more, from what came in, by the command that made it.
     again = tmp_path / "again"
     capsys.readouterr()
-    assert cli.main(["annotate", "--teacher", f"teacher:{to}", "--out", str(out), "--export", str(again)]) == 0
+    assert cli.main(["annotate", "--teacher", f"teacher:{to}", "--out", str(out), "--export", f"hf:{again}"]) == 0
     assert "done already" in capsys.readouterr().out
     assert tables.read(again, "annotations").to_pylist() == rows
     assert (
@@ -112,4 +112,5 @@ def test_only_a_dataset_is_replaced(annotated, tmp_path, capsys):
             publish.publish(wrong, place)
     assert (to / "thesis.tex").exists()
     assert cli.main(["annotate", "--teacher", "teacher:x", "--out", "x", "--license", "mit"]) == 2
+    assert cli.main(["annotate", "--import", "y", "--teacher", "teacher:x", "--out", "x"]) == 2
     assert "license: mit: stands in the card of a dataset; give --export FOLDER" in capsys.readouterr().err
