@@ -47,9 +47,10 @@ class Facts(NamedTuple):
 
 
 def public(source: str) -> str:
-    """Return a source as a stranger may see it: of a path its last part, of a server the name of its model."""
-    if source.startswith(("http://", "https://")):
-        return source.partition("#")[2] or "a model behind a server"
+    """Return a source as a stranger may see it: of a path its last part, of a server or its files the model's name."""
+    if source.startswith(("http://", "https://", "file:")):
+        # A server may name its model by a path, too.
+        return public(source.partition("#")[2]) or "a model behind a server"
     place, mark, fragment = source.partition("#")
     found = re.match(r"([a-z0-9_]+):(?!//)", place)
     scheme, path = (found[1], place[found.end() :]) if found else ("", place)

@@ -19,8 +19,8 @@ from jinja2 import Environment, StrictUndefined
 
 from r2r import __version__, tables
 from r2r.errors import BadInput
+from r2r.hub.card import public
 from r2r.identity import manifest_of
-from r2r.llm import is_remote
 from r2r.tables.schemas import read_file
 
 _CARD, _TABLE = "README.md", "annotations"
@@ -83,19 +83,11 @@ def _parts(annotated: Path) -> Iterator[list[dict[str, Any]]]:
     waiting: list[dict[str, Any]] = []
     for file in tables.files(annotated, _TABLE):
         found = read_file(file, _TABLE).to_pylist()
-        waiting += [row | {"teacher": _public(row["teacher"])} for row in found]
+        waiting += [row | {"teacher": public(row["teacher"])} for row in found]
         while len(waiting) >= _ROWS_PER_FILE:
             yield waiting[:_ROWS_PER_FILE]
             waiting = waiting[_ROWS_PER_FILE:]
     yield waiting
-
-
-def _public(teacher: str) -> str:
-    """Return a teacher's name without the address of its server or the place of its folder."""
-    address, _, model = teacher.partition("#")
-    if is_remote(teacher):
-        return model or "the first model of a server"
-    return Path(address).name if Path(address).is_absolute() or Path(address).exists() else teacher
 
 
 def _card(to: Path, manifest: dict[str, Any], rows: int, teachers: list[str], license: str | None) -> str:

@@ -190,6 +190,7 @@ def test_merged_weights_are_those_of_base_and_adapter(tmp_path):
         ("/mnt/models/Qwen2.5-7B", "Qwen2.5-7B"),
         ("Qwen/Qwen2.5-7B", "Qwen/Qwen2.5-7B"),
         ("http://10.0.0.7:8000/v1#big/teacher", "big/teacher"),
+        ("file:/home/me/batches#/mnt/models/Qwen2.5-7B", "Qwen2.5-7B"),
         ("http://10.0.0.7:8000/v1", "a model behind a server"),
         ("s3://bucket/x/qrels.txt?region=eu", "qrels.txt"),
         ("parquet:s3://bucket/x/docs#docid=id", "parquet:docs#docid=id"),

@@ -86,7 +86,7 @@ def test_the_card_says_who_made_it_and_how(annotated, tmp_path):
     head, body = card(to)
     assert head["license"] == "cc-by-4.0" and head["size_categories"] == ["n<1K"]
     for line in (
-        "| teacher | big/teacher, the first model of a server, teacher-7b, org/teacher |",
+        "| teacher | big/teacher, a model behind a server, teacher-7b, org/teacher |",
         "| prompt version | 0123456789ab |",
         "| annotations | 4 |",
         "| rejected, not in this data | 3 |",
