@@ -386,6 +386,8 @@ def server(demo):
         env=os.environ | {"RAY_ADDRESS": "local"},
         stdout=subprocess.PIPE,
         text=True,
+        # Where the tests run in the background of a shell, they ignore Ctrl-C, and so would the server.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     try:
         line = next(line for line in server.stdout if line.startswith("serve:"))
