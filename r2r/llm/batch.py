@@ -314,6 +314,11 @@ def _lines(file: bytes) -> Iterator[dict[str, Any]]:
                 yield found
 
 
+def _tag(batch: dict[str, Any]) -> str | None:
+    """Return the tag in a batch's metadata, by which a job finds its own."""
+    return (batch.get("metadata") or {}).get("r2r")
+
+
 class Api:
     """OpenAI's batch API behind the address of a server. tag: marks the batches of this job, to find them again."""
 
@@ -337,10 +342,13 @@ class Api:
         asked |= {"metadata": {"r2r": self.tag}}
         for attempt in range(MAX_TRIES):
             try:
-                return str((await self._call("POST", "/batches", tries=1, json=asked))["id"])
+                made = await self._call("POST", "/batches", tries=1, json=asked)
             except Silent:
                 if attempt + 1 == MAX_TRIES:
                     raise
+            else:
+                await self._check_tag(made)
+                return str(made["id"])
             # The server may have taken it although its answer did not arrive.
             for one in await self._list():
                 if one["input_file_id"] == sent["id"]:
@@ -364,6 +372,16 @@ class Api:
         names = [found.get(kind) for kind in ("output_file_id", "error_file_id")]
         return [await self._content(name) for name in names if name]
 
+    async def _check_tag(self, made: dict[str, Any]) -> None:
+        """Cancel a batch and raise BadInput if the server has not kept its tag: nobody could find it after a kill."""
+        batch = str(made["id"])
+        if _tag(made) != self.tag and _tag(await self._batch(batch)) != self.tag:
+            await self._call("POST", f"/batches/{batch}/cancel")
+            raise BadInput(
+                f"{self.server.base}/batches: keeps no metadata, by which a killed job finds its batches; "
+                f"batch {batch} is cancelled; leave --batch out"
+            )
+
     async def _batch(self, batch: str) -> dict[str, Any]:
         return await self._call("GET", f"/batches/{batch}")
 
@@ -373,7 +391,7 @@ class Api:
         after: dict[str, str] = {}
         while True:
             page = await self._call("GET", "/batches", params={"limit": "100", **after})
-            found += [one for one in page["data"] if (one.get("metadata") or {}).get("r2r") == self.tag]
+            found += [one for one in page["data"] if _tag(one) == self.tag]
             if not page.get("has_more") or not page["data"]:
                 return found
             after = {"after": page["data"][-1]["id"]}

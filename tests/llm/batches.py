@@ -102,6 +102,9 @@ class Batches:
             self.files[found["id"]] = uploaded(content, kind)
         elif what == "files":
             return 200, self.files[name[0]]
+        elif what == "batches" and name[1:] == ["cancel"]:
+            found = self.batches[name[0]]
+            found["status"] = "cancelled"
         elif what == "batches" and method == "POST":
             found = self.begin(json.loads(content))
         elif what == "batches" and name:

@@ -157,6 +157,14 @@ def test_a_batch_whose_making_was_not_confirmed_is_found(serving):
     assert cut and len(server.batches) == 1
 
 
+def test_a_server_that_keeps_no_metadata_is_told_and_the_batch_cancelled(serving):
+    server, plain = serving(), Batches.begin
+    server.begin = lambda asked: plain(server, {**asked, "metadata": None})
+    (found,) = ask(open_model(server.address, batch="a-tag"), "one")
+    assert isinstance(found, BadInput) and "batch batch-0 is cancelled; leave --batch out" in str(found)
+    assert server.batches["batch-0"]["status"] == "cancelled" and not server.paid
+
+
 def test_batches_of_other_jobs_are_left_alone(serving):
     server = serving()
     ask(open_model(server.address, batch="another"), "one")
