@@ -49,13 +49,11 @@ def learned(condition: str, run: Path, out: Path) -> str:
     return str(source)
 
 
-def measured(condition: str, seed: int, run: Path, out: Path) -> dict[str, float]:
-    """Make a student, unless it is there, and return its figures."""
+def measured(annotations: str, seed: int, place: Path, candidates: Path) -> dict[str, float]:
+    """Make the student of a seed in the folder `place`, unless it is there, and return its figures."""
     settings = load_run_file(str(ROOT / "jobs" / "configs" / "demo.yaml"))
-    place, candidates = out / f"{condition}-{seed}", out / "retrieve"
     few = {"steps": STEPS, "seed": seed, "held_out": 0, "save_every": STEPS}
-    r2r.retrieve(str(run / "index"), QUERIES, str(candidates), r2r.RetrieveSettings(k=PASSAGES))
-    r2r.distill(learned(condition, run, out), str(place / "distill"), settings.distill.model_copy(update=few))
+    r2r.distill(annotations, str(place / "distill"), settings.distill.model_copy(update=few))
     ranking = settings.rerank.model_copy(update={"explain": EXPLAINED})
     r2r.rerank(str(candidates), settings.distill.student, str(place / "distill"), str(place / "rerank"), ranking)
     runs = {"bm25": str(candidates / "run.txt"), "student": str(place / "rerank" / "run.txt")}
@@ -89,10 +87,13 @@ def main() -> None:
     parser.add_argument("--conditions", nargs="+", choices=CONDITIONS, default=CONDITIONS)
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
     given = parser.parse_args()
-    found = {
-        condition: {seed: measured(condition, seed, given.run, given.out) for seed in given.seeds}
-        for condition in given.conditions
-    }
+    candidates = given.out / "retrieve"
+    r2r.retrieve(str(given.run / "index"), QUERIES, str(candidates), r2r.RetrieveSettings(k=PASSAGES))
+    found = {}
+    for condition in given.conditions:
+        annotations = learned(condition, given.run, given.out)
+        places = {seed: given.out / f"{condition}-{seed}" for seed in given.seeds}
+        found[condition] = {seed: measured(annotations, seed, place, candidates) for seed, place in places.items()}
     print("\n".join(table(found)))
 
 

@@ -117,9 +117,19 @@ def _open(file: str) -> str:
 
 def _parquet_hit(record: dict, names: dict[str, str], repaired: bool) -> tuple[str, str, float]:
     qid, docid, score = (record[names[name]] for name in _COLUMNS)
-    if isinstance(score, bool) or not isinstance(score, int | float) or not math.isfinite(score):
+    if not math.isfinite(number := _number(score)):
         raise ValueError(f"score {score!r}: is no number")
-    return run_id(clean(as_id(qid, "query"))[0]), run_id(clean(as_id(docid, "document"))[0]), float(score)
+    return _id(qid, "query"), _id(docid, "document"), number
+
+
+def _id(value: Any, what: str) -> str:
+    """Return an id as run files hold it. Raises ValueError for a value that is none."""
+    return run_id(clean(as_id(value, what))[0])
+
+
+def _number(score: Any) -> float:
+    """Return a score as a float, NaN for what is no number. Raises OverflowError for one beyond 64-bit floats."""
+    return math.nan if isinstance(score, bool) or not isinstance(score, int | float) else float(score)
 
 
 class _TrecRun(Lines):
@@ -146,7 +156,7 @@ class _JsonRun:
         with io.TextIOWrapper(open_file(self.file), encoding="utf-8-sig") as stream:
             try:
                 for at, (name, found) in enumerate(_members(stream)):
-                    qid = run_id(clean(as_id(name, "query"))[0])
+                    qid = _id(name, "query")
                     if qid in seen:
                         raise ValueError("comes twice; a run has each query once")
                     seen.add(qid)
@@ -173,12 +183,12 @@ def _hits(found: Any) -> Iterator[tuple[str, float]]:
         raise ValueError('its hits are no object; expected {"docid": score}')
     for docid, score in found:
         try:
-            number = math.nan if isinstance(score, bool) or not isinstance(score, int | float) else float(score)
+            number = _number(score)
         except OverflowError:
             raise ValueError(f"document {docid} has a score beyond 64-bit floats; a number is needed") from None
         if math.isnan(number):
             raise ValueError(f"document {docid} has the score {score!r}; a number is needed")
-        yield run_id(clean(as_id(docid, "document"))[0]), number
+        yield _id(docid, "document"), number
 
 
 def _members(stream: TextIO) -> Iterator[tuple[str, Any]]:
