@@ -64,9 +64,9 @@ class Stage:
 
     check: raises BadInput for anything that would fail later, without writing; it is told which sources are there.
     work: does the work in `out`, given the stage's identity, and may go on after an earlier attempt. writes: the tables
-    and files that it leaves. prompt: version of the prompt, part of the identity. after: called once the stage is done,
-    also if it was done before, to tidy up or to print the outcome. again: run even if done. versions: name -> version
-    of other code or data, part of the identity as that of the prompt is.
+    and files that it leaves. versions: name -> version of what else the outcome depends on, such as the prompt, part of
+    the identity. after: called once the stage is done, also if it was done before, to tidy up or to print the outcome.
+    again: run even if done.
     """
 
     name: str
@@ -76,10 +76,9 @@ class Stage:
     check: Callable[[There], None]
     work: Callable[[Identity], Result]
     writes: Sequence[str]
-    prompt: str = ""
+    versions: Mapping[str, str] = field(default_factory=dict)
     after: Callable[[], None] = field(default=lambda: None)
     again: bool = False
-    versions: Mapping[str, str] = field(default_factory=dict)
 
 
 class Identity(NamedTuple):
@@ -141,7 +140,7 @@ def run(stage: Stage) -> Result | None:
 
 def identify(stage: Stage) -> Identity:
     """Return the stage's identity, from the contents of its inputs as they are now."""
-    what = stage.settings.what() | ({"prompt": stage.prompt} if stage.prompt else {}) | dict(stage.versions)
+    what = stage.settings.what() | dict(stage.versions)
     return Identity({name: one.identify(one.source) for name, one in stage.inputs.items()}, what)
 
 

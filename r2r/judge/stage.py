@@ -140,10 +140,11 @@ def stage(
         inputs["judge"] = Input(settings.judge, calls.identify_teacher)
     kept = ["kept/annotations"] * (settings.keep is not None)
     writes = ["judged", *kept, *_asked(bool(student), bool(settings.judge)), "measures.json", "report.html"]
-    prompt = question.VERSION if settings.judge else ""
     versions = {"measures": measure.version(), "standing": standing.version()}
+    if settings.judge:
+        versions["prompt"] = question.VERSION
     told = partial(report.tell, Path(out))
-    return Stage("judge", Path(out), settings, inputs, check, work, writes, prompt, after=told, versions=versions)
+    return Stage("judge", Path(out), settings, inputs, check, work, writes, versions, told)
 
 
 def _asked(student: bool, judge: bool) -> list[str]:

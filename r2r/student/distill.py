@@ -60,7 +60,8 @@ def stage(annotations: str, out: str | Path, settings: DistillSettings) -> Stage
         "student": Input(settings.student, lambda name: fingerprint(builtin.model(name, "student"))),
     }
     writes = [adapter.kind(settings), "check.json", "steps", "steps.jsonl", "tensorboard"]
-    return Stage("distill", Path(out), settings, inputs, check, work, writes, prompt.version(settings.scores), tidy)
+    versions = {"prompt": prompt.version(settings.scores)}
+    return Stage("distill", Path(out), settings, inputs, check, work, writes, versions, tidy)
 
 
 def distill(annotations: str, out: str | Path, settings: DistillSettings) -> None:

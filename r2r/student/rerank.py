@@ -56,7 +56,8 @@ def stage(candidates: str, student: str, adapter: str | None, out: str | Path, s
     if adapter is not None:
         inputs["adapter"] = Input(adapter)
     writes = ["rankings", "rejects", "run.txt", "stats.json"]
-    return Stage("rerank", Path(out), settings, inputs, check, work, writes, prompt=prompt.version(settings.scores))
+    versions = {"prompt": prompt.version(settings.scores)}
+    return Stage("rerank", Path(out), settings, inputs, check, work, writes, versions)
 
 
 def rerank(candidates: str, student: str, adapter: str | None, out: str | Path, settings: RerankSettings) -> None:

@@ -66,7 +66,15 @@ def stage(
         inputs["corpus"] = Input(corpus, partial(datasets.fingerprint, what="corpus"))
     writes = ["annotations", "rejects", "stats.json"]
     return Stage(
-        "annotate", Path(out), settings, inputs, check, work, writes, prompt=prompt.VERSION, again=retry_rejects
+        "annotate",
+        Path(out),
+        settings,
+        inputs,
+        check,
+        work,
+        writes,
+        versions={"prompt": prompt.VERSION},
+        again=retry_rejects,
     )
 
 

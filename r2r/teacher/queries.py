@@ -68,7 +68,8 @@ def stage(
     if settings.examples is not None:
         inputs["examples"] = Input(settings.examples)
     writes = ["queries", "qrels", "passages", "written", "rejects", "stats.json"]
-    return Stage("queries", Path(out), settings, inputs, check, work, writes, prompt=write.VERSION, again=retry_rejects)
+    versions = {"prompt": write.VERSION}
+    return Stage("queries", Path(out), settings, inputs, check, work, writes, versions, again=retry_rejects)
 
 
 def make_queries(
