@@ -13,8 +13,8 @@ import re
 import time
 import uuid
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping
-from contextlib import asynccontextmanager, nullcontext, suppress
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from contextlib import asynccontextmanager, closing, nullcontext, suppress
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
@@ -31,10 +31,12 @@ from r2r.llm import Died
 from r2r.rows.journal import Entry, Journal
 from r2r.workers import bar, on_workers, progress
 
-# Parts that go to an actor together, and most rows of them.
-_PARTS_PER_BLOCK, _ROWS_PER_BLOCK = 4, 20_000
+# Blocks that an actor holds at once, its share of the rows that these are at first, and most rows of a block.
+_AHEAD, _FIRST_SHARE, _ROWS_PER_BLOCK = 8, 4, 20_000
 # Rows in one file of an output table.
 _ROWS_PER_FILE = 1000
+# Fewest files for each process that writes tables: starting one takes as long as writing these.
+_FILES_PER_WRITER = 16
 # Seconds between two reports of an actor.
 _BEAT = 1.0
 # Seconds between two reports of parts whose rows were all finished before.
@@ -120,12 +122,11 @@ def run_rows(
     round = 1 + Journal(folder).last_round("rejects") if retry_rejects else 0
     _tell_where_answers_are(job.name, folder)
     total = len(rows.qids)
-    # Large enough to keep an engine busy and to pass finished rows fast, small enough to give each engine some.
-    rows_of_part = max(1, min(4 * settings.in_flight, total // (4 * settings.actors)))
+    # Together, the parts that an actor holds keep its engine busy, and are no more than its share of the rows.
+    rows_of_part = max(1, min(settings.in_flight // 2, total // (_AHEAD * settings.actors)))
     parts = rows.parts(rows_of_part)
-    numbers = list(range(len(parts)))
-    size = max(1, min(_PARTS_PER_BLOCK, len(parts) // settings.actors, _ROWS_PER_BLOCK // rows_of_part))
-    blocks = [pa.table({"part": numbers[at : at + size]}) for at in range(0, len(numbers), size)]
+    spans = shares(len(parts), settings.actors, max(1, _ROWS_PER_BLOCK // rows_of_part))
+    blocks = [pa.table({"part": span}) for span in spans]
     counts: Counter[str] = Counter()
     started, ended = float("inf"), 0.0
 
@@ -135,7 +136,7 @@ def run_rows(
             _RowActor,
             (parts, job, folder, settings.in_flight, round, tell),
             settings.actors,
-            ahead=2,
+            ahead=min(_AHEAD, -(-len(blocks) // settings.actors)),
             min_count=settings.min_actors,
             batch_size=1,
             cpus=settings.cpus,
@@ -145,10 +146,24 @@ def run_rows(
             counts.update(answer["counts"])
             started, ended = min(started, answer["started"] or started), max(ended, answer["ended"])
     speed = counts["completion_tokens"] / (ended - started) if ended > started else 0.0
-    all_rows = bar(f"{job.name}: tables", total, "row", iterable=rows_of(parts))
-    sums, contents = write_tables(all_rows, job, folder, out)
+    sums, contents = write_tables(rows, job, folder, out)
     unasked = total - sum(sums[table] for table in job.tables) + counts["kept rejects"]
     return Done(sums, unasked, speed, contents)
+
+
+def shares(parts: int, actors: int, most: int) -> list[list[int]]:
+    """Share the numbers of `parts` out in blocks of at most `most`, the large ones first.
+
+    Actors start at different times, on machines of different speed, and some are lost. Those that are early must leave
+    the others their share, and no actor should have much to do when the others are done. Finished rows are mostly the
+    first ones, and pass faster in large blocks. (As guided self-scheduling: Polychronopoulos and Kuck, 1987.)
+    """
+    blocks, at = [], 0
+    while at < parts:
+        size = min(most, max(1, (parts - at) // (_AHEAD * _FIRST_SHARE * actors)))
+        blocks.append(list(range(at, min(parts, at + size))))
+        at += size
+    return blocks
 
 
 def _state(counts: Counter[str], seconds: float, steps: str = "") -> str:
@@ -189,37 +204,67 @@ def _tell_where_answers_are(name: str, folder: Path) -> None:
         print(f"{name}: earlier answers stay in {', '.join(map(str, others))}", flush=True)
 
 
-def write_tables(
-    rows: Iterable[dict[str, Any]], job: Job, folder: Path, out: Path
-) -> tuple[Counter[str], dict[str, str]]:
-    """Write the tables from the journal in `folder`, in the order of `rows`.
+def write_tables(rows: Candidates, job: Job, folder: Path, out: Path) -> tuple[Counter[str], dict[str, str]]:
+    """Write the tables from the journal in `folder`, in the order of `rows`: in this process, or in many for many rows.
 
     Return the sums of the finished rows, with what a row may bring as `counts`, and the content hash of each table.
     """
-    journal, counts, digests = Journal(folder), Counter[str](), dict.fromkeys(job.tables, 0)
     tables.clear(out, *job.tables)
-    waiting: dict[str, list[dict[str, Any]]] = {table: [] for table in job.tables}
-    for row in rows:
-        if (entry := journal.get(job.key(row))) is None:
-            continue
-        # Two queries with the same text and candidates share a key, and differ in their qid.
-        waiting[entry["table"]].append(entry["row"] | {"qid": row["qid"]})
-        counts.update(entry["counts"])
-        counts.update(row.get("counts", {}))
-        counts[entry["table"]] += 1
-        if len(waiting[entry["table"]]) == _ROWS_PER_FILE:
-            digests[entry["table"]] += _write_file(waiting, entry["table"], counts, out)
+    parts, total = rows.parts(_ROWS_PER_FILE), len(rows.qids)
+    counts, digests = Counter[str](), dict.fromkeys(job.tables, 0)
+    with closing(bar(f"{job.name}: tables", total, "row")) as shown:
+        for answer in _written(parts, (parts, job, folder, out)):
+            counts.update(answer["counts"])
+            for table, digest in answer["digests"].items():
+                digests[table] += digest
+            shown.update(answer["rows"])
     for table in job.tables:
-        if waiting[table] or not counts[table]:
-            digests[table] += _write_file(waiting, table, counts, out)
+        if not counts[table]:
+            tables.write([], out, table)
     return counts, {table: tables.content(add_digests([digest])) for table, digest in digests.items()}
 
 
-def _write_file(waiting: dict[str, list[dict[str, Any]]], table: str, counts: Counter[str], out: Path) -> int:
-    part = f"part-{max(0, counts[table] - 1) // _ROWS_PER_FILE:05}"
-    digest = tables.write_part(waiting[table], out, table, part)
-    waiting[table] = []
-    return digest
+def _written(parts: list[Part], arguments: tuple) -> Iterator[dict[str, Any]]:
+    """Yield what `_TableWriter` returns for each part."""
+    blocks = [pa.table({"part": [number]}) for number in range(len(parts))]
+    if (writers := min(len(parts) // _FILES_PER_WRITER, _cpus())) < 2:
+        yield from map(_TableWriter(*arguments), blocks)
+    else:
+        yield from on_workers(blocks, _TableWriter, arguments, writers, ahead=2, min_count=1)
+
+
+def _cpus() -> int:
+    """Return the CPUs of the cluster that this process has joined; 0 if it has joined none."""
+    import ray
+
+    return int(ray.cluster_resources().get("CPU", 0)) if ray.is_initialized() else 0
+
+
+class _TableWriter:
+    """Writes the finished rows of a part: a file of each table that has any."""
+
+    def __init__(self, parts: list[Part], job: Job, folder: Path, out: Path) -> None:
+        self.parts, self.job, self.out, self.journal = parts, job, out, Journal(folder)
+
+    def __call__(self, block: pa.Table) -> dict[str, Any]:
+        """Return the number of rows seen, the sums of the finished ones, and the sum of the hashes by table."""
+        number = block["part"][0].as_py()
+        counts = Counter[str]()
+        found: dict[str, list[dict[str, Any]]] = {table: [] for table in self.job.tables}
+        for row in rows_of([self.parts[number]]):
+            counts["seen"] += 1
+            if (entry := self.journal.get(self.job.key(row))) is None:
+                continue
+            # Two queries with the same text and candidates share a key, and differ in their qid.
+            found[entry["table"]].append(entry["row"] | {"qid": row["qid"]})
+            counts.update(entry["counts"])
+            counts.update(row.get("counts", {}))
+            counts[entry["table"]] += 1
+        name = f"part-{number:05}"
+        digests = {
+            table: tables.write_part(written, self.out, table, name) for table, written in found.items() if written
+        }
+        return {"rows": counts.pop("seen"), "counts": counts, "digests": digests}
 
 
 class _RowActor:
