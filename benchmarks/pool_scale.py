@@ -147,8 +147,9 @@ def run(work: Path, out: Path, settings: Any, seconds: float) -> dict[str, Any]:
         raise RuntimeError(f"{done.counts['annotations']} of {total} rows are answered")
     tenth, nine = (next((at for at, count, _ in noted if count >= share * total), ended) for share in (0.1, 0.9))
     full = next((at for at, _, flight in noted if flight >= settings.actors * settings.in_flight), float("nan"))
-    answered = next(at for at, count, _ in noted if count == total)
-    first = next(at for at, count, _ in noted if count)
+    # Of rows that were done before, not all are told.
+    answered = next((at for at, count, _ in noted if count == total), noted[-1][0])
+    first = next((at for at, count, _ in noted if count), answered)
     return {
         "rows per second": 0.8 * total / (nine - tenth) if nine > tenth else float("inf"),
         "all actors full": full,

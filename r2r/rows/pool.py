@@ -122,11 +122,9 @@ def run_rows(
     round = 1 + Journal(folder).last_round("rejects") if retry_rejects else 0
     _tell_where_answers_are(job.name, folder)
     total = len(rows.qids)
-    # Together, the parts that an actor holds keep its engine busy, and are no more than its share of the rows.
-    rows_of_part = max(1, min(settings.in_flight // 2, total // (_AHEAD * settings.actors)))
+    rows_of_part = part_size(total, settings.actors, settings.in_flight)
     parts = rows.parts(rows_of_part)
-    spans = shares(len(parts), settings.actors, max(1, _ROWS_PER_BLOCK // rows_of_part))
-    blocks = [pa.table({"part": span}) for span in spans]
+    blocks = [pa.table({"part": numbers}) for numbers in shares(len(parts), settings.actors, rows_of_part)]
     counts: Counter[str] = Counter()
     started, ended = float("inf"), 0.0
 
@@ -136,7 +134,7 @@ def run_rows(
             _RowActor,
             (parts, job, folder, settings.in_flight, round, tell),
             settings.actors,
-            ahead=min(_AHEAD, -(-len(blocks) // settings.actors)),
+            ahead=ahead(len(blocks), settings.actors),
             min_count=settings.min_actors,
             batch_size=1,
             cpus=settings.cpus,
@@ -151,14 +149,25 @@ def run_rows(
     return Done(sums, unasked, speed, contents)
 
 
-def shares(parts: int, actors: int, most: int) -> list[list[int]]:
-    """Share the numbers of `parts` out in blocks of at most `most`, the large ones first.
+def part_size(rows: int, actors: int, in_flight: int) -> int:
+    """Return about how many rows a part has. All that an actor holds at once keep its engine busy, and are no more than
+    its share of the rows."""
+    return max(1, min(in_flight // 2, rows // (_AHEAD * actors)))
+
+
+def ahead(blocks: int, actors: int) -> int:
+    """Return how many blocks an actor holds at once."""
+    return min(_AHEAD, -(-blocks // actors))
+
+
+def shares(parts: int, actors: int, rows_of_part: int) -> list[list[int]]:
+    """Share the numbers of `parts` out in blocks, the large ones first.
 
     Actors start at different times, on machines of different speed, and some are lost. Those that are early must leave
     the others their share, and no actor should have much to do when the others are done. Finished rows are mostly the
     first ones, and pass faster in large blocks. (As guided self-scheduling: Polychronopoulos and Kuck, 1987.)
     """
-    blocks, at = [], 0
+    blocks, at, most = [], 0, max(1, _ROWS_PER_BLOCK // rows_of_part)
     while at < parts:
         size = min(most, max(1, (parts - at) // (_AHEAD * _FIRST_SHARE * actors)))
         blocks.append(list(range(at, min(parts, at + size))))
