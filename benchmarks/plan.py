@@ -72,13 +72,14 @@ MEASURED: dict[str, tuple[float, str]] = {
 
 class Load(NamedTuple):
     """Rows to ask. `seconds`: the mean time of an answer while its engine is full; each takes from 1 - spread to 1 +
-    spread of it."""
+    spread of it. `slots`: the rows that fill an engine, 0 if all `in_flight` are needed for it."""
 
     rows: int
     actors: int
     in_flight: int
     seconds: float
     spread: float = 0.5
+    slots: int = 0
 
 
 class Asked(NamedTuple):
@@ -98,7 +99,7 @@ def simulate(load: Load, ready: list[float], loss: float = 0.0, back: float = 0.
         ready: when each actor starts to ask, in seconds.
         loss: engines lost per engine and hour. A lost one asks the rows that it holds again, `back` seconds later.
     """
-    draw = random.Random(seed)
+    draw, at_once = random.Random(seed), load.slots or load.in_flight
     size = pool.part_size(load.rows, load.actors, load.in_flight)
     parts = -(-load.rows // size)
     bounds = [load.rows * number // parts for number in range(parts + 1)]
@@ -131,7 +132,7 @@ def simulate(load: Load, ready: list[float], loss: float = 0.0, back: float = 0.
         now, kind, actor, life, block = heapq.heappop(events)
         if kind == "ready":
             alive.add(actor)
-            slots[actor] = [now] * load.in_flight
+            slots[actor] = [now] * at_once
             for again, ends in list(held[actor].items()):
                 hold(actor, again, place(actor, now, len(ends)))
             if loss:
@@ -145,7 +146,7 @@ def simulate(load: Load, ready: list[float], loss: float = 0.0, back: float = 0.
             alive.discard(actor)
             left = {one: [end for end in ends if end > now] for one, ends in held[actor].items()}
             held[actor] = {one: ends for one, ends in left.items() if ends}
-            lost_rows += min(load.in_flight, sum(map(len, left.values())))
+            lost_rows += min(at_once, sum(map(len, left.values())))
             heapq.heappush(events, (now + back, "ready", actor, lives[actor], 0))
         while waiting and alive:
             idle = min(alive, key=lambda one: len(held[one]))
@@ -154,7 +155,7 @@ def simulate(load: Load, ready: list[float], loss: float = 0.0, back: float = 0.
             number += 1
             hold(idle, number, place(idle, now, waiting.popleft()))
     first = min(ready[: len(actors)])
-    return Asked(ended, lost_rows, deaths, load.rows * load.seconds / (load.actors * load.in_flight * (ended - first)))
+    return Asked(ended, lost_rows, deaths, load.rows * load.seconds / (load.actors * at_once * (ended - first)))
 
 
 class Model(NamedTuple):
@@ -236,25 +237,35 @@ def annotate(name: str, gpus: int, known: dict[str, float], rows: int = QUERIES)
 
 
 def asked_rows(
-    rows: int, actors: int, in_flight: int, seconds: float, gpus: int, start: float, known: dict[str, float]
+    rows: int,
+    actors: int,
+    in_flight: int,
+    seconds: float,
+    gpus: int,
+    start: float,
+    known: dict[str, float],
+    slots: int = 0,
 ) -> dict[str, Any]:
-    """Predict the time, losses and cost of `rows` rows. seconds: of a row, if an engine did nothing else."""
+    """Predict the time, losses and cost of `rows` rows. seconds: of a row, if an engine did nothing else. slots: the
+    rows that fill an engine, 0 if it takes all in flight."""
     # An actor is one Python process: however fast its engine is, that makes so many rows.
     seconds = max(seconds, known["row"] + known["prompt"])
-    share = min(in_flight, -(-rows // actors))
+    share = min(slots or in_flight, -(-rows // actors))
     begin = known["job"] + known["node"] + start
-    load = Load(rows, actors, in_flight, seconds * share)
-    done = simulate(load, [begin] * actors, known["loss"], known["node"] + start)
-    writers = max(1, min(int(known["cores"]), -(-rows // 16_000)))
-    tables = rows * (known["index"] + known["tables"] / writers)
-    whole = done.seconds + tables
+    load = Load(rows, actors, in_flight, seconds * share, slots=share)
+    # When an engine is lost is chance: the mean of three draws.
+    draws = range(3 if known["loss"] else 1)
+    runs = [simulate(load, [begin] * actors, known["loss"], known["node"] + start, draw) for draw in draws]
+    last, lost_rows, deaths, busy = (sum(figures) / len(runs) for figures in zip(*runs, strict=True))
+    tables = tables_seconds(rows, known)
+    whole = last + tables
     return {
         "seconds": round(whole),
-        "rows_per_second": round(rows / (done.seconds - begin), 1),
-        "busy": round(done.busy, 3),
+        "rows_per_second": round(rows / (last - begin), 1),
+        "busy": round(busy, 3),
         "tables": round(tables),
-        "lost_engines": done.deaths,
-        "lost_rows": done.lost_rows,
+        "lost_engines": round(deaths, 1),
+        "lost_rows": round(lost_rows),
         "gpu_hours": round(gpus * whole / 3600, 1),
         "cost": round(gpus * whole / 3600 * known["price"], 2),
     }
@@ -283,8 +294,14 @@ def saturation(
     yield "object store", puts / known["puts"], f"{puts:.0f} objects/s, one a second and actor"
     resumed = actors * rows * known["journal"] / known["disk"]
     yield "journal, at a resume", resumed / seconds, f"{actors} actors read {rows * known['journal'] / 1e9:.1f} GB each"
-    alone = rows * (known["index"] + known["tables"])
-    yield "tables, in the driver alone", alone / seconds, f"{alone:.0f} s of one core, after the last row"
+    tables = tables_seconds(rows, known)
+    yield "tables", tables / seconds, f"{tables:.0f} s after the last row"
+
+
+def tables_seconds(rows: int, known: dict[str, float]) -> float:
+    """Return the seconds that the tables take: each writer reads the journal's index, and they share the rows."""
+    writers = max(1, min(int(known["cores"]), -(-rows // 16_000)))
+    return rows * (known["index"] + known["tables"] / writers)
 
 
 def distill(gpus: int, known: dict[str, float], examples: int = QUERIES) -> dict[str, Any]:
@@ -325,7 +342,8 @@ def rerank(queries: int, gpus: int, known: dict[str, float], candidates: int = 1
     tokens = calls * (window * known["passage tokens"] + 150)
     speed = known.get("speed rerank") or reading(MODELS["7B"], known)
     actors = min(gpus, queries)
-    found = asked_rows(queries, actors, settings.in_flight, tokens / speed, actors, known["start 8B"], known)
+    # Reading is a matter of arithmetic, which two prompts keep busy; writing is one of many rows at once.
+    found = asked_rows(queries, actors, settings.in_flight, tokens / speed, actors, known["start 8B"], known, slots=2)
     return {
         "stage": "rerank",
         "model": "7B",
@@ -378,6 +396,10 @@ def _time(seconds: float) -> str:
 
 def show(found: list[dict[str, Any]]) -> None:
     """Print the tables."""
+    print(
+        "Times of annotate and rerank are simulated, those of the others arithmetic; tokens/s and prices are assumed, "
+        "unless given.\n"
+    )
     print("| stage | rows | GPUs used | time | GPU hours | cost | tokens/s | engines lost | slots busy |")
     print("| --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: |")
     for one in found:
