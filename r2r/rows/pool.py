@@ -150,9 +150,9 @@ def run_rows(
 
 
 def part_size(rows: int, actors: int, in_flight: int) -> int:
-    """Return about how many rows a part has. All that an actor holds at once keep its engine busy, and are no more than
-    its share of the rows."""
-    return max(1, min(in_flight // 2, rows // (_AHEAD * actors)))
+    """Return about how many rows a part has. All that an actor holds at once keep its engine busy, and are hardly more
+    than its share of the rows."""
+    return max(1, min(in_flight // 2, -(-rows // (_AHEAD * actors))))
 
 
 def ahead(blocks: int, actors: int) -> int:
@@ -236,10 +236,11 @@ def write_tables(rows: Candidates, job: Job, folder: Path, out: Path) -> tuple[C
 def _written(parts: list[Part], arguments: tuple) -> Iterator[dict[str, Any]]:
     """Yield what `_TableWriter` returns for each part."""
     blocks = [pa.table({"part": [number]}) for number in range(len(parts))]
-    if (writers := min(len(parts) // _FILES_PER_WRITER, _cpus())) < 2:
-        yield from map(_TableWriter(*arguments), blocks)
+    writers = len(parts) // _FILES_PER_WRITER
+    if writers > 1 and (cpus := _cpus()) > 1:
+        yield from on_workers(blocks, _TableWriter, arguments, min(writers, cpus), ahead=2, min_count=1)
     else:
-        yield from on_workers(blocks, _TableWriter, arguments, writers, ahead=2, min_count=1)
+        yield from map(_TableWriter(*arguments), blocks)
 
 
 def _cpus() -> int:

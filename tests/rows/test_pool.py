@@ -154,7 +154,7 @@ def test_rows_are_shared_out_once_and_early_actors_leave_the_others_their_share(
     share = rows / actors
     # What an actor holds at first: no more than its share, enough for its engine, and all that is left comes in parts.
     assert held <= max(share, 1) + size
-    assert held >= min(share, 2 * in_flight) / 2
+    assert held >= min(share, 2 * in_flight)
     assert sizes[-1] == 1 or len(blocks) == 1
 
 
