@@ -135,7 +135,7 @@ def test_many_processes_write_the_tables_that_one_writes(run, tmp_path, monkeypa
     together = run(queries)
     # Two for 16 files, as there are two CPUs.
     assert [(given[0], given[2]) for given in writers][1:] == [(pool._TableWriter, 2)]
-    assert together == alone
+    assert together._replace(speed=0) == alone._replace(speed=0)
     assert len(list((tmp_path / "rankings").glob("*.parquet"))) == 15
     assert [tables.read(tmp_path, table).to_pylist() for table in ("rankings", "rejects")] == tables_alone
 
