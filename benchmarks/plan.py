@@ -300,7 +300,7 @@ def saturation(
 
 def tables_seconds(rows: int, known: dict[str, float]) -> float:
     """Return the seconds that the tables take: each writer reads the journal's index, and they share the rows."""
-    writers = max(1, min(int(known["cores"]), -(-rows // 16_000)))
+    writers = max(1, min(int(known["cores"]), rows // 50_000))
     return rows * (known["index"] + known["tables"] / writers)
 
 
