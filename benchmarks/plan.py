@@ -48,7 +48,6 @@ ASSUMED: dict[str, tuple[float, str]] = {
     "price_out": (0.8, "of a million reply tokens of a 70B model at a provider"),
     "disk": (1e9, "bytes per second of the shared disk, all nodes together: EFS, elastic"),
     "puts": (3500.0, "requests to write per second and prefix of S3, as its maker says"),
-    "cores": (16, "CPUs that write the tables: one node of cluster.yaml"),
 }
 # What runs without a GPU, on 2 cores; README.md tells how.
 MEASURED: dict[str, tuple[float, str]] = {
@@ -299,9 +298,8 @@ def saturation(
 
 
 def tables_seconds(rows: int, known: dict[str, float]) -> float:
-    """Return the seconds that the tables take: each writer reads the journal's index, and they share the rows."""
-    writers = max(1, min(int(known["cores"]), rows // 50_000))
-    return rows * (known["index"] + known["tables"] / writers)
+    """Return the seconds that the tables take: the driver reads the journal's index, and writes all rows."""
+    return rows * (known["index"] + known["tables"])
 
 
 def distill(gpus: int, known: dict[str, float], examples: int = QUERIES) -> dict[str, Any]:

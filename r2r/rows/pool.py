@@ -13,8 +13,8 @@ import re
 import time
 import uuid
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping
-from contextlib import asynccontextmanager, closing, nullcontext, suppress
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping
+from contextlib import asynccontextmanager, nullcontext, suppress
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
@@ -35,8 +35,6 @@ from r2r.workers import bar, on_workers, progress
 _AHEAD, _FIRST_SHARE, _ROWS_PER_BLOCK = 8, 4, 20_000
 # Rows in one file of an output table.
 _ROWS_PER_FILE = 1000
-# Fewest files for each process that writes tables. Starting processes takes as long as writing some of these.
-_FILES_PER_WRITER = 50
 # Seconds between two reports of an actor.
 _BEAT = 1.0
 # Seconds between two reports of parts whose rows were all finished before.
@@ -144,7 +142,8 @@ def run_rows(
             counts.update(answer["counts"])
             started, ended = min(started, answer["started"] or started), max(ended, answer["ended"])
     speed = counts["completion_tokens"] / (ended - started) if ended > started else 0.0
-    sums, contents = write_tables(rows, job, folder, out)
+    all_rows = bar(f"{job.name}: tables", total, "row", iterable=rows_of(parts))
+    sums, contents = write_tables(all_rows, job, folder, out)
     unasked = total - sum(sums[table] for table in job.tables) + counts["kept rejects"]
     return Done(sums, unasked, speed, contents)
 
@@ -214,68 +213,37 @@ def _tell_where_answers_are(name: str, folder: Path) -> None:
         print(f"{name}: earlier answers stay in {', '.join(map(str, others))}", flush=True)
 
 
-def write_tables(rows: Candidates, job: Job, folder: Path, out: Path) -> tuple[Counter[str], dict[str, str]]:
-    """Write the tables from the journal in `folder`, in the order of `rows`: in this process, or in many for many rows.
+def write_tables(
+    rows: Iterable[dict[str, Any]], job: Job, folder: Path, out: Path
+) -> tuple[Counter[str], dict[str, str]]:
+    """Write the tables from the journal in `folder`, in the order of `rows`.
 
     Return the sums of the finished rows, with what a row may bring as `counts`, and the content hash of each table.
     """
+    journal, counts, digests = Journal(folder), Counter[str](), dict.fromkeys(job.tables, 0)
     tables.clear(out, *job.tables)
-    parts, total = rows.parts(_ROWS_PER_FILE), len(rows.qids)
-    counts, digests = Counter[str](), dict.fromkeys(job.tables, 0)
-    with closing(bar(f"{job.name}: tables", total, "row")) as shown:
-        for answer in _written(parts, (parts, job, folder, out)):
-            counts.update(answer["counts"])
-            for table, digest in answer["digests"].items():
-                digests[table] += digest
-            shown.update(answer["rows"])
+    waiting: dict[str, list[dict[str, Any]]] = {table: [] for table in job.tables}
+    for row in rows:
+        if (entry := journal.get(job.key(row))) is None:
+            continue
+        # Two queries with the same text and candidates share a key, and differ in their qid.
+        waiting[entry["table"]].append(entry["row"] | {"qid": row["qid"]})
+        counts.update(entry["counts"])
+        counts.update(row.get("counts", {}))
+        counts[entry["table"]] += 1
+        if len(waiting[entry["table"]]) == _ROWS_PER_FILE:
+            digests[entry["table"]] += _write_file(waiting, entry["table"], counts, out)
     for table in job.tables:
-        if not counts[table]:
-            tables.write([], out, table)
+        if waiting[table] or not counts[table]:
+            digests[table] += _write_file(waiting, table, counts, out)
     return counts, {table: tables.content(add_digests([digest])) for table, digest in digests.items()}
 
 
-def _written(parts: list[Part], arguments: tuple) -> Iterator[dict[str, Any]]:
-    """Yield what `_TableWriter` returns for each part."""
-    blocks = [pa.table({"part": [number]}) for number in range(len(parts))]
-    writers = len(parts) // _FILES_PER_WRITER
-    if writers > 1 and (cpus := _cpus()) > 1:
-        yield from on_workers(blocks, _TableWriter, arguments, min(writers, cpus), ahead=2, min_count=1)
-    else:
-        yield from map(_TableWriter(*arguments), blocks)
-
-
-def _cpus() -> int:
-    """Return the CPUs of the cluster that this process has joined; 0 if it has joined none."""
-    import ray
-
-    return int(ray.cluster_resources().get("CPU", 0)) if ray.is_initialized() else 0
-
-
-class _TableWriter:
-    """Writes the finished rows of a part: a file of each table that has any."""
-
-    def __init__(self, parts: list[Part], job: Job, folder: Path, out: Path) -> None:
-        self.parts, self.job, self.out, self.journal = parts, job, out, Journal(folder)
-
-    def __call__(self, block: pa.Table) -> dict[str, Any]:
-        """Return the number of rows seen, the sums of the finished ones, and the sum of the hashes by table."""
-        number = block["part"][0].as_py()
-        counts = Counter[str]()
-        found: dict[str, list[dict[str, Any]]] = {table: [] for table in self.job.tables}
-        for row in rows_of([self.parts[number]]):
-            counts["seen"] += 1
-            if (entry := self.journal.get(self.job.key(row))) is None:
-                continue
-            # Two queries with the same text and candidates share a key, and differ in their qid.
-            found[entry["table"]].append(entry["row"] | {"qid": row["qid"]})
-            counts.update(entry["counts"])
-            counts.update(row.get("counts", {}))
-            counts[entry["table"]] += 1
-        name = f"part-{number:05}"
-        digests = {
-            table: tables.write_part(written, self.out, table, name) for table, written in found.items() if written
-        }
-        return {"rows": counts.pop("seen"), "counts": counts, "digests": digests}
+def _write_file(waiting: dict[str, list[dict[str, Any]]], table: str, counts: Counter[str], out: Path) -> int:
+    part = f"part-{max(0, counts[table] - 1) // _ROWS_PER_FILE:05}"
+    digest = tables.write_part(waiting[table], out, table, part)
+    waiting[table] = []
+    return digest
 
 
 class _RowActor:

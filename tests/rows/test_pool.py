@@ -125,21 +125,6 @@ def test_rows_are_answered_once_and_come_out_in_order(run, tmp_path, capsys):
     assert len(log(tmp_path)) == len(asked) + 1 + len(queries)
 
 
-def test_many_processes_write_the_tables_that_one_writes(run, tmp_path, monkeypatch):
-    queries = [f"query {at}" for at in range(30)] + ["reject"]
-    alone, tables_alone = run(queries), [tables.read(tmp_path, table).to_pylist() for table in ("rankings", "rejects")]
-    writers, on_workers = [], pool.on_workers
-    monkeypatch.setattr(pool, "on_workers", lambda *args, **how: writers.append(args[1:]) or on_workers(*args, **how))
-    monkeypatch.setattr(pool, "_ROWS_PER_FILE", 2)
-    monkeypatch.setattr(pool, "_FILES_PER_WRITER", 4)
-    together = run(queries)
-    # Two for 16 files, as there are two CPUs.
-    assert [(given[0], given[2]) for given in writers][1:] == [(pool._TableWriter, 2)]
-    assert together._replace(speed=0) == alone._replace(speed=0)
-    assert len(list((tmp_path / "rankings").glob("*.parquet"))) == 15
-    assert [tables.read(tmp_path, table).to_pylist() for table in ("rankings", "rejects")] == tables_alone
-
-
 @pytest.mark.parametrize("actors", [1, 3, 64, 256])
 @pytest.mark.parametrize("rows", [1, 43, 5000, 500_000])
 @pytest.mark.parametrize("in_flight", [1, 64, 256])
