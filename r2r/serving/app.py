@@ -48,7 +48,7 @@ from r2r.workers import start_ray, use_driver_folder
 _PATIENCE = 10
 # Requests of a replica beyond those that it ranks: probes, and those that it refuses.
 _REFUSALS = 64
-# Settings of a Ray Serve that starts here, which it reads when it is imported; docs/serving.md says what they win.
+# Settings of a Ray Serve that starts here, which it reads when it is imported; docs/serving.md lists them.
 _RAY_SERVE = {
     # A proxy that died is replaced after three looks, half a minute at Ray Serve's own 10 s.
     "RAY_SERVE_PROXY_HEALTH_CHECK_PERIOD_S": "2",
