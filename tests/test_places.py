@@ -267,12 +267,12 @@ def test_copies_are_made_once_and_grow(out, store):
 
 @pytest.mark.parametrize("fault", ["throttle", "cut"])
 def test_a_store_that_throttles_or_cuts_is_asked_again_and_told(store, fault, capfd):
-    setattr(store.faults, fault, {"throttle": 0.6, "cut": 0.5}[fault])
+    setattr(store.faults, fault, {"throttle": 0.35, "cut": 0.3}[fault])
     before = places.pauses()
     for number in range(10):
         write(place(FOLDER) / f"{number}", str(number) * 1000)
     assert [(place(FOLDER) / f"{number}").read_text() for number in range(10)] == [str(n) * 1000 for n in range(10)]
-    assert store.asked["503" if fault == "throttle" else "cut"] > 10
+    assert store.asked["503" if fault == "throttle" else "cut"] > 5
     told = capfd.readouterr().err
     assert places.pauses() > before and "try 2 of 8 in" in told
 
