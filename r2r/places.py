@@ -10,7 +10,8 @@ on a disk. Does not own what the files hold.
 A store writes whole objects and renames nothing. So a file is made on the local disk, and uploaded once it is whole. A
 folder is there once its marker is: `.files.json`, written last, names each file with its size and, where it was made as
 one (`replacing_folder`), its sha256. A marker without files says that the folder is being replaced. A folder without
-any marker was put there by someone else: a manifest above it says what it holds, or else the store's listing. A listing
+a marker of its own may be in the list of one above it, or in a manifest; else it was put there by someone else, and the
+store's listing says what it holds. A listing
 may be late, so nothing of ours is believed by a listing alone.
 
 Through pyarrow.fs, which the base install has, which reads datasets here anyway, and which Ray's Data and Train use
@@ -89,7 +90,7 @@ class Place(Protocol):
     def is_absolute(self) -> bool: ...
     def absolute(self) -> Place: ...
     def with_name(self, name: str, /) -> Place: ...
-    def glob(self, pattern: str) -> Iterator[Place]: ...
+    def glob(self, pattern: str, /) -> Iterator[Place]: ...
     def read_text(self, encoding: str | None = None) -> str: ...
     def read_bytes(self) -> bytes: ...
     def unlink(self, missing_ok: bool = False) -> None: ...
@@ -433,10 +434,50 @@ def make(folder: Place) -> None:
         local(folder).mkdir(parents=True, exist_ok=True)
 
 
+@contextmanager
+def working(folder: Place) -> Iterator[Path]:
+    """Yield a local folder for the temporary files of work on `folder`: itself on a disk."""
+    if isinstance(folder, Stored):
+        with scratch() as aside:
+            yield aside
+    else:
+        make(folder)
+        yield local(folder)
+
+
+def bring(made: Path, folder: Place, *names: str) -> None:
+    """Upload what was made in the folder that `working` yielded, or these files of it. Nothing to do on a disk."""
+    if isinstance(folder, Stored):
+        for name in names or _names(made):
+            _put(made / name, folder / name)
+
+
+def relative(where: Place, start: Place) -> str:
+    """Return a place as seen from a folder, as links and lists have it; in full if they have no folder in common."""
+    if isinstance(where, Stored) and isinstance(start, Stored) and where.root == start.root:
+        return os.path.relpath(f"/{where.key}", f"/{start.key}")
+    if isinstance(where, Stored) or isinstance(start, Stored):
+        return str(where)
+    return Path(os.path.relpath(local(where), local(start))).as_posix()
+
+
 def local(where: Place) -> Path:
     """Return a place that is on a disk as a path. For what is never in a store."""
     assert isinstance(where, Path), f"{where}: is not on a disk"
     return where
+
+
+def readable(file: Place) -> Any:
+    """Return a file as pyarrow reads it: a path, or the object's bytes. Raises FileNotFoundError as `read_bytes`."""
+    if not isinstance(file, Stored):
+        return file
+    import pyarrow as pa
+
+    return pa.BufferReader(file.read_bytes())
+
+
+def write_text(text: str, file: Place) -> None:
+    put(text.encode(), file)
 
 
 @contextmanager
@@ -558,22 +599,45 @@ def files(folder: Place) -> dict[str, Held]:
     marked = _marked(folder)
     if marked is not None:
         return dict(marked.files or {})
-    found = _by_manifest(folder) or {name: Held(size) for name, size in _listing(folder, True).items()}
+    found = _by_list_above(folder) or {name: Held(size) for name, size in _listing(folder, True).items()}
     return {name: found[name] for name in sorted(found, key=PurePosixPath) if PurePosixPath(name).name != MARKER}
 
 
-def _by_manifest(folder: Stored) -> dict[str, Held]:
-    """Return what the nearest manifest above a folder says of its files; {} if there is none that knows them."""
+def _by_list_above(folder: Stored) -> dict[str, Held]:
+    """Return what the nearest marker or manifest above a folder says of its files; {} if none knows them."""
     for above in folder.parents[:3]:
-        with suppress(FileNotFoundError, ValueError, KeyError, TypeError, AttributeError):
-            below = f"{folder.key[len(above.key) :].strip('/')}/"
-            known = json.loads((above / "manifest.json").read_bytes())["files"]
-            return {name[len(below) :]: Held(int(size)) for name, size in known.items() if name.startswith(below)}
+        below = f"{folder.key[len(above.key) :].strip('/')}/"
+        known = ((marked := _marked(above)) and marked.files) or {}
+        if not known:
+            with suppress(FileNotFoundError, ValueError, KeyError, TypeError, AttributeError):
+                listed = json.loads((above / "manifest.json").read_bytes())["files"]
+                known = {name: Held(int(size)) for name, size in listed.items()}
+        if found := {name[len(below) :]: held for name, held in known.items() if name.startswith(below)}:
+            return found
     return {}
 
 
 def _names(folder: Path) -> list[str]:
     return [file.relative_to(folder).as_posix() for file in sorted(folder.rglob("*")) if file.is_file()]
+
+
+def listed(folder: Stored) -> list[str] | None:
+    """Return the names of the files right in a folder, as the store lists them now; None if there is no such folder."""
+    found = _children(folder)
+    return sorted(name for name, size in found.items() if size is not None and name != MARKER) if found else None
+
+
+def has(folder: Place, name: str) -> bool:
+    """Return whether a folder that is whole has a file of this name."""
+    return name in files(folder) if isinstance(folder, Stored) else (folder / name).exists()
+
+
+def size(file: Place) -> int | None:
+    """Return the size of a file in bytes, None if there is no such file."""
+    if isinstance(file, Stored):
+        return _size(file)
+    path = local(file)
+    return path.stat().st_size if path.is_file() else None
 
 
 def changed(folder: Place, known: Mapping[str, int]) -> list[str]:
@@ -758,6 +822,7 @@ def copies(folder: Place, names: Iterable[str]) -> Path:
         return local(folder)
     held = _fetched(_digest([str(folder), "copies"]), lambda aside: None, 0)
     lacking = [name for name in names if not (held / name).exists()]
+
     def one(name: str) -> None:
         if not (held / name).exists():
             with suppress(FileNotFoundError):

@@ -16,6 +16,7 @@ from r2r.identity import digest
 from r2r.judge.explained import Explained
 from r2r.judge.standing import STANDING
 from r2r.judge.verdict import MEASURES as VERDICTS
+from r2r.places import Place
 
 SHOWN = 10
 _NOT_NOTICED = "do not notice planted errors here"
@@ -79,7 +80,7 @@ def pick(
     return worst[:SHOWN], best[:SHOWN]
 
 
-def tell(out: Path) -> None:
+def tell(out: Place) -> None:
     """Print the table of a finished stage's folder."""
     found = json.loads((out / "measures.json").read_text(encoding="utf-8"))
     seen, hidden = shown(found)

@@ -21,7 +21,6 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from functools import partial
-from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
 from r2r import tables
@@ -43,6 +42,7 @@ from r2r.llm.server import (
     retry_pause,
     status_of,
 )
+from r2r.places import Place
 
 # OpenAI's limits of a file, the size with some room.
 _MOST_REQUESTS, _MOST_BYTES = 50_000, 190_000_000
@@ -444,12 +444,12 @@ class Api:
 class Folder:
     """Files that the user runs: `requests-00001.jsonl`, and `replies-00001.jsonl` as `vllm run-batch` writes it."""
 
-    def __init__(self, folder: Path, model: str, dialect: Dialect) -> None:
+    def __init__(self, folder: Place, model: str, dialect: Dialect) -> None:
         self.folder, self.model = folder, model
         self.spell = partial(body, model, dialect)
 
     async def earlier(self) -> list[str]:
-        return sorted(file.stem for file in self.folder.glob("requests-*.jsonl"))
+        return sorted(file.name.removesuffix(".jsonl") for file in self.folder.glob("requests-*.jsonl"))
 
     async def requests(self, batch: str) -> bytes:
         return (self.folder / f"{batch}.jsonl").read_bytes()
@@ -478,5 +478,5 @@ class Folder:
     async def results(self, batch: str) -> list[bytes]:
         return [self._replies(batch).read_bytes()]
 
-    def _replies(self, batch: str) -> Path:
+    def _replies(self, batch: str) -> Place:
         return self.folder / f"{batch.replace('requests', 'replies')}.jsonl"
