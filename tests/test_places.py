@@ -186,7 +186,10 @@ def test_hashes_are_those_of_a_disk_and_read_once(store, tmp_path):
 
 def used_elsewhere(folder):
     """Lock an entry of the cache as another process does."""
-    code = "import fcntl, sys, time; file = open(sys.argv[1]); fcntl.flock(file, fcntl.LOCK_SH); print(flush=True); time.sleep(60)"
+    code = (
+        "import fcntl, sys, time; file = open(sys.argv[1]); fcntl.flock(file, fcntl.LOCK_SH); print(flush=True); "
+        "time.sleep(60)"
+    )
     process = subprocess.Popen([sys.executable, "-c", code, f"{folder}.lock"], stdout=subprocess.PIPE)
     process.stdout.readline()
     return process

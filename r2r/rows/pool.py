@@ -365,8 +365,7 @@ class _RowActor:
                 "in flight": self.rows_in_flight,
                 "in writing": self.worker.in_writing() if self.worker else 0,
                 "starting": int(self.starting),
-                "waits for the store": places.pauses(),
-            }
+            } | ({"waits for the store": waits} if (waits := places.pauses()) else {})
             self.go_on = await self.tell.remote(self.name, {**self.counts, **_so_far(self.worker), **now_counts})
 
     async def _beat(self, over: asyncio.Event) -> None:
