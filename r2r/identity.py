@@ -77,19 +77,20 @@ def sizes(folder: Place, names: Iterable[str]) -> dict[str, int]:
     """Return the size in bytes of each file, relative to the folder; those of a sub-folder are listed one by one."""
     found: dict[str, int] = {}
     for name in names:
-        held = places.files(folder / name)
-        found |= {f"{name}/{file}": one.size for file, one in held.items()}
-        if not held and (size := places.size(folder / name)) is not None:
+        if (size := places.size(folder / name)) is not None:
             found[name] = size
+        else:
+            found |= {f"{name}/{file}": one.size for file, one in places.files(folder / name).items()}
     return found
 
 
 def of_files(path: Place) -> str:
     """Return a hash of a file, or of all files of a folder with their names in it."""
     content = hashlib.sha256()
-    held = {name: one for name, one in places.files(path).items() if "__pycache__" not in name.split("/")}
-    if not held and (size := places.size(path)) is not None:
+    if (size := places.size(path)) is not None:
         held = {"": places.Held(size)}
+    else:
+        held = {name: one for name, one in places.files(path).items() if "__pycache__" not in name.split("/")}
     for name, one in held.items():
         content.update(name.encode())
         content.update(_content_of(path / name if name else path, one))

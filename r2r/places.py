@@ -174,7 +174,10 @@ class Stored:
         marked = _marked(self)
         if marked is not None:
             return marked.files is not None
-        return bool(_listing(self, False) or _listing(self, True))
+        if _listing(self, False) or _listing(self, True):
+            return True
+        # Also where the listing is late.
+        return _size(self / "manifest.json") is not None or bool(_by_list_above(self))
 
     def glob(self, pattern: str) -> Iterator[Stored]:
         """Yield what the store lists now, files and folders; a pattern with slashes goes down as many folders."""
