@@ -54,7 +54,10 @@ def _with_adapter(model: Any, settings: DistillSettings) -> Any:
         target_modules=settings.lora_targets,
         task_type="CAUSAL_LM",
     )
-    return get_peft_model(model, lora)
+    trained = get_peft_model(model, lora)
+    # Not where its copy lies on this machine.
+    trained.peft_config["default"].base_model_name_or_path = builtin.named(settings.student, "student")
+    return trained
 
 
 def dtype(settings: DistillSettings) -> str:
