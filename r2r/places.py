@@ -60,6 +60,8 @@ _PLAN_TRIES = 3
 _AT_ONCE = 8
 # Files that are asked for one by one rather than by a listing.
 _FEW = 8
+# Bytes that take long enough to be told.
+_LARGE = 500_000_000
 _CHUNK = 16 * 2**20
 # What trying again does not mend, in the words of the three stores.
 _FINAL = re.compile(
@@ -524,6 +526,7 @@ def _put_folder(made: Path, folder: Stored) -> None:
     with ThreadPoolExecutor(_AT_ONCE) as hashing:
         hashes = dict(zip(names, hashing.map(lambda name: _sha256(made / name), names), strict=True))
     files = {name: Held((made / name).stat().st_size, hashes[name]) for name in names}
+    _tell_of_bytes(folder, "uploads", files)
     _mark(folder, None)
     for name in _listing(folder, True):
         if name not in files and name != MARKER:
@@ -534,6 +537,13 @@ def _put_folder(made: Path, folder: Stored) -> None:
     _mark(folder, files)
     # Whoever needs it on this node has it already.
     _keep(made, _entry_of(folder, files))
+
+
+def _tell_of_bytes(folder: Stored, doing: str, files: Mapping[str, Held]) -> None:
+    """Say what will take a while."""
+    total = sum(held.size for held in files.values())
+    if total > _LARGE:
+        print(f"{folder}: {doing} {total / 1e9:,.1f} GB", file=sys.stderr, flush=True)
 
 
 def _mark(folder: Stored, files: Mapping[str, Held] | None) -> None:
@@ -906,8 +916,12 @@ def _keep(made: Path, entry: str) -> None:
 
 
 def _download(folder: Stored, held: Mapping[str, Held], aside: Path) -> None:
+    _tell_of_bytes(folder, "downloads", held)
+
     def one(name: str) -> None:
         content, target = hashlib.sha256(), aside / name
+        if ".." in PurePosixPath(name).parts or name.startswith("/"):
+            raise BadInput(f"{folder / MARKER}: names {name}, which is not in its folder; remove the folder")
         target.parent.mkdir(parents=True, exist_ok=True)
         with _opened(folder / name) as opened, target.open("wb") as out:
             while chunk := opened.read(_CHUNK):

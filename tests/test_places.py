@@ -330,3 +330,16 @@ def test_an_upload_that_is_interrupted_is_not_there(store):
     process.send_signal(signal.SIGKILL)
     process.wait()
     assert (place(FOLDER) / "big").read_text() == "old"
+
+
+def test_a_list_that_names_files_outside_of_its_folder_is_refused(store):
+    store.put("runs/x/.files.json", b'{"files": {"../secret": [1, ""]}}')
+    store.put("runs/secret", b"1")
+    with pytest.raises(BadInput, match=r"names \.\./secret, which is not in its folder"):
+        fetch(place(FOLDER))
+
+
+def test_a_marker_that_cannot_be_read_is_told(store):
+    store.put("runs/x/.files.json", b"[1]")
+    with pytest.raises(BadInput, match=r"s3://bucket/runs/x/.files.json: is no list of files"):
+        files(place(FOLDER))

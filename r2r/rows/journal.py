@@ -150,7 +150,9 @@ class Journal:
         return max(0.0, self._last + _BETWEEN - time.monotonic()) if isinstance(self.folder, Stored) else 0.0
 
     def names(self) -> list[str]:
-        """Return the files that this object knows and has not returned before, for whoever reads them all."""
+        """Return the objects in a store that this one knows and has not returned before, for whoever reads them all."""
+        if not isinstance(self.folder, Stored):
+            return []
         with self._write_lock:
             new = [name for name in self._names if name not in self._told]
             self._told.update(new)

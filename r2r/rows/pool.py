@@ -150,7 +150,6 @@ def run_rows(
     speed = counts["completion_tokens"] / (ended - started) if ended > started else 0.0
     all_rows = bar(f"{job.name}: tables", total, "row", iterable=rows_of(parts))
     sums, contents = write_tables(all_rows, job, folder, out, kept)
-    Journal(folder, kept).compact()
     unasked = total - sum(sums[table] for table in job.tables) + counts["kept rejects"]
     return Done(sums, unasked, speed, contents)
 
@@ -220,6 +219,7 @@ def write_tables(
         if waiting[table] or not counts[table]:
             digests[table] += _write_file(waiting, table, counts, out)
         tables.seal(out, table, map(_part, range(max(1, -(-counts[table] // _ROWS_PER_FILE)))))
+    journal.compact()
     return counts, {table: tables.content(add_digests([digest])) for table, digest in digests.items()}
 
 
