@@ -47,6 +47,8 @@ def store(tmp_path_factory, monkeypatch):
             monkeypatch.setenv(name, value)
         monkeypatch.setenv(places.CACHE_VARIABLE, str(tmp_path_factory.mktemp("cache")))
         monkeypatch.setattr(places, "_PAUSE", 0.01)
+        # Set back at the end, too.
+        monkeypatch.setattr(places, "_pauses", 0)
         monkeypatch.setattr(places, "_INNER_TRIES", 1)
         places._system.cache_clear()
         yield served
