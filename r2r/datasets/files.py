@@ -23,9 +23,10 @@ from r2r.places import Stored, fetch, listed, place, reader
 # No reader can start in the middle of a gzipped file: each part reads all of it and keeps every n-th block.
 _BLOCK = 64 * 2**10
 _BOM = b"\xef\xbb\xbf"
+_GZIP = b"\x1f\x8b"
 # How files begin that are no text in UTF-8, and what to do about it.
 _OTHERS = {
-    b"\x1f\x8b": "is gzipped; end its name in .gz",
+    _GZIP: "is gzipped; end its name in .gz",
     b"BZh": "is a bzip2 file; unpack it, or gzip it (.gz)",
     b"\x28\xb5\x2f\xfd": "is a zstd file; unpack it, or gzip it (.gz)",
     b"\xfd7zXZ": "is an xz file; unpack it, or gzip it (.gz)",
@@ -124,7 +125,8 @@ def open_text(file: str, start: int = 0, wanted: str = Lines.wanted) -> BinaryIO
     first = b"" if start else stream.peek(8)  # type: ignore[attr-defined] # open_file buffers
     if other := next((said for magic, said in _OTHERS.items() if first.startswith(magic)), None):
         stream.close()
-        raise BadInput(f"{file}: {other}")
+        twice = first.startswith(_GZIP) and _zipped(file)
+        raise BadInput(f"{file}: {'is gzipped twice; unpack it once' if twice else other}")
     return stream
 
 

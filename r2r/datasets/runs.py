@@ -117,7 +117,7 @@ def _open(file: str) -> str:
 
 def _parquet_hit(record: dict, names: dict[str, str], repaired: bool) -> tuple[str, str, float]:
     qid, docid, score = (record[names[name]] for name in _COLUMNS)
-    if not math.isfinite(number := _number(score)):
+    if math.isnan(number := _number(score)):
         raise ValueError(f"score {score!r}: is no number")
     return _id(qid, "query"), _id(docid, "document"), number
 

@@ -17,6 +17,7 @@ from typing import Any
 from r2r import tables
 from r2r.evaluation.significance import LEVEL, MARK, is_marked
 from r2r.places import Place, relative
+from r2r.templates import load
 
 # These come last in the table, as in that of one collection.
 _BOUNDS = ("random", "oracle")
@@ -105,12 +106,7 @@ def write(summary: Mapping[str, Any], out: Place) -> None:
 
 def render(summary: Mapping[str, Any]) -> str:
     """Return the page: a table per measure, the reasons of empty cells, and the quoted figures apart."""
-    import jinja2
-
-    environment = jinja2.Environment(
-        autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
-    )
-    template = environment.from_string(Path(__file__).with_name("summary.html.j2").read_text(encoding="utf-8"))
+    template = load(Path(__file__).with_name("summary.html.j2"))
     return template.render(
         summary=summary,
         tables=[

@@ -25,6 +25,7 @@ from r2r.identity import digest
 from r2r.judge import explained
 from r2r.judge.explained import Explained
 from r2r.places import Place, place
+from r2r.templates import load
 
 # Passages of a result, from the top.
 PASSAGES = 3
@@ -109,10 +110,7 @@ def _passages(row: Explained, reasons: bool) -> list[dict[str, str]]:
 
 
 def _render(name: str, items: list[dict[str, Any]]) -> str:
-    import jinja2
-
-    environment = jinja2.Environment(undefined=jinja2.StrictUndefined, autoescape=True)
-    template = environment.from_string(Path(__file__).with_name("sheet.html.j2").read_text(encoding="utf-8"))
+    template = load(Path(__file__).with_name("sheet.html.j2"))
     # As data in a script element, where only "<" could end it.
     data = json.dumps({"sheet": name, "items": items}, ensure_ascii=False).replace("<", "\\u003c")
     return template.render(data=data, count=len(items))

@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from jinja2 import Environment, StrictUndefined
 
 from r2r import __version__, tables
 from r2r.errors import BadInput
@@ -23,6 +22,7 @@ from r2r.hub.card import public
 from r2r.identity import manifest_of
 from r2r.places import Place, place
 from r2r.tables.schemas import read_file
+from r2r.templates import load
 
 _CARD, _TABLE = "README.md", "annotations"
 # A file of a dataset should be a few hundred MB at most; a row has a few kB.
@@ -106,9 +106,7 @@ def _card(to: Place, manifest: dict[str, Any], rows: int, teachers: list[str], l
         ],
     }
     schema = tables.SCHEMAS[_TABLE]
-    template = Path(__file__).with_name("card.md.j2").read_text(encoding="utf-8")
-    environment = Environment(undefined=StrictUndefined, autoescape=False, trim_blocks=True, keep_trailing_newline=True)
-    return environment.from_string(template).render(
+    return load(Path(__file__).with_name("card.md.j2")).render(
         head=yaml.safe_dump(head, sort_keys=False, allow_unicode=True).strip(),
         name=to.absolute().name,
         passages="their passages" if recorded else f"each with up to {settings['passages']} passages,",
