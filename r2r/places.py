@@ -67,7 +67,7 @@ _CHUNK = 16 * 2**20
 _FINAL = re.compile(
     r"ACCESS_DENIED|NO_SUCH_BUCKET|INVALID_ACCESS_KEY_ID|SIGNATURE_DOES_NOT_MATCH|UNRECOGNIZED_CLIENT|INVALID_SIGNATURE"
     r"|INVALID_CLIENT_TOKEN_ID|MISSING_AUTHENTICATION_TOKEN|OPTED_OUT|HTTP status 40[0134]|PERMISSION_DENIED"
-    r"|UNAUTHENTICATED|AuthenticationFailed|Authorization[A-Z]\w+|ContainerNotFound|AccountIsDisabled"
+    r"|UNAUTHENTICATED|Authentication\w+|OAuth2 access token|Authorization[A-Z]\w+|ContainerNotFound|AccountIsDisabled"
 )
 _Read = TypeVar("_Read")
 
@@ -239,7 +239,10 @@ def _system(root: str, options: str) -> tuple[Any, str]:
     scheme, _, bucket = root.partition("://")
     given = dict(urllib.parse.parse_qsl(options))
     if scheme != "s3" or "@" in bucket or given.keys() - {"region", "scheme", "endpoint_override"}:
-        system, path = fs.FileSystem.from_uri(root + f"?{options}" * bool(options))
+        # Google's client would go on by itself for a quarter of an hour.
+        limit = {"retry_limit_seconds": "15"} if scheme in ("gs", "gcs") and "retry_limit_seconds" not in given else {}
+        more = "&".join(filter(None, (options, urllib.parse.urlencode(limit))))
+        system, path = fs.FileSystem.from_uri(root + f"?{more}" * bool(more))
         return system, path.strip("/")
     # Given one by one, since an address can set no time limit, and only an address would heed AWS_ENDPOINT_URL.
     address = os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL", "")
@@ -279,14 +282,16 @@ def _asked(file: Stored, doing: str, call: Callable[[], _Read], tries: int = _TR
     Raises FileNotFoundError as `call` does; BadInput if the store refuses, or after the last try.
     """
     global _pauses
+    import pyarrow as pa
+
     for attempt in range(1, tries + 1):
         try:
             return call()
         except (FileNotFoundError, BadInput):
             raise
-        except (OSError, ValueError, NotImplementedError) as error:
+        except (OSError, pa.ArrowException) as error:
             said = _said(error)
-            if not isinstance(error, OSError) or _FINAL.search(said):
+            if isinstance(error, pa.ArrowInvalid | pa.ArrowNotImplementedError) or _FINAL.search(said):
                 raise BadInput(
                     f"{file}: {doing}: {said}; see to the address, the account and its permissions"
                 ) from None
@@ -420,6 +425,8 @@ def check(out: Stored) -> None:
         from pyarrow import fs
 
         system, bucket = _system(out.root, out.options)
+        # First, since Azure's client ends the whole process where a container is asked for without any credentials.
+        system.get_file_info(f"{bucket}/{out.key}".rstrip("/"))
         return system.get_file_info(bucket).type == fs.FileType.NotFound
 
     if _asked(out, "looking", look, _PLAN_TRIES):

@@ -310,8 +310,11 @@ def test_what_cannot_be_reached_or_is_not_allowed_is_told_before_the_work(store,
     with pytest.raises(BadInput, match="gave up after 3 tries"):
         places.check(place(FOLDER))
     assert time.monotonic() - began < 10
-    with pytest.raises(BadInput, match="looking"):
-        places.check(place("abfs://files/x"))
+    for address in ("abfs://files/x", "abfs://files@account.dfs.core.windows.net/x"):
+        with pytest.raises(BadInput, match=f"{address}: looking: "):
+            places.check(place(address))
+    with pytest.raises(BadInput, match="looking: gave up after 3 tries: google::cloud"):
+        places.check(place("gs://anonymous@bucket/x?endpoint_override=127.0.0.1:9&scheme=http&retry_limit_seconds=1"))
 
 
 def test_an_upload_that_is_interrupted_is_not_there(store):
