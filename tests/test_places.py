@@ -299,7 +299,7 @@ def test_what_cannot_be_reached_or_is_not_allowed_is_told_before_the_work(store,
     with pytest.raises(BadInput, match="s3://others: no such bucket"):
         places.check(place("s3://others/x"))
     store.faults.denied = frozenset(["LIST"])
-    with pytest.raises(BadInput, match=r"s3://bucket/runs/x: listing: AWS Error ACCESS_DENIED"):
+    with pytest.raises(BadInput, match=r"s3://bucket/runs/x: looking: AWS Error ACCESS_DENIED"):
         places.check(place(FOLDER))
     store.faults.denied = frozenset(["PUT"])
     with pytest.raises(BadInput, match=r"writing: AWS Error ACCESS_DENIED"):

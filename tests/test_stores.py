@@ -149,7 +149,7 @@ def test_a_store_that_cannot_be_written_to_is_told_in_one_line(data, store, caps
     store.faults.denied = frozenset(["PUT"])
     assert "s3://bucket/x/.writable: writing: AWS Error ACCESS_DENIED" in told("s3://bucket/x")
     store.faults.denied = frozenset(["LIST"])
-    assert "s3://bucket/x: listing: AWS Error ACCESS_DENIED" in told("s3://bucket/x")
+    assert "s3://bucket/x: looking: AWS Error ACCESS_DENIED" in told("s3://bucket/x")
 
 
 def test_a_submitted_job_may_write_to_a_store(data, monkeypatch):
