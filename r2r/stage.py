@@ -107,6 +107,9 @@ def plan(stages: Sequence[Stage]) -> list[Plan]:
     plans: list[Plan] = []
     to_run: dict[str, str] = {}
     for stage in stages:
+        if isinstance(stage.out, places.Stored):
+            # First of all: whether the stage is done is asked there, too.
+            places.check(stage.out)
         why = _unfinished(stage) or _waits(stage, to_run) or _differences(stage, identify(stage))
         if why:
             _check_place(stage.out)
@@ -197,7 +200,7 @@ def _short(value: Any) -> str:
 def _check_place(out: Place) -> None:
     """Raise BadInput if nothing can be written there, without trying."""
     if isinstance(out, places.Stored):
-        return places.check(out)
+        return
     if "RAY_JOB_CONFIG_JSON_ENV_VAR" in os.environ and not out.is_absolute():
         raise BadInput(
             f"out: {out}: a submitted job's own folder goes with it; give the path of a shared folder, or an address "
