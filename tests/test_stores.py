@@ -3,14 +3,15 @@
 tests/integration/test_store.py has all stages.
 """
 
+import dataclasses
 import json
 import os
 from pathlib import Path
 
 import pytest
 
-from r2r import cli, datasets, places, stage, tables
-from r2r.config import AnnotateSettings, EvaluateSettings, RetrieveSettings
+from r2r import builtin, cli, datasets, places, stage, tables
+from r2r.config import AnnotateSettings, DistillSettings, EvaluateSettings, RetrieveSettings
 from r2r.datasets.runs import RunSpec
 from r2r.errors import BadInput
 from r2r.evaluation.evaluate import evaluate
@@ -166,3 +167,70 @@ def test_an_export_of_annotations_may_lie_in_a_store(data, store, tmp_path):
         assert cli.main(words) == 0
     assert datasets.read_annotations("teacher:s3://bucket/published") == datasets.read_annotations("s3://bucket/a")
     assert "README.md" in {os.path.basename(key) for key in store.keys("published/")}
+
+
+def test_what_was_trained_goes_into_a_store_whole(out, tmp_path, monkeypatch):
+    """The stage around a training: its plan, checkpoints, log, adapter and record."""
+    from r2r.student import checkpoint, distill, record
+    from r2r.student.log import Log
+
+    (tmp_path / "recorded.jsonl").write_text(RECORDED)
+    settings = DistillSettings(student="demo", steps=4, held_out=0.0, max_length=4000)
+    seen = []
+
+    def train(config, given, folder):
+        checkpoints = place(config["checkpoints"])
+        plan = json.loads((checkpoints / "plan.json").read_text())
+        rows = config["rows"]()
+        seen.append((len(rows), plan["learn"], checkpoint.newest(checkpoints)))
+        log = Log(place(config["out"]), checkpoint.newest(checkpoints), given)
+        for step in range(checkpoint.newest(checkpoints) + 1, given.steps + 1):
+            log.write({"step": step, "pairwise": 1 / step, "tokens": 10, "padding": 0.0, "seconds": 1.0})
+            with places.replacing_folder(checkpoint.best_folder(checkpoints, step)) as aside:
+                (aside / "adapter").mkdir()
+                (aside / "adapter" / "adapter_config.json").write_text("{}")
+                (aside / "adapter" / "adapter_model.safetensors").write_text(f"weights of {step}")
+            log.keep()
+            with places.replacing_folder(checkpoint.step_folder(checkpoints, step)) as aside:
+                state = {"step": step, "best": [step, None], "before": None, "stopped": False}
+                (aside / "state.json").write_text(json.dumps(state))
+            checkpoint.keep(checkpoints, step, step)
+            if step == 2 and len(seen) == 1:
+                raise KeyboardInterrupt
+        log.close()
+
+    monkeypatch.setattr(distill, "_train", train)
+    monkeypatch.setattr(distill, "_checked", lambda best, given: {"prompts": [], "temperature": None})
+    one = distill.stage(f"teacher:{tmp_path}/recorded.jsonl", out / "distill", settings)
+    one = dataclasses.replace(one, check=lambda there: None)
+    with pytest.raises(KeyboardInterrupt):
+        stage.run(one)
+    stage.run(one)
+    assert seen == [(3, [0, 1, 2], 0), (3, [0, 1, 2], 2)]
+    folder = places.fetch(place(str(out / "distill")) / "adapter")
+    assert (folder / "adapter_model.safetensors").read_text() == "weights of 4"
+    assert record.recorded(str(out / "distill"))["window"] == 3
+    assert tables.read(out / "distill", "steps")["step"].to_pylist() == [1, 2, 3, 4]
+    assert not (out / "distill" / "checkpoints").is_dir()
+    found = manifest_of(out / "distill")
+    assert found["rows"] == {"annotations": 3, "steps": 4} and places.changed(out / "distill", found["files"]) == []
+    assert fingerprint(str(out / "distill")) == found["content"]
+
+
+def test_models_and_adapters_in_a_store_are_copied_to_this_disk(store, tmp_path):
+    from r2r.student import adapter
+
+    upload(store, builtin.MODELS["demo", "student"], "models/student")
+    upload(store, finished_run(tmp_path / "run") / "distill", "runs/distill")
+    model, folder = adapter.places("s3://bucket/models/student", "s3://bucket/runs/distill")
+    assert Path(model, "model.safetensors").exists() and Path(folder, "adapter_model.safetensors").exists()
+    assert adapter.find("s3://bucket/runs/distill/adapter") == place("s3://bucket/runs/distill/adapter")
+    # Who looks at the tokenizer alone does not wait for the weights.
+    about = Path(builtin.model("s3://bucket/models/student", "student", weights=False))
+    assert (about / "tokenizer.json").exists() and not (about / "model.safetensors").exists()
+    # A model counts by its files, wherever they lie.
+    assert fingerprint("s3://bucket/models/student") == fingerprint(str(builtin.MODELS["demo", "student"]))
+    with pytest.raises(BadInput, match="s3://bucket/none: no adapter_config.json in it"):
+        adapter.find("s3://bucket/none")
+    with pytest.raises(BadInput, match="s3://bucket/none: no such file or folder"):
+        builtin.model("s3://bucket/none", "student")
