@@ -230,7 +230,7 @@ def test_models_and_adapters_in_a_store_are_copied_to_this_disk(store, tmp_path)
     assert (about / "tokenizer.json").exists() and not (about / "model.safetensors").exists()
     # A model counts by its files, wherever they lie.
     assert fingerprint("s3://bucket/models/student") == fingerprint(str(builtin.MODELS["demo", "student"]))
-    with pytest.raises(BadInput, match="s3://bucket/none: no adapter_config.json in it"):
+    with pytest.raises(BadInput, match=r"s3://bucket/none: no adapter_config.json in it"):
         adapter.find("s3://bucket/none")
     with pytest.raises(BadInput, match="s3://bucket/none: no such file or folder"):
         builtin.model("s3://bucket/none", "student")
