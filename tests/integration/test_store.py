@@ -28,7 +28,8 @@ ROWS = 400
 
 
 def environment(cache: Path) -> dict[str, str]:
-    return os.environ | {"RAY_ADDRESS": "local", CACHE_VARIABLE: str(cache)}
+    # PEFT writes a set of names in the order of their hashes.
+    return os.environ | {"RAY_ADDRESS": "local", CACHE_VARIABLE: str(cache), "PYTHONHASHSEED": "0"}
 
 
 @pytest.fixture
