@@ -18,6 +18,7 @@ from typing import Any, BinaryIO, ClassVar
 
 from r2r.datasets.documents import Part
 from r2r.errors import BadInput
+from r2r.places import Stored, fetch, listed, place, reader
 
 # No reader can start in the middle of a gzipped file: each part reads all of it and keeps every n-th block.
 _BLOCK = 64 * 2**10
@@ -131,7 +132,17 @@ def open_text(file: str, start: int = 0, wanted: str = Lines.wanted) -> BinaryIO
 
 def open_file(file: str, start: int = 0, wanted: str = Lines.wanted) -> BinaryIO:
     """Open a file to read its bytes, unzipped if its name ends in .gz. Raises BadInput if it cannot be opened."""
-    system, path = _locate(file)
+    held = place(file)
+    if isinstance(held, Stored) and not _zipped(file):
+        # Where it lies: each worker reads its own part.
+        try:
+            found = io.BufferedReader(reader(held), 2**20)
+        except FileNotFoundError:
+            raise BadInput(f"{file}: no such file or directory; {wanted}") from None
+        found.seek(start)
+        return found
+    # Whoever unzips reads all of it.
+    system, path = _locate(str(fetch(held)) if isinstance(held, Stored) else file)
     try:
         if _zipped(file):
             return io.BufferedReader(system.open_input_stream(path, compression="gzip"), 2**20)
@@ -154,6 +165,8 @@ def names(folder: str) -> list[str] | None:
     """Return the names of the files in a folder, sorted; None if there is no such folder."""
     from pyarrow import fs
 
+    if isinstance(held := place(folder), Stored):
+        return listed(held)
     system, path = _locate(folder)
     try:
         if system.get_file_info(path).type != fs.FileType.Directory:

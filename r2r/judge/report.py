@@ -16,6 +16,7 @@ from r2r.identity import digest
 from r2r.judge.explained import Explained
 from r2r.judge.standing import STANDING
 from r2r.judge.verdict import MEASURES as VERDICTS
+from r2r.places import Place
 from r2r.templates import load
 
 SHOWN = 10
@@ -76,7 +77,7 @@ def pick(
     return worst[:SHOWN], best[:SHOWN]
 
 
-def tell(out: Path) -> None:
+def tell(out: Place) -> None:
     """Print the table of a finished stage's folder."""
     found = json.loads((out / "measures.json").read_text(encoding="utf-8"))
     seen, hidden = shown(found)

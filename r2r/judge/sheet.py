@@ -24,6 +24,7 @@ from r2r.errors import BadInput
 from r2r.identity import digest
 from r2r.judge import explained
 from r2r.judge.explained import Explained
+from r2r.places import Place, place
 from r2r.templates import load
 
 # Passages of a result, from the top.
@@ -59,15 +60,15 @@ def write(file: str, systems: Mapping[str, str], candidates: str | None, queries
         "items": {one["id"]: [side["system"] for side in one["sides"]] for one in items},
         "qids": {one["id"]: one["qid"] for one in items},
     }
-    tables.write_text(_render(name, shown), Path(file))
+    tables.write_text(_render(name, shown), place(file))
     tables.write_text(json.dumps(key, indent=2, ensure_ascii=False) + "\n", key_of(file))
     print(f"sheet: {len(items)} queries, two results each -> {file}")
     print(f"sheet: whose they are, not for the raters -> {key_of(file)}", flush=True)
 
 
-def key_of(file: str) -> Path:
+def key_of(file: str) -> Place:
     """Return where the key of a sheet lies."""
-    return Path(f"{file}.key.json")
+    return place(f"{file}.key.json")
 
 
 def _items(systems: Mapping[str, str], candidates: str | None, queries: int, seed: int) -> list[dict[str, Any]]:

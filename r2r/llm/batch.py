@@ -21,7 +21,6 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from functools import partial
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from r2r import tables
@@ -44,6 +43,7 @@ from r2r.llm.server import (
     status_of,
     until_answered,
 )
+from r2r.places import Place
 
 if TYPE_CHECKING:
     import httpx
@@ -447,12 +447,12 @@ def _missing(path: str, status: int) -> str:
 class Folder:
     """Files that the user runs: `requests-00001.jsonl`, and `replies-00001.jsonl` as `vllm run-batch` writes it."""
 
-    def __init__(self, folder: Path, model: str, dialect: Dialect) -> None:
+    def __init__(self, folder: Place, model: str, dialect: Dialect) -> None:
         self.folder, self.model = folder, model
         self.spell = partial(body, model, dialect)
 
     async def earlier(self) -> list[str]:
-        return sorted(file.stem for file in self.folder.glob("requests-*.jsonl"))
+        return sorted(file.name.removesuffix(".jsonl") for file in self.folder.glob("requests-*.jsonl"))
 
     async def requests(self, batch: str) -> bytes:
         return (self.folder / f"{batch}.jsonl").read_bytes()
@@ -481,5 +481,5 @@ class Folder:
     async def results(self, batch: str) -> list[bytes]:
         return [self._replies(batch).read_bytes()]
 
-    def _replies(self, batch: str) -> Path:
+    def _replies(self, batch: str) -> Place:
         return self.folder / f"{batch.replace('requests', 'replies')}.jsonl"

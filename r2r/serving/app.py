@@ -19,7 +19,6 @@ import threading
 import time
 from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import aclosing, contextmanager
-from pathlib import Path
 from typing import Annotated, Any
 
 from fastapi import Body, FastAPI, Response
@@ -34,6 +33,7 @@ from r2r.errors import BadInput
 from r2r.llm import Died, Refused
 from r2r.llm.engine import check_arguments
 from r2r.llm.prompt import cut_to_fit
+from r2r.places import place
 from r2r.serving import shapes
 from r2r.serving.limits import KEYS_VARIABLE, LARGEST_BODY, RETRY_AFTER, Gate, is_loopback, read_keys
 from r2r.serving.metrics import Metrics
@@ -287,7 +287,7 @@ class Replica:
 
 def public_name(student: str, settings: ServeSettings) -> str:
     """Return the name of the student in requests and answers: as set, else its hub name, or its folder's last part."""
-    return settings.name or (Path(student).resolve().name if os.path.isdir(student) else student)
+    return settings.name or (place(student).absolute().name if place(student).is_dir() else student)
 
 
 class _Arguments(ServeSettings):
