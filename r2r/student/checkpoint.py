@@ -122,12 +122,22 @@ def save_trained(engine: Any, folder: Path) -> None:
     # Without state_dict, the empty parameters would be written that ZeRO-3 leaves in the model.
     if isinstance(model, PeftModel):
         model.save_pretrained(folder, state_dict=tensors, save_embedding_layers=False)
+        _sort_targets(folder / "adapter_config.json")
         return
     weights = dict(model.named_parameters(remove_duplicate=False))
     buffers = {name: tensor for name, tensor in model.state_dict().items() if name not in weights}
     # In the number type that was calculated in. The optimizer's is float32.
     rounded = {name: tensor.to(weights[name].dtype) for name, tensor in tensors.items()}
     model.save_pretrained(folder, state_dict=buffers | rounded)
+
+
+def _sort_targets(file: Path) -> None:
+    """Sort the names of an adapter's modules. PEFT writes them in another order in each process, and the same training
+    should leave the same files."""
+    config = json.loads(file.read_text())
+    if isinstance(config["target_modules"], list):
+        config["target_modules"].sort()
+        file.write_text(json.dumps(config, indent=2, sort_keys=True))
 
 
 def _read(folder: Place, kind: str) -> dict[str, Any]:
