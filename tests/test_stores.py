@@ -1,6 +1,6 @@
 """Stages whose inputs and folders lie in an object store, those that need no Ray: the same as on a disk.
 
-tests/integration/test_store.py has all stages.
+tests/integration/test_demo.py has all stages.
 """
 
 import dataclasses

@@ -1,6 +1,6 @@
-"""The demo as a user runs it, smaller: as a job on a cluster of three nodes, then on one machine with a setting
-changed, and served. What the student learns from its teacher is measured: a loss, a prompt or windows that break show
-here.
+"""The demo as a user runs it, smaller: as a job on a cluster of three nodes, whose run lies in an object store; then,
+copied to a disk, on one machine with a setting changed, and served. What the student learns from its teacher is
+measured: a loss, a prompt or windows that break show here.
 
 Owns the nodes that it starts, on loopback, each with ports of its own, and ends them by process id: `ray stop` would
 end every Ray of this machine. They are set up as cluster.yaml does it: the head does no work, and nobody gets in
@@ -39,7 +39,9 @@ from demo_models import truth
 from demo_models.world import world
 from r2r import builtin
 from r2r.llm.prompt import chat_ids, load_tokenizer
+from r2r.places import CACHE_VARIABLE, MARKER
 from r2r.student.prompt import label_ids, prompt
+from tests import s3
 
 pytestmark = pytest.mark.slow
 
@@ -74,11 +76,12 @@ def start_node(env: dict[str, str], address: str, temp: str, *flags: str) -> sub
     ports = [f"--{name}-port={port}" for name, port in zip(names, free_ports(len(names)), strict=True)]
     # Worker ports of 0 are picked by the system; Ray's default is one range for all nodes of the machine.
     ports += ["--min-worker-port=0", "--max-worker-port=0"]
-    # A folder of its own, as on a machine of its own: two nodes that unpack a job's code into one folder take it away
+    # Folders of its own, as on a machine of its own: two nodes that unpack a job's code into one folder take it away
     # from under the running job.
     own = [f"--temp-dir={temp}/{address}", "--object-store-memory=200000000"]
     command = [RAY, "start", "--block", f"--node-ip-address={address}", *ports, *own, *flags]
-    return subprocess.Popen(command, env=env, start_new_session=True)
+    cache = {CACHE_VARIABLE: f"{temp}/{address}/cache"}
+    return subprocess.Popen(command, env=env | cache, start_new_session=True)
 
 
 def end_node(node: subprocess.Popen) -> None:
@@ -117,8 +120,8 @@ def wait_for_nodes(cluster: Cluster, count: int, newest: subprocess.Popen) -> bo
 
 
 @contextmanager
-def cluster(home: Path) -> Iterator[Cluster]:
-    """Start three nodes, and end them again."""
+def cluster(home: Path, store: dict[str, str]) -> Iterator[Cluster]:
+    """Start three nodes, and end them again. store: what the environment says of the object store."""
     env = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
     # Another HOME keeps this cluster's token apart from the user's own; the caches stay, since what they hold is slow
     # to make.
@@ -129,6 +132,7 @@ def cluster(home: Path) -> Iterator[Cluster]:
         "RAY_AUTH_MODE": "token",
         "RAY_AUTH_TOKEN": secrets.token_hex(32),
         "RAY_USAGE_STATS_ENABLED": "0",
+        **store,
     }
     gcs, dashboard, client = free_ports(3)
     started = Cluster(f"http://127.0.0.1:{dashboard}", env)
@@ -173,17 +177,25 @@ def smaller(file: Path, **changes) -> Path:
 
 @pytest.fixture(scope="module")
 def demo(tmp_path_factory):
-    """The folder of one whole run, and what it printed."""
+    """The folder of one whole run, copied from the store that it was made in, and what it printed."""
     out = tmp_path_factory.mktemp("runs") / "demo"
     file = smaller(out.parent / "smaller.yaml")
-    with cluster(tmp_path_factory.mktemp("home")) as started:
+    with s3.serving() as store, cluster(tmp_path_factory.mktemp("home"), store.environment()) as started:
         submit = [RAY, "job", "submit", "--address", started.dashboard, "--working-dir", ".", "--"]
-        pipeline = ["python", "jobs/pipeline.py", str(file), "--out", str(out)]
+        pipeline = ["python", "jobs/pipeline.py", str(file), "--out", "s3://bucket/runs/demo"]
         job = subprocess.run(
             [*submit, *pipeline], cwd=ROOT, env=started.env, capture_output=True, text=True, timeout=2400
         )
         assert job.returncode == 0, job.stdout[-3000:] + job.stderr[-3000:]
         assert nodes_alive(started) == 3
+        # Nothing of the training's own is left, and the objects of the journals were put together.
+        assert not store.keys("runs/demo/distill/checkpoints")
+        assert all(0 < len(store.keys(f"runs/demo/{name}/rows/")) <= 8 for name in ("annotate", "rerank"))
+    for key in store.keys("runs/demo/"):
+        copy = out.parent / key.removeprefix("runs/")
+        if copy.name != MARKER:
+            copy.parent.mkdir(parents=True, exist_ok=True)
+            copy.write_bytes(store.objects[key].content)
     return out, job.stdout
 
 

@@ -1,5 +1,6 @@
-"""All stages with their folders in an object store, and nothing shared between their processes but that: the same as on
-a disk. And an annotation job in a store that is killed again and again: nothing is lost but what was in flight.
+"""An annotation job in an object store that is killed again and again: nothing is lost but what was in flight.
+
+test_demo.py has all stages in a store.
 
 Owns the store, on loopback (tests/s3.py), and a teacher of made-up replies.
 """
@@ -18,76 +19,16 @@ import pytest
 from benchmarks.annotate_scale import serving
 from r2r import builtin, tables
 from r2r.places import CACHE_VARIABLE, place
-from tests.test_stores import upload
 
 pytestmark = pytest.mark.slow
 
 R2R = str(Path(sys.executable).parent / "r2r")
-STAGES = ("index", "retrieve", "retrieve-train", "annotate", "distill", "rerank", "judge", "evaluate")
-ROWS = 400
+ROWS = 240
 FLAGS = "--passages 2 --reason-chars 160 --actors 2 --cpus 1 --in-flight 4 --max-tokens 400"
 
 
 def environment(cache: Path) -> dict[str, str]:
     return os.environ | {"RAY_ADDRESS": "local", CACHE_VARIABLE: str(cache)}
-
-
-@pytest.fixture
-def world(store, tmp_path):
-    """A small part of the built-in world, and its student, in the store. Returns the run file."""
-    held, data = builtin.COLLECTIONS["demo"], tmp_path / "data"
-    (data / "qrels").mkdir(parents=True)
-    (data / "corpus.jsonl").write_text("".join((held / "corpus.jsonl").read_text().splitlines(keepends=True)[:300]))
-    (data / "queries.jsonl").write_text((held / "queries.jsonl").read_text())
-    for split, rows in (("train", 60), ("test", 30)):
-        lines = (held / "qrels" / f"{split}.tsv").read_text().splitlines(keepends=True)
-        (data / "qrels" / f"{split}.tsv").write_text("".join(lines[: rows + 1]))
-    upload(store, data, "data")
-    upload(store, builtin.MODELS["demo", "student"], "models/student")
-    with serving(0.01) as teacher:
-        settings = {
-            **{"out": "unset", "corpus": "beir:s3://bucket/data", "train_queries": "beir:s3://bucket/data#train"},
-            **{"queries": "beir:s3://bucket/data", "qrels": "beir:s3://bucket/data", "judge_reasons": True},
-            "index": {"shards": 2, "workers": 1, "merge": True},
-            "retrieve": {"k": 8, "workers": 1},
-            "annotate": {"teacher": f"{teacher}#fake", "reason_chars": 160},
-            "distill": {
-                **{"student": "s3://bucket/models/student", "labels": "first", "steps": 4, "batches": 1, "workers": 1},
-                **{"save_every": 2, "evaluate_every": 2},
-            },
-            "rerank": {"window": 5, "explain": 1, "reason_chars": 40},
-        }
-        # JSON is YAML.
-        (tmp_path / "run.yaml").write_text(json.dumps(settings))
-        yield tmp_path / "run.yaml"
-
-
-def test_every_stage_in_a_store_comes_to_what_it_comes_to_on_a_disk(world, store, tmp_path):
-    # A cache of its own each, as on machines of their own.
-    for number, out in enumerate(("s3://bucket/runs/x", str(tmp_path / "disk"))):
-        command = [R2R, "run", str(world), "--out", out]
-        done = subprocess.run(command, env=environment(tmp_path / f"cache{number}"), capture_output=True, text=True)
-        assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
-    for name in STAGES:
-        stored = json.loads((place("s3://bucket/runs/x") / name / "manifest.json").read_text())
-        local = json.loads((tmp_path / "disk" / name / "manifest.json").read_text())
-        for what in ("content", "identity", "rows"):
-            assert stored[what] == local[what], (name, what)
-        assert stored["files"].keys() == local["files"].keys(), name
-    for folder, table in (("retrieve", "candidates"), ("annotate", "annotations"), ("rerank", "rankings")):
-        rows = tables.read(f"s3://bucket/runs/x/{folder}", table)
-        assert rows == tables.read(tmp_path / "disk" / folder, table)
-    # Nothing of the training's own is left, and nothing is written beside the run.
-    assert not store.keys("runs/x/distill/checkpoints") and {key.split("/")[1] for key in store.keys("runs/")} == {"x"}
-    # Each object of the journal was one of many.
-    assert all(len(store.keys(f"runs/x/{name}/rows/")) <= 8 for name in ("annotate", "rerank"))
-    again = subprocess.run(
-        [R2R, "run", str(world), "--out", "s3://bucket/runs/x"],
-        env=environment(tmp_path / "cache2"),
-        capture_output=True,
-        text=True,
-    )
-    assert again.stdout.count("done already, nothing to do") == len(STAGES), again.stdout + again.stderr
 
 
 def test_kills_of_a_job_in_a_store_lose_nothing_but_what_was_in_flight(store, tmp_path):
