@@ -41,8 +41,6 @@ from tests.nodes import (  # noqa: E402
 
 WORKERS = ["worker-1", "worker-2", "worker-3"]
 STAGES = ["index", "retrieve", "retrieve-train", "annotate", "distill", "rerank", "evaluate"]
-# What works on the rows of a stage, by its title.
-PROCESSES = {"annotate": "VLLM::EngineCore", "distill": "ray::RayTrainWorker", "rerank": "VLLM::EngineCore"}
 # The longest that anything may take; a job that waits without end is a finding.
 PATIENCE = 900.0
 
@@ -82,10 +80,15 @@ class Job:
     def tell(self, text: str) -> None:
         print(f"  {time.monotonic() - self.begun:4.0f} s: {text}", flush=True)
 
-    def working(self, stage: str, title: str) -> Host:
-        """Wait until a stage's progress line tells of tokens, and return the first host with a process of this title."""
+    def working(self, stage: str) -> Host:
+        """Wait until a stage's rows are answered, or its training has begun, and return a host that does so."""
+        if stage == "distill":
+            host = self.wait_until(lambda: having(self.hosts, "ray::RayTrainWorker"))
+            # It loads libraries first, for about as long.
+            time.sleep(20)
+            return host
         self.wait_until(lambda: re.search(rf"{stage}: .* tokens/s", self.said()))
-        return self.wait_until(lambda: having(self.hosts, title))
+        return self.wait_until(lambda: having(self.hosts, "VLLM::EngineCore"))
 
     def cut(self, host: Host, seconds: float) -> None:
         self.tell(f"the link of {host.name} is down for {seconds:.0f} s")
@@ -99,8 +102,8 @@ def undisturbed(job: Job) -> None:
 
 
 def partition(job: Job) -> None:
-    for stage, title in PROCESSES.items():
-        job.cut(job.working(stage, title), 30)
+    for stage in ("annotate", "distill", "rerank"):
+        job.cut(job.working(stage), 30)
 
 
 def slow_link(job: Job) -> None:
@@ -109,13 +112,13 @@ def slow_link(job: Job) -> None:
 
 def lost_nodes(job: Job) -> None:
     for stage in ("annotate", "distill"):
-        host = job.working(stage, PROCESSES[stage])
+        host = job.working(stage)
         job.tell(f"{host.name} is lost for good")
         lose(host)
 
 
 def head_restart(job: Job) -> None:
-    job.working("annotate", PROCESSES["annotate"])
+    job.working("annotate")
     job.tell("the head is lost, and starts again")
     restart(job.hosts, HEAD)
     start_head(job.hosts)
@@ -148,7 +151,7 @@ def small(file: Path) -> None:
     settings = yaml.safe_load((ROOT / "jobs/configs/demo.yaml").read_text())
     settings |= {"train_queries": "demo#train100", "queries": "demo#dev", "qrels": "demo#dev"}
     settings |= dict.fromkeys(("zero_shot", "teacher_row", "judge_reasons"), False)
-    settings["distill"] |= {"steps": 40, "save_every": 10, "evaluate_every": 20}
+    settings["distill"] |= {"steps": 12, "save_every": 3, "evaluate_every": 6}
     settings["annotate"] |= {"actors": 2, "cpus": 1}
     settings["rerank"] |= {"actors": 2, "cpus": 1, "explain": 1}
     file.write_text(yaml.safe_dump(settings))

@@ -21,6 +21,7 @@ ENV = {
     "RAY_AUTH_MODE": "token",
     "RAY_AUTH_TOKEN": "f" * 64,
     "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_health_check_failure_threshold": "10",
     # Kept small: the stores of all nodes are in this machine's memory.
     "OMP_NUM_THREADS": "1",
 }
