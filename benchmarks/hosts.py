@@ -17,10 +17,9 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import yaml
 
@@ -179,7 +178,7 @@ def main() -> None:
     folder = asked.folder or Path(tempfile.mkdtemp(prefix="r2r-hosts-"))
     folder.mkdir(parents=True, exist_ok=True)
     small(folder / "small.yaml")
-    rows = []
+    rows = [("scenario", "status", "seconds", "tables", "last line")]
     for name in asked.scenarios:
         print(f"{name}:", flush=True)
         with cluster(*WORKERS, shared=folder) as hosts:
@@ -188,17 +187,18 @@ def main() -> None:
                 SCENARIOS[name](job)
             except RuntimeError as error:
                 job.tell(str(error))
-            status = job.wait()
-            seconds = time.monotonic() - job.begun
-            import os
-            for n, h in hosts.items():
-                os.system(f"mkdir -p {folder}/{name}-logs; cp -r /proc/{h.pid}/root/tmp/ray/session_latest/logs {folder}/{name}-logs/{n} 2>/dev/null")
+            status, seconds = job.wait(), time.monotonic() - job.begun
         found, right = contents(folder / name), contents(folder / "undisturbed")
         wrong = [stage for stage in STAGES if stage not in found or found[stage] != right.get(stage)]
-        said = job.said().strip().splitlines()
-        rows.append((name, str(status), f"{seconds:.0f}", ", ".join(wrong) or "all equal", said[-1][-100:] if said else ""))
+        rows.append((name, str(status), f"{seconds:.0f}", ", ".join(wrong) or "all equal", last_line(job.said())))
         print(" | ".join(rows[-1]), flush=True)
-    print("\n".join(" | ".join(row) for row in rows))
+    print("\n".join(f"| {' | '.join(row)} |" for row in rows))
+
+
+def last_line(said: str) -> str:
+    """Return the last line of a log that Ray's client did not write itself."""
+    lines = [line.strip() for line in re.split(r"[\r\n]", said) if line.strip()]
+    return next((line for line in reversed(lines) if not re.match(r"\d{4}-\d\d-\d\d ", line)), "")[:100]
 
 
 if __name__ == "__main__":

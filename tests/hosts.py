@@ -140,6 +140,15 @@ def processes(host: Host) -> list[psutil.Process]:
     return found
 
 
+def titles(host: Host) -> list[str]:
+    """Return the command lines of all processes of a host."""
+    found = []
+    for process in processes(host):
+        with suppress(psutil.Error):
+            found.append(" ".join(process.cmdline()))
+    return found
+
+
 def lose(host: Host) -> None:
     """End a host at once, without a word to the others."""
     host.alive = False

@@ -13,7 +13,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from tests.hosts import ROOT, Host, network, processes, run, start
+from tests.hosts import ROOT, Host, network, run, start, titles
 
 HEAD, STORE, LAPTOP = "head", "store", "laptop"
 DASHBOARD = f"http://{HEAD}:8265"
@@ -21,7 +21,6 @@ ENV = {
     "RAY_AUTH_MODE": "token",
     "RAY_AUTH_TOKEN": "f" * 64,
     "RAY_USAGE_STATS_ENABLED": "0",
-    "RAY_health_check_failure_threshold": "10",
     # Kept small: the stores of all nodes are in this machine's memory.
     "OMP_NUM_THREADS": "1",
 }
@@ -30,38 +29,42 @@ _CODE = [ROOT / name for name in ("r2r", "jobs", "demo_models")]
 
 
 @contextmanager
-def cluster(*workers: str, cpus: int = 1, shared: Path | None = None) -> Iterator[dict[str, Host]]:
-    """Start a head, a store, a laptop and workers with `cpus` CPUs each, as Ray counts them, and end them."""
+def cluster(*workers: str, shared: Path, checks: int = 10) -> Iterator[dict[str, Host]]:
+    """Start a head, a store, a laptop and workers with a CPU each, as Ray counts them, and end them.
+
+    shared: a folder that all of them see. checks: how many health checks, of ten seconds each, a node may miss.
+    """
     with network(HEAD, STORE, LAPTOP, *workers, without=dict.fromkeys(workers, _CODE), shared=shared) as hosts:
-        start_head(hosts)
+        start_head(hosts, checks)
         for name in workers:
-            start_worker(hosts, name, cpus)
+            start_worker(hosts, name)
         wait_for_nodes(hosts, 1 + len(workers))
         yield hosts
 
 
-def start_head(hosts: Mapping[str, Host]) -> None:
-    _start_node(hosts[HEAD], "--head", "--port=6379", "--dashboard-host=0.0.0.0", "--num-cpus=0")
+def start_head(hosts: Mapping[str, Host], checks: int = 10) -> None:
+    env = ENV | {"RAY_health_check_failure_threshold": str(checks)}
+    _start_node(hosts[HEAD], env, "--head", "--port=6379", "--dashboard-host=0.0.0.0", "--num-cpus=0")
 
 
-def start_worker(hosts: Mapping[str, Host], name: str, cpus: int = 1) -> None:
+def start_worker(hosts: Mapping[str, Host], name: str) -> None:
     # By its address: Ray looks up no names in /etc/hosts here.
-    _start_node(hosts[name], f"--address={hosts[HEAD].address}:6379", f"--num-cpus={cpus}")
+    _start_node(hosts[name], ENV, f"--address={hosts[HEAD].address}:6379", "--num-cpus=1")
 
 
-def _start_node(host: Host, *flags: str) -> None:
+def _start_node(host: Host, env: Mapping[str, str], *flags: str) -> None:
     own = [f"--node-ip-address={host.address}", "--object-store-memory=80000000"]
     quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
-    start(host, ["ray", "start", "--block", *own, *flags], ENV, **quiet)
+    start(host, ["ray", "start", "--block", *own, *flags], env, **quiet)
 
 
 def runs_ray(host: Host) -> bool:
-    return any(process.name() == "raylet" for process in processes(host))
+    return any("/raylet/raylet " in title for title in titles(host))
 
 
 def having(hosts: Mapping[str, Host], title: str) -> Host | None:
     """Return the first host on which a process has this title, None if there is none."""
-    return next((host for host in hosts.values() if any(title in one.cmdline()[0] for one in processes(host))), None)
+    return next((host for host in hosts.values() if any(title in one for one in titles(host))), None)
 
 
 def nodes_alive(hosts: Mapping[str, Host]) -> int:

@@ -1,12 +1,10 @@
-"""Annotations on a cluster of hosts of their own (`tests/hosts.py`), with a network that fails: a link goes down for
-half a minute, a worker is lost for good, the head is lost and comes back. Each ends in the right tables.
+"""Annotations on a cluster whose nodes are hosts of their own (`tests/hosts.py`): a worker is lost for good, and the
+head is lost and comes back. Both end in the right tables.
 
-The whole pipeline, with more faults, is `benchmarks/hosts.py`.
+The whole pipeline, and links that are down or slow, are in `benchmarks/hosts.py`.
 """
 
-import json
-import os
-import sys
+import subprocess
 import time
 
 import pyarrow.parquet as pq
@@ -14,11 +12,9 @@ import pytest
 
 from demo_models.world import world
 from r2r import tables
-from tests.hosts import SHARED, lose, missing, restart, run, start
+from tests.hosts import SHARED, lose, missing, restart, start
 from tests.nodes import (
-    ENV,
     HEAD,
-    LAPTOP,
     STORE,
     cluster,
     having,
@@ -35,7 +31,7 @@ pytestmark = [
 ]
 
 WORKERS = ["worker-1", "worker-2"]
-ROWS, IN_FLIGHT, SECONDS = 160, 4, 1.0
+ROWS, IN_FLIGHT, SECONDS = 100, 4, 0.8
 # A teacher on the host of the store. It puts the longest passage first, and takes its time.
 TEACHER = f"""
 import json, re, time
@@ -68,10 +64,10 @@ ThreadingHTTPServer(("", 8000), Handler).serve_forever()
 
 
 def annotate(hosts, folder, name):
-    flags = "--passages 2 --reasoning direct --reason-chars 40 --actors 2 --cpus 1".split()
+    flags = "--passages 2 --reasoning direct --reason-chars 40 --actors 2 --cpus 1"
     command = ["python", "jobs/annotate.py", "--candidates", f"{SHARED}/candidates", "--out", f"{SHARED}/{name}"]
     teacher = ["--teacher", f"http://{hosts[STORE].address}:8000/v1", "--in-flight", str(IN_FLIGHT)]
-    return submit(hosts, [*command, *teacher, *flags], folder / f"{name}.log")
+    return submit(hosts, [*command, *teacher, *flags.split()], folder / f"{name}.log")
 
 
 def answered(out):
@@ -93,54 +89,31 @@ def check(out):
     return sorted((row["qid"], row["ranking"]) for row in rows)
 
 
-def test_links_workers_and_the_head_may_fail(tmp_path):
+def test_a_lost_worker_and_a_lost_head_cost_no_row(tmp_path):
     texts, folder = [passage.text for passage in world().world.passages], tmp_path
     rows = [
         {"qid": f"q{at}", "query": texts[at][:30], "docids": ["a", "b"], "texts": texts[at : at + 2], "scores": [2, 1]}
         for at in range(ROWS)
     ]
     tables.write(rows, folder / "candidates", "candidates")
-    begun = time.monotonic()
-    def told(*words):
-        print(f"{time.monotonic() - begun:.0f} s:", *words, flush=True)
-    with cluster(*WORKERS, shared=folder) as hosts:
-        told("up")
-        start(hosts[STORE], ["python", "-c", TEACHER], {}, stderr=__import__("subprocess").DEVNULL)
-        try:
-            job, out = annotate(hosts, folder, "first"), folder / "first"
-            wait_for(lambda: len(answered(out)) > 10)
-            told("worker-1 is cut off")
-            hosts["worker-1"].link.up = False
-            lose(hosts["worker-2"])
-            time.sleep(30)
-            hosts["worker-1"].link.up = True
-            told(len(answered(out)), "worker-1 is back")
-            n = len(answered(out))
-            wait_for(lambda: len(answered(out)) > n)
-            told("and works")
-            status = job.wait(240)
-            told("status", status)
-            assert status == 0, (folder / "first.log").read_text()[-3000:]
-            first = check(out)
+    with cluster(*WORKERS, shared=folder, checks=3) as hosts:
+        start(hosts[STORE], ["python", "-c", TEACHER], {}, stderr=subprocess.DEVNULL)
+        job, out = annotate(hosts, folder, "first"), folder / "first"
+        wait_for(lambda: len(answered(out)) > 10)
+        # A worker's host would take the counts of all others with it.
+        assert having(hosts, "ray::_Board") is hosts[HEAD]
+        lose(hosts["worker-2"])
+        assert job.wait(240) == 0, (folder / "first.log").read_text()[-3000:]
+        first = check(out)
 
-            job, out = annotate(hosts, folder, "second"), folder / "second"
-            wait_for(lambda: len(answered(out)) > 10)
-            told("the head is lost")
-            restart(hosts, HEAD)
-            start_head(hosts)
-            told("head restarted")
-            wait_for(lambda: not runs_ray(hosts["worker-1"]), 180)
-            told("worker-1's node has ended")
-            told("client", job.poll(), (folder/"second.log").read_text()[-1500:])
-            for n in WORKERS:
-                if n=="worker-2": restart(hosts, n)
-                start_worker(hosts, n)
-            wait_for_nodes(hosts, 3)
-            told("again")
-            status = annotate(hosts, folder, "second").wait(240)
-            told("client first", job.poll(), "second", status)
-            assert check(out) == first
-        finally:
-            for n, h in hosts.items():
-                os.system(f"mkdir -p /tmp/x/{n}; cp -r /proc/{h.pid}/root/tmp/ray/session_latest/logs /tmp/x/{n} 2>/dev/null")
-            os.system(f"cp {folder}/*.log /tmp/x")
+        out = folder / "second"
+        annotate(hosts, folder, "second")
+        wait_for(lambda: len(answered(out)) > 10)
+        restart(hosts, HEAD)
+        start_head(hosts)
+        # A node knows a head that started again from the one that it joined, and ends.
+        wait_for(lambda: not runs_ray(hosts["worker-1"]))
+        start_worker(hosts, "worker-1")
+        wait_for_nodes(hosts, 2)
+        assert annotate(hosts, folder, "second").wait(240) == 0
+        assert check(out) == first
