@@ -121,8 +121,8 @@ def head_restart(job: Job) -> None:
     job.tell("the head is lost, and starts again")
     restart(job.hosts, HEAD)
     start_head(job.hosts)
-    status = job.wait(180)
-    job.tell(f"the client {'went on for 180 s' if status is None else f'ended with status {status}'}")
+    status = job.wait(60)
+    job.tell(f"the client {'noticed nothing in 60 s' if status is None else f'ended with status {status}'}")
     for name in WORKERS:
         until = time.monotonic() + 120
         while runs_ray(job.hosts[name]) and time.monotonic() < until:
