@@ -1,5 +1,5 @@
-"""Scores and strategies of a student: calls, seconds and nDCG@10 of each strategy, the calibration of the scores, and
-their fusion with the first stage's.
+"""Scores and strategies of a student: calls, seconds and nDCG@10 of each strategy, with a paired test, the calibration
+of the scores, and their fusion with the first stage's.
 
     r2r retrieve --index runs/demo/index --queries demo --k 100 --out runs/deep
     r2r retrieve --index runs/demo/index --queries demo#dev --k 20 --out runs/dev
@@ -27,7 +27,8 @@ import numpy as np
 
 from r2r import datasets
 from r2r.config import RerankSettings
-from r2r.evaluation.measures import average, parse_measures, scorer
+from r2r.evaluation.measures import Values, average, parse_measures, scorer
+from r2r.evaluation.significance import paired_tests
 from r2r.student.rank import Ranked, Ranker
 from r2r.student.scores import FirstStage, fused
 
@@ -89,27 +90,40 @@ async def measure(ranker: Ranker, given: argparse.Namespace) -> None:
     for row in datasets.read_qrels(given.qrels).to_pylist():
         qrels.setdefault(row["qid"], {})[row["docid"]] = row["relevance"]
 
-    def ndcg(rows: list[dict[str, Any]], orders: list[list[int]]) -> float:
+    def each(rows: list[dict[str, Any]], orders: list[list[int]]) -> Values:
         score = scorer(parse_measures(["nDCG@10"]), {row["qid"]: qrels[row["qid"]] for row in rows})
-        run = {row["qid"]: [row["docids"][at] for at in order] for row, order in zip(rows, orders, strict=True)}
-        return average(score(run))["nDCG@10"]
+        return score({row["qid"]: [row["docids"][at] for at in order] for row, order in zip(rows, orders, strict=True)})
+
+    def ndcg(rows: list[dict[str, Any]], orders: list[list[int]]) -> float:
+        return average(each(rows, orders))["nDCG@10"]
 
     await ranker.check_adapter()
     head = ("candidates", "strategy", "calls", "s, 1 at a time", "s, 4 at a time", "nDCG@10")
     print(f"| {' | '.join(head)} |\n{'| --- ' * len(head)}|")
     kept: dict[str, tuple[list[dict[str, Any]], list[Ranked]]] = {}
-    for one in given.candidates:
-        depth, _, folder = one.partition("=")
+    tests = []
+    for candidates in given.candidates:
+        depth, _, folder = candidates.partition("=")
         rows = datasets.read_candidates(folder).to_pylist()[: given.queries]
         for strategy in ("sliding", "parallel"):
             ranker.settings = ranker.settings.model_copy(update={"strategy": strategy})
             found, alone = await ranked(ranker, rows, 1)
             _, together = await ranked(ranker, rows, 4)
-            calls = sum(each.counts["windows"] for each in found) / len(found)
-            value = ndcg(rows, [each.order for each in found])
+            calls = sum(one.counts["windows"] for one in found) / len(found)
+            value = ndcg(rows, [one.order for one in found])
             times = f"{statistics.median(alone):.3f} | {statistics.median(together):.3f}"
             print(f"| {depth} | {strategy} | {calls:.1f} | {times} | {value:.4f} |", flush=True)
-            kept.setdefault(f"{depth}, {strategy}", (rows, found))
+            kept[f"{depth}, {strategy}"] = rows, found
+        by_strategy = {
+            strategy: each(rows, [one.order for one in kept[f"{depth}, {strategy}"][1]])
+            for strategy in ("sliding", "parallel")
+        }
+        test = paired_tests(by_strategy, "sliding")["systems"]["parallel"]["nDCG@10"]
+        tests.append(
+            f"{depth} candidates: parallel - sliding {test['difference']:+.4f} "
+            f"[{test['low']:+.4f}, {test['high']:+.4f}], p {test['p_permutation']:.3f}, {len(rows)} queries"
+        )
+    print("", *tests, sep="\n", flush=True)
     if given.annotations:
         apart = np.array(await differences(ranker, datasets.read_annotations(given.annotations)[0]))
         print(f"\n{len(apart):,} pairs\n\n| temperature | ECE | log loss |\n| --- | --- | --- |")
@@ -121,8 +135,8 @@ async def measure(ranker: Ranker, given: argparse.Namespace) -> None:
         values = []
         for rows, found in kept.values():
             both = [
-                fused(each.order, each.scores, FirstStage(row["scores"], weight))[0]
-                for row, each in zip(rows, found, strict=True)
+                fused(one.order, one.scores, FirstStage(row["scores"], weight))[0]
+                for row, one in zip(rows, found, strict=True)
             ]
             values.append(f"{ndcg(rows, both):.4f}")
         print(f"| {weight} | {' | '.join(values)} |", flush=True)

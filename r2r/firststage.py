@@ -9,18 +9,18 @@ an index writes them. Does not own runs or the join with texts (`r2r.datasets.fi
 from __future__ import annotations
 
 from functools import partial
-from pathlib import Path
 
 from r2r import datasets, tables
 from r2r.config import RetrieveSettings
 from r2r.datasets import firststage
 from r2r.datasets.runs import RunSpec
 from r2r.errors import BadInput
+from r2r.places import Place, place
 from r2r.stage import Identity, Input, Result, Stage, There, run
 from r2r.workers import bar
 
 
-def stage(given: RunSpec, out: str | Path, settings: RetrieveSettings) -> Stage:
+def stage(given: RunSpec, out: str | Place, settings: RetrieveSettings) -> Stage:
     """Return the stage that makes candidates of runs. `given.k`, where it is set, stands for `settings.k`."""
     if given.k:
         settings = settings.model_copy(update={"k": given.k})
@@ -31,7 +31,7 @@ def stage(given: RunSpec, out: str | Path, settings: RetrieveSettings) -> Stage:
         firststage.check(given)
 
     def work(identity: Identity) -> Result:
-        return _work(given, Path(out), settings)
+        return _work(given, place(out), settings)
 
     inputs = {f"run {place}": Input(file) for place, file in enumerate(given.files, start=1)}
     inputs["queries"] = Input(given.queries, partial(datasets.fingerprint, what="queries"))
@@ -39,10 +39,10 @@ def stage(given: RunSpec, out: str | Path, settings: RetrieveSettings) -> Stage:
         inputs["corpus"] = Input(given.corpus, partial(datasets.fingerprint, what="corpus"))
     if given.index is not None:
         inputs["index"] = Input(given.index)
-    return Stage("retrieve", Path(out), settings, inputs, check, work, ["candidates", "rejects", "run.txt"])
+    return Stage("retrieve", place(out), settings, inputs, check, work, ["candidates", "rejects", "run.txt"])
 
 
-def retrieve_runs(given: RunSpec, out: str | Path, settings: RetrieveSettings) -> None:
+def retrieve_runs(given: RunSpec, out: str | Place, settings: RetrieveSettings) -> None:
     """Write the tables candidates and rejects (queries without a candidate), and run.txt, under `out`.
 
     Several runs are fused by reciprocal rank fusion. Raises BadInput for inputs that cannot be read, a run with none of
@@ -51,7 +51,7 @@ def retrieve_runs(given: RunSpec, out: str | Path, settings: RetrieveSettings) -
     run(stage(given, out, settings))
 
 
-def _work(given: RunSpec, out: Path, settings: RetrieveSettings) -> Result:
+def _work(given: RunSpec, out: Place, settings: RetrieveSettings) -> Result:
     tables.clear(out, "rejects")
     found = firststage.write(given, out, settings)
     tables.write(found.rejects, out, "rejects")

@@ -15,7 +15,11 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-# Weight files beyond this size are identified by size and time: hashing 140 GB of teacher takes longer than many jobs.
+from r2r import places
+from r2r.places import Place, place
+
+# Weight files beyond this size are identified by size and time, on a disk: hashing 140 GB of teacher takes longer than
+# many jobs.
 _HASH_WHOLE_UP_TO = 256 * 2**20
 
 
@@ -35,27 +39,27 @@ def add_digests(digests: Iterable[int]) -> int:
 
 
 def fingerprint(source: str) -> str:
-    """Return what identifies an input: a hash of its content if it lies on this disk, else its name.
+    """Return what identifies an input: a hash of its content if it lies on this disk or in a store, else its name.
 
-    `source` is a path, a dataset string `SCHEME:PATH`, or a model's name. The content of a stage's finished folder is
-    in its manifest.
+    `source` is a path, a store's address, a dataset string `SCHEME:PATH`, or a model's name. The content of a stage's
+    finished folder is in its manifest.
     """
     name, _, split = source.partition("#")
-    places = (Path(name), Path(name.partition(":")[2] or name))
-    found = next((place for place in places if place.exists()), None)
+    where = (place(name), place(name.partition(":")[2] or name))
+    found = next((one for one in where if one.exists()), None)
     if found is None:
         return source
     content = finished(found) or of_files(found)
     return f"sha256:{digest([content, split])}" if split else content
 
 
-def finished(folder: Path) -> str | None:
+def finished(folder: Place) -> str | None:
     """Return the content hash in the manifest of a stage's folder; None if it has none, or its files have changed."""
     manifest = manifest_of(folder)
     return manifest["content"] if manifest and not changed_files(folder, manifest) else None
 
 
-def manifest_of(folder: Path) -> dict[str, Any] | None:
+def manifest_of(folder: Place) -> dict[str, Any] | None:
     """Return the manifest of a stage's folder, None if there is none that this release wrote."""
     try:
         found = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
@@ -64,45 +68,52 @@ def manifest_of(folder: Path) -> dict[str, Any] | None:
     return found if isinstance(found, dict) and {"identity", "content", "files"} <= found.keys() else None
 
 
-def changed_files(folder: Path, manifest: dict[str, Any]) -> list[str]:
+def changed_files(folder: Place, manifest: dict[str, Any]) -> list[str]:
     """Return the output files that are missing or have another size than the manifest says."""
-    return [name for name, size in manifest["files"].items() if _size(folder / name) != size]
+    return places.changed(folder, manifest["files"])
 
 
-def sizes(folder: Path, names: Iterable[str]) -> dict[str, int]:
+def sizes(folder: Place, names: Iterable[str]) -> dict[str, int]:
     """Return the size in bytes of each file, relative to the folder; those of a sub-folder are listed one by one."""
-    found = {}
+    found: dict[str, int] = {}
     for name in names:
-        place = folder / name
-        for file in sorted(place.rglob("*")) if place.is_dir() else [place]:
-            if file.is_file():
-                found[file.relative_to(folder).as_posix()] = file.stat().st_size
+        if (size := places.size(folder / name)) is not None:
+            found[name] = size
+        else:
+            found |= {f"{name}/{file}": one.size for file, one in places.files(folder / name).items()}
     return found
 
 
-def _size(file: Path) -> int | None:
-    try:
-        return file.stat().st_size
-    except OSError:
-        return None
-
-
-def of_files(path: Path) -> str:
+def of_files(path: Place) -> str:
     """Return a hash of a file, or of all files of a folder with their names in it."""
-    listed = sorted(path.rglob("*")) if path.is_dir() else [path]
-    held = [file for file in listed if file.is_file() and "__pycache__" not in file.parts]
     content = hashlib.sha256()
-    for file in held:
-        content.update((file.relative_to(path).as_posix() if file != path else "").encode())
-        status = file.stat()
-        content.update(_of_file(file, status.st_size, status.st_mtime_ns))
+    if (size := places.size(path)) is not None:
+        held = {"": places.Held(size)}
+    else:
+        held = {name: one for name, one in places.files(path).items() if "__pycache__" not in name.split("/")}
+    for name, one in held.items():
+        content.update(name.encode())
+        content.update(_content_of(path / name if name else path, one))
     return f"sha256:{content.hexdigest()}"
+
+
+def _content_of(file: Place, held: places.Held) -> bytes:
+    """Return a file's hash, the same wherever the file lies, unless it is large (see `_HASH_WHOLE_UP_TO`)."""
+    if not isinstance(file, places.Stored):
+        status = places.local(file).stat()
+        return _of_file(places.local(file), status.st_size, status.st_mtime_ns)
+    found = places.sha256(file, held.sha256)
+    return f"{held.size} {found.hex()}".encode() if _is_large(file, held.size) else found
+
+
+def _is_large(file: Place, size: int) -> bool:
+    return size > _HASH_WHOLE_UP_TO and file.suffix in (".safetensors", ".bin")
 
 
 @lru_cache(maxsize=4096)
 def _of_file(file: Path, size: int, changed: int) -> bytes:
     """Return a file's hash. The same file is asked for by each plan and each stage."""
-    if size > _HASH_WHOLE_UP_TO and file.suffix in (".safetensors", ".bin"):
+    if _is_large(file, size):
         return f"{size} {changed}".encode()
     with file.open("rb") as opened:
         return hashlib.file_digest(opened, "sha256").digest()

@@ -11,11 +11,9 @@ itself lie in the run's folder, those of an evaluation in `evaluations/NAME`. Th
 
 from __future__ import annotations
 
-import os
 import sys
 import traceback
 from collections.abc import Iterator, Mapping
-from pathlib import Path
 from typing import Any
 
 from r2r import datasets
@@ -24,6 +22,7 @@ from r2r.config import MAIN, Evaluation, RunFile
 from r2r.datasets.runs import RunSpec, several
 from r2r.errors import BadInput, Stopped, Terminated, causes
 from r2r.identity import manifest_of
+from r2r.places import Place, place, relative
 from r2r.stage import Plan, Stage
 from r2r.workers import was_terminated
 
@@ -57,7 +56,7 @@ def run(settings: RunFile) -> None:
     if settings.judge_reasons:
         written["reasons"] = f"{below}judge/report.html"
     for what, at in written.items():
-        print(f"  {what:8} {Path(settings.out) / at}")
+        print(f"  {what:8} {place(settings.out) / at}")
 
 
 def _run_each(parts: Mapping[str, list[Stage]]) -> dict[str, tuple[Exception, str]]:
@@ -66,7 +65,7 @@ def _run_each(parts: Mapping[str, list[Stage]]) -> dict[str, tuple[Exception, st
         stages.run(stage)
     collections = {name: members for name, members in parts.items() if name != _TRAINING}
     failed: dict[str, tuple[Exception, str]] = {}
-    broken: dict[Path, tuple[Exception, str]] = {}
+    broken: dict[Place, tuple[Exception, str]] = {}
     for number, (name, members) in enumerate(collections.items(), start=1):
         print(f"run: collection {number} of {len(collections)}: {name}", flush=True)
         for stage in members:
@@ -112,7 +111,7 @@ def _report(settings: RunFile, parts: Mapping[str, list[Stage]], failed: Mapping
     """Write and print the table over all collections."""
     from r2r.evaluation import summary
 
-    out = Path(settings.out) / "evaluations"
+    out = place(settings.out) / "evaluations"
     places = {name: members[-1].out for name, members in parts.items() if name != _TRAINING}
     absent = {name: f"failed: {reason}" for name, reason in failed.items()}
     absent |= dict.fromkeys(settings.left_out(), "left out in the run file (without)")
@@ -126,7 +125,7 @@ def _report(settings: RunFile, parts: Mapping[str, list[Stage]], failed: Mapping
 def dry_run(settings: RunFile) -> None:
     """Print which stages would run and why, what they would read and write; touch nothing."""
     plans = stages.plan(list(stages_of(settings)))
-    names = [os.path.relpath(one.stage.out, settings.out) for one in plans]
+    names = [relative(one.stage.out, place(settings.out)) for one in plans]
     for name, one in zip(names, plans, strict=True):
         print("\n".join(_lines(name.ljust(max(16, *map(len, names))), one)))
     count = sum(bool(one.why) for one in plans)
@@ -147,7 +146,7 @@ def stages_of(settings: RunFile) -> Iterator[Stage]:
 
 
 def _once(parts: Mapping[str, list[Stage]]) -> list[Stage]:
-    found: dict[Path, Stage] = {}
+    found: dict[Place, Stage] = {}
     for stage in (stage for members in parts.values() for stage in members):
         found.setdefault(stage.out, stage)
     return list(found.values())
@@ -163,7 +162,7 @@ def stages_by_collection(settings: RunFile) -> dict[str, list[Stage]]:
     from r2r.student import distill
     from r2r.teacher import annotate, queries
 
-    out = Path(settings.out)
+    out = place(settings.out)
     own = _own(settings)
     make = settings.make_queries.n > 0
     train_queries = str(out / "queries") if make else settings.train_queries
@@ -191,9 +190,9 @@ def stages_by_collection(settings: RunFile) -> dict[str, list[Stage]]:
         found[MAIN] = _ranked(settings, own, out)
     homes = _index_folders(settings)
     for one in settings.collections():
-        place, home = out / "evaluations" / one.name, homes.get(one.name)
+        at, home = out / "evaluations" / one.name, homes.get(one.name)
         first = [index.stage(str(one.corpus), home, _index_settings(settings, one))] if home else []
-        found[one.name] = [*first, *_first_stage(settings, one, place, home), *_ranked(settings, one, place)]
+        found[one.name] = [*first, *_first_stage(settings, one, at, home), *_ranked(settings, one, at)]
     return found
 
 
@@ -217,14 +216,14 @@ def _index_settings(settings: RunFile, one: Evaluation) -> Any:
     return settings.index.model_copy(update={"analyzer": one.analyzer} if one.analyzer else {})
 
 
-def _index_folders(settings: RunFile) -> dict[str, Path]:
+def _index_folders(settings: RunFile) -> dict[str, Place]:
     """Return where the index of each evaluation that needs one lies.
 
     One corpus, analyzed in one way, is indexed once: in the run's own `index` if it is the training corpus, else in the
     folder of an evaluation. That is one where it lies already, also one that is not in the list any more, else the
     first in the list.
     """
-    out = Path(settings.out)
+    out = place(settings.out)
     needed = {
         one.name: (one.corpus, _index_settings(settings, one).what())
         for one in settings.collections()
@@ -236,8 +235,8 @@ def _index_folders(settings: RunFile) -> dict[str, Path]:
         return manifest is not None and (manifest["inputs"]["corpus"]["source"], manifest["what"]) == wanted
 
     listed = {one.name for one in settings.collections()}
-    earlier = sorted(place.parent.name for place in out.glob("evaluations/*/index") if place.parent.name not in listed)
-    homes: dict[str, Path] = {}
+    earlier = sorted(one.parent.name for one in out.glob("evaluations/*/index") if one.parent.name not in listed)
+    homes: dict[str, Place] = {}
     for name, wanted in needed.items():
         if wanted == (settings.corpus, settings.index.what()):
             homes[name] = out / "index"
@@ -248,7 +247,7 @@ def _index_folders(settings: RunFile) -> dict[str, Path]:
     return homes
 
 
-def _first_stage(settings: RunFile, one: Evaluation, place: Path, home: Path | None) -> list[Stage]:
+def _first_stage(settings: RunFile, one: Evaluation, at: Place, home: Place | None) -> list[Stage]:
     """Return the stage that makes the candidates of a collection, from the index in `home` or from runs; none if they
     are there."""
     from r2r import firststage
@@ -258,23 +257,23 @@ def _first_stage(settings: RunFile, one: Evaluation, place: Path, home: Path | N
     # The settings that were given keep their names: those of BM25 are refused for runs.
     how = settings.retrieve.model_copy(update=asked)
     if given := _given_runs(one):
-        return [firststage.stage(given, str(place / "retrieve"), how)]
+        return [firststage.stage(given, str(at / "retrieve"), how)]
     if one.candidates:
         return []
-    return [retrieve.stage(str(home), str(one.queries), str(place / "retrieve"), how)]
+    return [retrieve.stage(str(home), str(one.queries), str(at / "retrieve"), how)]
 
 
-def _ranked(settings: RunFile, one: Evaluation, place: Path) -> list[Stage]:
+def _ranked(settings: RunFile, one: Evaluation, at: Place) -> list[Stage]:
     """Return the stages that rank the candidates of a collection and measure all rankings, the last one."""
     from r2r.evaluation import evaluate
     from r2r.judge import stage as judge
     from r2r.student import rerank
     from r2r.teacher import annotate
 
-    trained = str(Path(settings.out) / "distill")
+    trained = str(place(settings.out) / "distill")
     given = _given_runs(one)
     listed = None if given else one.candidates
-    candidates, first = listed or str(place / "retrieve"), listed or str(place / "retrieve" / "run.txt")
+    candidates, first = listed or str(at / "retrieve"), listed or str(at / "retrieve" / "run.txt")
     runs = {"first-stage" if given else "bm25": first}
     student, found = settings.distill.student, []
     spoken = {"language": one.language} if one.language else {}
@@ -285,21 +284,21 @@ def _ranked(settings: RunFile, one: Evaluation, place: Path) -> list[Stage]:
         scores = settings.distill.scores if settings.distill.scores != "labels" else None
         alike = {"window": window, "scores": scores, "explain": 0, "merge": False}
         plain = ranking.model_copy(update=alike)
-        found.append(rerank.stage(candidates, student, None, str(place / "rerank-zero-shot"), plain))
-        runs["zero-shot"] = str(place / "rerank-zero-shot" / "run.txt")
-    found.append(rerank.stage(candidates, student, trained, str(place / "rerank"), ranking))
-    runs["student"] = str(place / "rerank" / "run.txt")
+        found.append(rerank.stage(candidates, student, None, str(at / "rerank-zero-shot"), plain))
+        runs["zero-shot"] = str(at / "rerank-zero-shot" / "run.txt")
+    found.append(rerank.stage(candidates, student, trained, str(at / "rerank"), ranking))
+    runs["student"] = str(at / "rerank" / "run.txt")
     if settings.teacher_row:
         # The first candidates, in one row a query: draws and positives are for training alone.
         undrawn = {"depth": 0, "draws": 1, "distinct": False, "positives": None}
         asked = settings.annotate.model_copy(update=undrawn | spoken)
-        found.append(annotate.stage(candidates, str(place / "annotate-test"), asked))
-        runs["teacher"] = str(place / "annotate-test")
+        found.append(annotate.stage(candidates, str(at / "annotate-test"), asked))
+        runs["teacher"] = str(at / "annotate-test")
     if settings.judge_reasons:
-        against = {"teacher": str(place / "annotate-test")} if settings.teacher_row else {}
+        against = {"teacher": str(at / "annotate-test")} if settings.teacher_row else {}
         same = settings.judge.model_copy(update={"keep": None})
-        found.append(judge.stage(str(place / "rerank"), candidates, str(place / "judge"), same, against=against))
+        found.append(judge.stage(str(at / "rerank"), candidates, str(at / "judge"), same, against=against))
     measured = settings.evaluate.model_copy(update={"measures": one.measures} if one.measures else {})
-    tables = (candidates, str(place / "rerank"), trained)
-    found.append(evaluate.stage(str(one.qrels), runs | one.runs, str(place / "evaluate"), measured, *tables))
+    tables = (candidates, str(at / "rerank"), trained)
+    found.append(evaluate.stage(str(one.qrels), runs | one.runs, str(at / "evaluate"), measured, *tables))
     return found

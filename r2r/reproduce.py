@@ -9,13 +9,13 @@ wrote it. Does not own the stages.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 from r2r import config, stage
 from r2r.datasets.runs import RunSpec
 from r2r.errors import BadInput, Stopped
 from r2r.identity import manifest_of
+from r2r.places import Place, is_store, place
 from r2r.stage import Stage
 
 SETTINGS: dict[str, type[config.Section]] = {
@@ -31,27 +31,27 @@ SETTINGS: dict[str, type[config.Section]] = {
 }
 
 
-def reproduce(manifest: str, out: str | Path) -> None:
+def reproduce(manifest: str, out: str | Place) -> None:
     """Do a stage again into the folder `out`, and print what differs here and whether the output is the same.
 
     manifest: a stage's manifest.json, or its folder. Inputs are read where the manifest says, or else beside the
     stage's folder, since runs are moved. Raises BadInput for a manifest that cannot be read and inputs that are gone,
     and Stopped if the new output is another one.
     """
-    folder = Path(manifest).parent if Path(manifest).name == "manifest.json" else Path(manifest)
+    folder = place(manifest).parent if place(manifest).name == "manifest.json" else place(manifest)
     then = manifest_of(folder)
     if then is None or then.get("stage") not in SETTINGS:
         raise BadInput(
             f"{manifest}: is no manifest of a finished stage; give a manifest.json, or the folder it lies in"
         )
-    if Path(out).absolute() == folder.absolute():
+    if place(out).absolute() == folder.absolute():
         raise BadInput(f"out: {out}: holds the work that is to be reproduced; give a new folder")
     again = stage_of(then, folder, out)
     stage.plan([again])
     for line in differences(then, again):
         print(f"reproduce: {line}", flush=True)
     stage.run(again)
-    now = manifest_of(Path(out))
+    now = manifest_of(place(out))
     assert now is not None
     if now["content"] != then["content"]:
         raise Stopped(
@@ -84,7 +84,7 @@ def differences(then: dict[str, Any], again: Stage) -> Iterator[str]:
     yield f"settings: {', '.join(what) or 'the same'}"
 
 
-def stage_of(then: dict[str, Any], folder: Path, out: str | Path) -> Stage:
+def stage_of(then: dict[str, Any], folder: Place, out: str | Place) -> Stage:
     """Return the stage that a manifest in `folder` is of, to be run into `out`. Raises BadInput as `reproduce`."""
     from r2r import firststage
     from r2r.bm25 import index, retrieve
@@ -136,10 +136,10 @@ def _is_default(model: type[config.Section], name: str, value: Any) -> bool:
     return field is not None and not field.is_required() and field.get_default(call_default_factory=True) == value
 
 
-def _here(source: str, folder: Path) -> str:
+def _here(source: str, folder: Place) -> str:
     """Return where an input is now: as it was written, or at the same place in the run, where that was moved."""
-    parts = Path(source).parts
-    if ":" in source or Path(source).exists() or not parts:
+    named = place(source)
+    if (":" in source and not is_store(source)) or named.exists() or not named.name:
         return source
-    moved = [folder.absolute().parent.joinpath(*parts[-count:]) for count in (1, 2)]
-    return next((str(place) for place in moved if place.exists()), source)
+    moved = (folder.absolute().parent / named.name, folder.absolute().parent / named.parent.name / named.name)
+    return next((str(one) for one in moved if one.exists()), source)

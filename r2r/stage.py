@@ -25,13 +25,13 @@ import platform
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any, NamedTuple
 
+from r2r import places
 from r2r.config import Section
 from r2r.errors import BadInput
 from r2r.identity import changed_files, digest, fingerprint, manifest_of, sizes
-from r2r.tables import write_text
+from r2r.places import Place, place, write_text
 
 # Whether a source is there to be checked: in a plan of several stages, an earlier one may be about to write it.
 There = Callable[[str], bool]
@@ -70,7 +70,7 @@ class Stage:
     """
 
     name: str
-    out: Path
+    out: Place
     settings: Section
     inputs: Mapping[str, Input]
     check: Callable[[There], None]
@@ -107,6 +107,9 @@ def plan(stages: Sequence[Stage]) -> list[Plan]:
     plans: list[Plan] = []
     to_run: dict[str, str] = {}
     for stage in stages:
+        if isinstance(stage.out, places.Stored):
+            # First of all: whether the stage is done is asked there, too.
+            places.check(stage.out)
         why = _unfinished(stage) or _waits(stage, to_run) or _differences(stage, identify(stage))
         if why:
             _check_place(stage.out)
@@ -128,7 +131,7 @@ def run(stage: Stage) -> Result | None:
         return None
     identity, started = identify(stage), time.time()
     try:
-        stage.out.mkdir(parents=True, exist_ok=True)
+        places.make(stage.out)
         (stage.out / "manifest.json").unlink(missing_ok=True)
     except OSError as error:
         raise _no_place(stage.out, error) from None
@@ -146,15 +149,15 @@ def identify(stage: Stage) -> Identity:
 
 def _maker(source: str, to_run: Mapping[str, str]) -> str | None:
     """Return the name of the planned stage that will write a source, None if no stage will."""
-    places = [source.rstrip("/"), *(str(parent) for parent in Path(source).parents)]
-    return next((to_run[place] for place in places if place in to_run), None)
+    above = [source.rstrip("/"), *map(str, place(source).parents)]
+    return next((to_run[one] for one in above if one in to_run), None)
 
 
 def _unfinished(stage: Stage) -> list[str]:
     """Return why the stage's folder holds no finished work; nothing if it does."""
     manifest = manifest_of(stage.out)
     if manifest is None:
-        begun = stage.out.is_dir() and any(stage.out.iterdir())
+        begun = stage.out.is_dir() and any(stage.out.glob("*"))
         return ["not finished yet"] if begun else ["not done yet"]
     if stage.again:
         return ["asked for again"]
@@ -194,18 +197,23 @@ def _short(value: Any) -> str:
     return shown if len(shown) <= 60 else shown[:57] + "..."
 
 
-def _check_place(out: Path) -> None:
+def _check_place(out: Place) -> None:
     """Raise BadInput if nothing can be written there, without trying."""
+    if isinstance(out, places.Stored):
+        return
     if "RAY_JOB_CONFIG_JSON_ENV_VAR" in os.environ and not out.is_absolute():
-        raise BadInput(f"out: {out}: a submitted job's own folder goes with it; give the path of a shared folder")
-    there = next(place for place in (out, *out.absolute().parents) if place.exists())
+        raise BadInput(
+            f"out: {out}: a submitted job's own folder goes with it; give the path of a shared folder, or an address "
+            f"in a store"
+        )
+    there = next(one for one in (out, *out.absolute().parents) if one.exists())
     if not there.is_dir():
         raise BadInput(f"out: {out}: {there} is a file; a folder to write to is needed")
-    if not os.access(there, os.W_OK):
+    if not os.access(places.local(there), os.W_OK):
         raise BadInput(f"out: {out}: no permission to write to {there}; a folder to write to is needed")
 
 
-def _no_place(out: Path, error: OSError) -> BadInput:
+def _no_place(out: Place, error: OSError) -> BadInput:
     return BadInput(f"out: {out}: {(error.strerror or str(error)).lower()}; a folder to write to is needed")
 
 

@@ -34,3 +34,33 @@ def data() -> Path:
     if "R2R_DATA_DIR" not in os.environ:
         pytest.skip("R2R_DATA_DIR is not set: it names the folder with the real data")
     return Path(os.environ["R2R_DATA_DIR"])
+
+
+@pytest.fixture
+def store(tmp_path_factory, monkeypatch):
+    """An S3 server of this test's own, with the bucket s3://bucket, and a cache of this node."""
+    from r2r import places
+    from tests import s3
+
+    with s3.serving() as served:
+        for name, value in served.environment().items():
+            monkeypatch.setenv(name, value)
+        monkeypatch.setenv(places.CACHE_VARIABLE, str(tmp_path_factory.mktemp("cache")))
+        monkeypatch.setattr(places, "_PAUSE", 0.01)
+        # Set back at the end, too.
+        monkeypatch.setattr(places, "_pauses", 0)
+        monkeypatch.setattr(places, "_INNER_TRIES", 1)
+        places._system.cache_clear()
+        yield served
+    places._system.cache_clear()
+
+
+@pytest.fixture(params=["disk", "store"])
+def out(request, tmp_path):
+    """A folder to write to, once on a disk and once in a store."""
+    from r2r.places import place
+
+    if request.param == "disk":
+        return tmp_path / "out"
+    request.getfixturevalue("store")
+    return place("s3://bucket/out")

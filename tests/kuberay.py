@@ -56,6 +56,7 @@ POD = of(
     {"containers": each(CONTAINER)},
     {
         "securityContext": of({}, {"runAsNonRoot": FLAG, "runAsUser": COUNT, "fsGroup": COUNT}),
+        "serviceAccountName": {"type": "string"},
         "nodeSelector": named(TEXT),
         "tolerations": each(TOLERATION),
         "volumes": each(VOLUME),

@@ -4,6 +4,7 @@
 """
 
 import json
+import re
 from importlib.metadata import version
 from pathlib import Path
 
@@ -93,3 +94,13 @@ def test_every_node_asks_for_the_token_and_uses_the_environment(cluster):
 def test_it_names_the_ray_that_is_installed():
     assert f'"ray[default]=={version("ray")}"' in (ROOT / "cluster.yaml").read_text()
     assert f"ray=={version('ray')}" in (ROOT / "constraints.txt").read_text().splitlines()
+
+
+def test_no_disk_is_shared_and_every_node_may_use_the_bucket(cluster, types):
+    text = (ROOT / "cluster.yaml").read_text()
+    assert "nfs" not in text and "efs" not in text and "/mnt" not in text
+    assert all(one["node_config"]["IamInstanceProfile"] == {"Name": "r2r-node"} for one in types.values())
+    # What is left to fill in.
+    assert set(re.findall(r"\S*REPLACE\S*", text)) == {"REPLACE,", "REPLACE:", "ami-REPLACE", "s3://REPLACE/runs/demo"}
+    page = (ROOT / "docs" / "clusters.md").read_text()
+    assert "r2r-node" in page and "iam:PassRole" in page

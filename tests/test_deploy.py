@@ -118,7 +118,7 @@ def test_the_job_runs_the_pipeline_on_nodes_that_its_run_file_needs(job, monkeyp
     assert python == "python" and (ROOT / Path(script).relative_to("/opt/r2r")).exists()
     monkeypatch.chdir(ROOT)
     given, settings = cli._parse("run", cli.COMMANDS["run"], [str(Path(rest[0]).relative_to("/opt/r2r")), *rest[1:]])
-    assert settings == load_run_file(given.file, {"out": "/mnt/shared/runs/msmarco"})
+    assert settings == load_run_file(given.file, {"out": "s3://REPLACE/runs/msmarco"})
     spec = job["spec"]["rayClusterSpec"]
     types = node_types(spec)
     assert types["headgroup"]["resources"]["CPU"] == 0
@@ -135,7 +135,7 @@ def test_all_pods_are_users_with_the_ray_of_the_image(service, job):
         assert spec["rayVersion"] == version("ray") and spec["authOptions"] == {"mode": "token"}
         for pod in pods(spec):
             assert pod["securityContext"]["runAsNonRoot"] and pod["securityContext"]["runAsUser"] == 1000
-            assert {one["mountPath"] for one in pod["containers"][0]["volumeMounts"]} == {"/mnt/shared", "/dev/shm"}
+            assert {one["mountPath"] for one in pod["containers"][0]["volumeMounts"]} == {"/cache", "/dev/shm"}
 
 
 def instructions() -> list[list[str]]:

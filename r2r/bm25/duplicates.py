@@ -9,16 +9,16 @@ documents. Two docids may share a hash, so the docids of suspects are read from 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from pathlib import Path
 
 from r2r.datasets.documents import Part
 from r2r.errors import BadInput
+from r2r.places import Place, fetch
 
 # Needs 100 MB for hashes and positions, and as much again to sort them.
 _DOCUMENTS_AT_ONCE = 4_000_000
 
 
-def reject_duplicates(parts: list[Part], shards: list[Path]) -> None:
+def reject_duplicates(parts: list[Part], shards: list[Place]) -> None:
     """Raise BadInput, with both places, for a docid that occurs twice. `shards` are the folders built from `parts`."""
     for suspects in _groups_of_equal_hash(shards):
         seen: dict[str, tuple[int, int]] = {}
@@ -31,11 +31,11 @@ def reject_duplicates(parts: list[Part], shards: list[Path]) -> None:
             seen[docid] = (number, at)
 
 
-def _groups_of_equal_hash(shards: list[Path]) -> Iterator[list[tuple[int, int]]]:
+def _groups_of_equal_hash(shards: list[Place]) -> Iterator[list[tuple[int, int]]]:
     """Yield, for each hash that occurs more than once, its documents as (number of the shard, position)."""
     import numpy as np
 
-    docids = [np.load(shard / "docids.npy", mmap_mode="r") for shard in shards]
+    docids = [np.load(fetch(shard / "docids.npy"), mmap_mode="r") for shard in shards]
     ranges = sum(hashes.shape[1] for hashes in docids) // _DOCUMENTS_AT_ONCE + 1
     bounds = [np.array(2**64 * bound // ranges, dtype=np.uint64) for bound in range(1, ranges)]
     cuts = [[0, *np.searchsorted(hashes[0], bounds), hashes.shape[1]] for hashes in docids]

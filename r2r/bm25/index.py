@@ -10,7 +10,6 @@ also holds `merged/`: one Lucene index of all documents, for plain Pyserini.
 from __future__ import annotations
 
 from functools import partial
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from r2r import datasets, tables
@@ -20,6 +19,7 @@ from r2r.config import IndexSettings
 from r2r.datasets.documents import Part
 from r2r.errors import BadInput
 from r2r.identity import add_digests, digest
+from r2r.places import Place, place
 from r2r.stage import Identity, Input, Result, Stage, There, run
 from r2r.workers import on_workers, progress, start_ray
 
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 _BRIEF = {"B": 100 * 2**20, "document": 250_000}
 
 
-def stage(corpus: str, out: str | Path, settings: IndexSettings) -> Stage:
+def stage(corpus: str, out: str | Place, settings: IndexSettings) -> Stage:
     """Return the stage that indexes `corpus`, a dataset, into `settings.shards` shards under `out`."""
 
     def check(there: There) -> None:
@@ -38,13 +38,13 @@ def stage(corpus: str, out: str | Path, settings: IndexSettings) -> Stage:
         datasets.check(corpus, "corpus")
 
     def work(identity: Identity) -> Result:
-        return _work(corpus, Path(out), settings, identity.inputs["corpus"])
+        return _work(corpus, place(out), settings, identity.inputs["corpus"])
 
     inputs = {"corpus": Input(corpus, partial(datasets.fingerprint, what="corpus"))}
-    return Stage("index", Path(out), settings, inputs, check, work, ["shards", *["merged"] * settings.merge])
+    return Stage("index", place(out), settings, inputs, check, work, ["shards", *["merged"] * settings.merge])
 
 
-def build_index(corpus: str, out: str | Path, settings: IndexSettings) -> None:
+def build_index(corpus: str, out: str | Place, settings: IndexSettings) -> None:
     """Index a corpus into `settings.shards` shards under `out`. After a kill, builds only the missing shards.
 
     Raises BadInput for a corpus that cannot be read, an unsound document, a docid that comes twice, and no Java.
@@ -52,7 +52,7 @@ def build_index(corpus: str, out: str | Path, settings: IndexSettings) -> None:
     run(stage(corpus, out, settings))
 
 
-def _work(corpus: str, out: Path, settings: IndexSettings, fingerprint: str) -> Result:
+def _work(corpus: str, out: Place, settings: IndexSettings, fingerprint: str) -> Result:
     parts = datasets.corpus_parts(corpus, settings.shards)
     # What is left out at its default was not there in earlier releases.
     language = [settings.analyzer] * (settings.analyzer != "en")
@@ -80,11 +80,11 @@ def _work(corpus: str, out: Path, settings: IndexSettings, fingerprint: str) -> 
     documents = {"documents": total.pop("documents")}
     # The same documents, analyzed in another way, are found by other queries.
     content = ":".join([tables.content(add_digests(int(counts["content"], 16) for counts in built)), *language])
-    files = ["shards", *["merged"] * settings.merge]
+    files = [*(f"shards/{folder.name}" for folder in folders), *["merged"] * settings.merge]
     return Result(documents, content, files, {"shards": len(folders), **total})
 
 
-def _build(parts: list[Part], folders: list[Path], missing: list[int], key: str, settings: IndexSettings) -> None:
+def _build(parts: list[Part], folders: list[Place], missing: list[int], key: str, settings: IndexSettings) -> None:
     import pyarrow as pa
 
     total = _size([parts[number] for number in missing])
@@ -108,7 +108,7 @@ def _size(parts: list[Part]) -> int | None:
     return sum(known) if len(known) == len(parts) else None
 
 
-def _merge(shards: list[Path], folder: Path, heap: int) -> None:
+def _merge(shards: list[Place], folder: Place, heap: int) -> None:
     start_ray()
     import ray
 
@@ -120,7 +120,7 @@ class _Builder:
     """A Ray Data worker that builds shards, one per block. Starts its own JVM with `heap` MiB."""
 
     def __init__(
-        self, parts: list[Part], folders: list[Path], key: str, heap: int, brief: bool, language: str, tell: Any
+        self, parts: list[Part], folders: list[Place], key: str, heap: int, brief: bool, language: str, tell: Any
     ):
         java.start(heap, brief)
         self.parts, self.folders, self.key, self.heap, self.tell = parts, folders, key, heap, tell

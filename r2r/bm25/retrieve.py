@@ -9,7 +9,6 @@ table of candidates, the run file, and the count of queries that match nothing. 
 from __future__ import annotations
 
 from functools import partial
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from r2r import datasets, tables
@@ -18,6 +17,7 @@ from r2r.bm25.search import Facts, Searcher, facts
 from r2r.config import RetrieveSettings
 from r2r.errors import BadInput
 from r2r.identity import add_digests
+from r2r.places import Place, files, place
 from r2r.stage import Identity, Input, Result, Stage, There, run
 from r2r.workers import bar, on_workers
 
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 _QUERIES_PER_FILE = 256
 
 
-def stage(index: str, queries: str, out: str | Path, settings: RetrieveSettings) -> Stage:
+def stage(index: str, queries: str, out: str | Place, settings: RetrieveSettings) -> Stage:
     """Return the stage that searches `index`, a folder that index wrote, for `queries`, a dataset."""
 
     def check(there: There) -> None:
@@ -39,13 +39,13 @@ def stage(index: str, queries: str, out: str | Path, settings: RetrieveSettings)
             datasets.check(queries, "queries")
 
     def work(identity: Identity) -> Result:
-        return _work(index, queries, Path(out), settings)
+        return _work(index, queries, place(out), settings)
 
     inputs = {"index": Input(index), "queries": Input(queries, partial(datasets.fingerprint, what="queries"))}
-    return Stage("retrieve", Path(out), settings, inputs, check, work, ["candidates", "rejects", "run.txt"])
+    return Stage("retrieve", place(out), settings, inputs, check, work, ["candidates", "rejects", "run.txt"])
 
 
-def retrieve(index: str, queries: str, out: str | Path, settings: RetrieveSettings) -> None:
+def retrieve(index: str, queries: str, out: str | Place, settings: RetrieveSettings) -> None:
     """Write the tables candidates and rejects (queries that match no document), and run.txt, under `out`.
 
     Raises BadInput for an index or queries that cannot be read, if no query matches any document, and for no Java.
@@ -53,7 +53,7 @@ def retrieve(index: str, queries: str, out: str | Path, settings: RetrieveSettin
     run(stage(index, queries, out, settings))
 
 
-def _work(index: str, queries: str, out: Path, settings: RetrieveSettings) -> Result:
+def _work(index: str, queries: str, out: Place, settings: RetrieveSettings) -> Result:
     known = facts(index)
     asked = datasets.read_queries(queries)
     barred = datasets.read_barred(queries, asked["qid"].to_pylist(), settings.remove_query)
@@ -67,7 +67,7 @@ def _work(index: str, queries: str, out: Path, settings: RetrieveSettings) -> Re
     tables.write([{"qid": qid, **reject} for qid in found.unmatched], out, "rejects")
     rows = bar("retrieve: run.txt", matched, "query", iterable=tables.ranked(out, "candidates"))
     tables.write_run(rows, out / "run.txt", "bm25")
-    size = sum(file.stat().st_size for file in tables.files(out, "candidates"))
+    size = sum(held.size for held in files(tables.path(out, "candidates")).values())
     counts = {"documents": found.documents, "excluded": found.excluded, "bytes": size}
     return Result(
         {"candidates": matched, "rejects": len(found.unmatched)},
@@ -95,7 +95,7 @@ class _Found(NamedTuple):
     contents: list[int]
 
 
-def _search(index: str, known: Facts, asked: pa.Table, out: Path, settings: RetrieveSettings) -> _Found:
+def _search(index: str, known: Facts, asked: pa.Table, out: Place, settings: RetrieveSettings) -> _Found:
     """Search every query; the workers write the candidates."""
     size = min(_QUERIES_PER_FILE, -(-asked.num_rows // (4 * settings.workers)))
     blocks = [asked.slice(at, size) for at in range(0, asked.num_rows, size)]
@@ -105,6 +105,7 @@ def _search(index: str, known: Facts, asked: pa.Table, out: Path, settings: Retr
         for answer in on_workers(blocks, _Worker, (index, known, out, settings), settings.workers, ahead=2):
             shown.update(answer["queries"])
             answers.append(answer)
+    tables.seal(out, "candidates", sorted({answer["part"] for answer in answers if answer["documents"]}))
     return _Found(
         [qid for answer in answers for qid in answer["unmatched"]],
         sum(answer["documents"] for answer in answers),
@@ -129,7 +130,7 @@ def open_searcher(index: str, known: Facts, settings: RetrieveSettings) -> Searc
 class _Worker:
     """A Ray Data worker that searches blocks of queries. Starts its own JVM."""
 
-    def __init__(self, index: str, known: Facts, out: Path, settings: RetrieveSettings):
+    def __init__(self, index: str, known: Facts, out: Place, settings: RetrieveSettings):
         self.searcher = open_searcher(index, known, settings)
         self.out, self.k = out, settings.k
 
@@ -149,5 +150,5 @@ class _Worker:
         part = f"part-{block['part'][0].as_py():05}"
         content = tables.write_part(rows, self.out, "candidates", part) if rows else 0
         documents = sum(len(row["docids"]) for row in rows)
-        counts = {"queries": block.num_rows, "documents": documents, "excluded": excluded}
+        counts = {"queries": block.num_rows, "documents": documents, "excluded": excluded, "part": part}
         return {**counts, "unmatched": unmatched, "content": f"{content:x}"}

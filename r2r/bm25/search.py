@@ -10,7 +10,6 @@ are scored one by one and merged would differ by rounding, and ties would break 
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any, NamedTuple
 
 from r2r.bm25 import java
@@ -18,6 +17,7 @@ from r2r.bm25.hits import HitReader
 from r2r.bm25.shard import CONTENTS, ID, analyzer, open_directory
 from r2r.errors import BadInput
 from r2r.identity import manifest_of
+from r2r.places import Place, fetch, place
 
 
 class Facts(NamedTuple):
@@ -28,10 +28,10 @@ class Facts(NamedTuple):
     analyzer: str
 
 
-def facts(index: str | Path) -> Facts:
+def facts(index: str | Place) -> Facts:
     """Return what the manifest of an index says. Raises BadInput if there is no finished index."""
     try:
-        found = manifest_of(Path(index)) or {}
+        found = manifest_of(place(index)) or {}
         # Earlier releases knew the English one alone.
         used = found["what"].get("analyzer", "en")
         return Facts(found["rows"]["documents"] - found["empty"], found["tokens"], used)
@@ -55,9 +55,9 @@ class Searcher:
     language: the index's analyzer, which queries need too. Raises BadInput if Lucene cannot open a shard.
     """
 
-    def __init__(self, index: str | Path, k1: float, b: float, heap: int, language: str = "en"):
+    def __init__(self, index: str | Place, k1: float, b: float, heap: int, language: str = "en"):
         autoclass = java.start(heap)
-        readers = [_open_shard(shard / "lucene") for shard in sorted(Path(index, "shards").glob("[0-9]*"))]
+        readers = [_open_shard(shard) for shard in _shards(place(index))]
         self._reader = autoclass("org.apache.lucene.index.MultiReader")(readers, True)
         # A query has one clause per distinct term, and some queries have thousands of words.
         autoclass("org.apache.lucene.search.IndexSearcher").setMaxClauseCount(2**31 - 1)
@@ -105,9 +105,17 @@ class Searcher:
         return dict(zip(found, texts, strict=True))
 
 
-def _open_shard(folder: Path) -> Any:
+def _shards(index: Place) -> list[Place]:
+    """Return the folders of an index's shards. Its manifest counts them: a store's listing may be late."""
+    if count := (manifest_of(index) or {}).get("shards"):
+        return [index / "shards" / f"{number:05}" for number in range(count)]
+    return sorted((index / "shards").glob("[0-9]*"))
+
+
+def _open_shard(shard: Place) -> Any:
     import jnius
 
+    folder = fetch(shard) / "lucene"
     try:
         return jnius.autoclass("org.apache.lucene.index.DirectoryReader").open(open_directory(folder))
     except jnius.JavaException as error:

@@ -11,9 +11,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import re
-import shutil
 import time
 from array import array
 from collections.abc import Callable
@@ -24,6 +22,7 @@ from r2r.bm25 import java
 from r2r.datasets.documents import Part, contents
 from r2r.errors import BadInput
 from r2r.identity import add_digests, row_digest
+from r2r.places import Place, has, replacing_folder
 
 # Anserini's names of the two fields, which plain Pyserini expects.
 ID, CONTENTS = "id", "contents"
@@ -40,11 +39,13 @@ _json_string = json.encoder.encode_basestring_ascii
 _BATCH_CHARACTERS = 2**21
 
 
-def counts(folder: Path, key: str) -> dict[str, Any] | None:
+def counts(folder: Place, key: str) -> dict[str, Any] | None:
     """Return the counts of a finished shard that was built with the same `key`; None if there is none.
 
     A shard without a count that `build` writes today is not finished.
     """
+    if not has(folder, "shard.json"):
+        return None
     try:
         found = json.loads((folder / "shard.json").read_text())
         return found if found["key"] == key and found.keys() >= _COUNTS else None
@@ -53,7 +54,7 @@ def counts(folder: Path, key: str) -> dict[str, Any] | None:
 
 
 def build(
-    part: Part, folder: Path, key: str, heap: int, tell: Callable[[int, int], None], language: str = "en"
+    part: Part, folder: Place, key: str, heap: int, tell: Callable[[int, int], None], language: str = "en"
 ) -> dict[str, Any]:
     """Build the shard of `part` in `folder`, replace what is there, and return the counts that `shard.json` holds.
 
@@ -66,10 +67,21 @@ def build(
     calls `tell(documents read, units of part.size read)`. Raises BadInput, with the place, for an invalid document.
     """
     autoclass = java.start(heap)
-    aside = folder.with_name(f".{folder.name}.tmp")
-    shutil.rmtree(aside, ignore_errors=True)
-    (aside / "lucene").mkdir(parents=True)
+    with replacing_folder(folder) as aside:
+        (aside / "lucene").mkdir()
+        return _build(part, aside, key, heap, tell, language, autoclass)
 
+
+def _build(
+    part: Part,
+    aside: Path,
+    key: str,
+    heap: int,
+    tell: Callable[[int, int], None],
+    language: str,
+    autoclass: Callable[[str], Any],
+) -> dict[str, Any]:
+    """Build a shard in the folder `aside`. Arguments as for `build`."""
     arguments = autoclass("io.anserini.index.IndexCollection$Args")()
     arguments.index = str(aside / "lucene")
     arguments.memoryBuffer = heap // 4
@@ -87,13 +99,11 @@ def build(
     documents, tokens = statistics(open_directory(aside / "lucene"))
     if documents != found["documents"] - found["empty"]:
         added = found["documents"] - found["empty"]
-        raise RuntimeError(f"{folder}: holds {documents} documents, but {added} were added")
+        raise RuntimeError(f"{aside}: holds {documents} documents, but {added} were added")
     found |= {"key": key, "tokens": tokens}
     found["bytes"] = sum(file.stat().st_size for file in (aside / "lucene").iterdir())
     _save_docids(*docids, aside / "docids.npy")
     (aside / "shard.json").write_text(json.dumps(found))
-    shutil.rmtree(folder, ignore_errors=True)
-    os.replace(aside, folder)
     return found
 
 

@@ -40,13 +40,13 @@ from __future__ import annotations
 import importlib
 import re
 from collections.abc import Iterable
-from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING
 
 from r2r import builtin, identity, tables
 from r2r.datasets.files import open_file
 from r2r.errors import BadInput
+from r2r.places import Place, place
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -104,7 +104,7 @@ def read_barred(spec: str, qids: Iterable[str], own: bool) -> dict[str, set[str]
     return {qid: excluded.get(qid, set()) | {qid} for qid in qids} if own else excluded
 
 
-def open_candidates(spec: str, aside: Path | None = None) -> Candidates:
+def open_candidates(spec: str, aside: Place | None = None) -> Candidates:
     """Return the qids of the candidates, and a way to read their rows in parts.
 
     aside: folder to which the candidates of a `run:` are written, once, for workers to read; None: a folder that is
@@ -130,7 +130,7 @@ def read_annotations(spec: str) -> tuple[list[dict], list[dict]]:
     from r2r.datasets import teacher
 
     scheme, source, fragment = _parse(spec, "annotations")
-    if scheme == "teacher" and not Path(source).is_dir():
+    if scheme == "teacher" and not place(source).is_dir():
         return teacher.annotations(source)
     if scheme == "hf":
         return _collection(scheme).annotation_rows(source, fragment), []
@@ -189,7 +189,7 @@ def fingerprint(spec: str, what: str) -> str:
 
         return firststage.fingerprint(given)
     if not scheme and what in ("candidates", "annotations"):
-        return identity.finished(Path(source)) or tables.content_of(source, what)
+        return identity.finished(place(source)) or tables.content_of(source, what)
     return identity.fingerprint(spec)
 
 

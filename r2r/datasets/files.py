@@ -18,13 +18,15 @@ from typing import Any, BinaryIO, ClassVar
 
 from r2r.datasets.documents import Part
 from r2r.errors import BadInput
+from r2r.places import Stored, fetch, listed, place, reader
 
 # No reader can start in the middle of a gzipped file: each part reads all of it and keeps every n-th block.
 _BLOCK = 64 * 2**10
 _BOM = b"\xef\xbb\xbf"
+_GZIP = b"\x1f\x8b"
 # How files begin that are no text in UTF-8, and what to do about it.
 _OTHERS = {
-    b"\x1f\x8b": "is gzipped; end its name in .gz",
+    _GZIP: "is gzipped; end its name in .gz",
     b"BZh": "is a bzip2 file; unpack it, or gzip it (.gz)",
     b"\x28\xb5\x2f\xfd": "is a zstd file; unpack it, or gzip it (.gz)",
     b"\xfd7zXZ": "is an xz file; unpack it, or gzip it (.gz)",
@@ -123,13 +125,24 @@ def open_text(file: str, start: int = 0, wanted: str = Lines.wanted) -> BinaryIO
     first = b"" if start else stream.peek(8)  # type: ignore[attr-defined] # open_file buffers
     if other := next((said for magic, said in _OTHERS.items() if first.startswith(magic)), None):
         stream.close()
-        raise BadInput(f"{file}: {other}")
+        twice = first.startswith(_GZIP) and _zipped(file)
+        raise BadInput(f"{file}: {'is gzipped twice; unpack it once' if twice else other}")
     return stream
 
 
 def open_file(file: str, start: int = 0, wanted: str = Lines.wanted) -> BinaryIO:
     """Open a file to read its bytes, unzipped if its name ends in .gz. Raises BadInput if it cannot be opened."""
-    system, path = _locate(file)
+    held = place(file)
+    if isinstance(held, Stored) and not _zipped(file):
+        # Where it lies: each worker reads its own part.
+        try:
+            found = io.BufferedReader(reader(held), 2**20)
+        except FileNotFoundError:
+            raise BadInput(f"{file}: no such file or directory; {wanted}") from None
+        found.seek(start)
+        return found
+    # Whoever unzips reads all of it.
+    system, path = _locate(str(fetch(held)) if isinstance(held, Stored) else file)
     try:
         if _zipped(file):
             return io.BufferedReader(system.open_input_stream(path, compression="gzip"), 2**20)
@@ -152,6 +165,8 @@ def names(folder: str) -> list[str] | None:
     """Return the names of the files in a folder, sorted; None if there is no such folder."""
     from pyarrow import fs
 
+    if isinstance(held := place(folder), Stored):
+        return listed(held)
     system, path = _locate(folder)
     try:
         if system.get_file_info(path).type != fs.FileType.Directory:

@@ -8,20 +8,18 @@ not own the formats of runs (`runs.py`) or the join (`joined.py`).
 
 from __future__ import annotations
 
-import os
-import shutil
 from functools import cache
-from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from r2r import datasets, identity
+from r2r import datasets, identity, places
 from r2r.config import RetrieveSettings
 from r2r.datasets import joined, runs
 from r2r.datasets.runs import RunSpec
 from r2r.errors import BadInput
+from r2r.places import Place, place
 
 
-def write(given: RunSpec, out: Path, settings: RetrieveSettings) -> joined.Joined:
+def write(given: RunSpec, out: Place, settings: RetrieveSettings) -> joined.Joined:
     """Write the table candidates into `out`, `settings.k` a query. Several runs are fused.
 
     The documents that the queries' collection excludes are left out before the cut. Raises BadInput as `joined.join`,
@@ -74,19 +72,18 @@ def fingerprint(given: RunSpec) -> str:
     return "sha256:" + identity.digest([*map(identity.fingerprint, given.files), texts, queries, given.k])
 
 
-def folder_of(spec: str, given: RunSpec, aside: Path | None) -> str:
+def folder_of(spec: str, given: RunSpec, aside: Place | None) -> str:
     """Return a folder with the table candidates of a `run:` string. Writes it unless it is there.
 
     aside: where; what it holds of another run is removed. None: a folder that is removed when this process ends.
     """
-    aside = aside or Path(_scratch(spec).name)
+    aside = aside or place(_scratch(spec).name)
     folder = aside / fingerprint(given).removeprefix("sha256:")[:16]
     if not folder.is_dir():
         check(given)
-        shutil.rmtree(aside, ignore_errors=True)
-        being = folder.with_suffix(".tmp")
-        write(given, being, RetrieveSettings(k=given.k) if given.k else RetrieveSettings())
-        os.replace(being, folder)
+        places.remove(aside)
+        with places.replacing_folder(folder) as being:
+            write(given, being, RetrieveSettings(k=given.k) if given.k else RetrieveSettings())
     return str(folder)
 
 

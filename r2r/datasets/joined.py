@@ -20,12 +20,13 @@ from operator import itemgetter
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
-from r2r import tables
+from r2r import places, tables
 from r2r.datasets.documents import Part, contents
 from r2r.datasets.runs import fused
 from r2r.datasets.trec import in_order
 from r2r.errors import BadInput
 from r2r.identity import add_digests
+from r2r.places import Place
 from r2r.tables import run_id
 from r2r.workers import bar
 
@@ -97,7 +98,7 @@ def join(
     queries: str,
     excluded: Mapping[str, set[str]],
     texts: Texts,
-    out: Path,
+    out: Place,
     k: int,
     max_missing: float,
 ) -> Joined:
@@ -111,11 +112,10 @@ def join(
     cannot be read, a document that a run or the corpus has twice, a run without any of the queries, and too many
     missing documents.
     """
-    out.mkdir(parents=True, exist_ok=True)
     tables.clear(out, "candidates")
     numbers = {run_id(row["qid"]): number for number, row in enumerate(asked)}
     barred = [{run_id(docid) for docid in excluded.get(row["qid"], ())} for row in asked]
-    with _store(out / ".joined.tmp") as store:
+    with places.working(out) as folder, _store(folder / ".joined.tmp") as store:
         unknown = _read(runs, numbers, queries, store)
 
         def lists() -> Iterator[_List]:
@@ -264,7 +264,7 @@ def _listed(named: Sequence[str], count: int) -> str:
     return line + ", ..." * (count > len(named))
 
 
-def _write(lists: Iterable[_List], asked: Sequence[Mapping[str, str]], store: sqlite3.Connection, out: Path) -> Joined:
+def _write(lists: Iterable[_List], asked: Sequence[Mapping[str, str]], store: sqlite3.Connection, out: Place) -> Joined:
     """Write the candidates. A query without any is a reject."""
     lacking = dict.fromkeys(range(len(asked)), "no run has a line for it")
     counts = Counter[str]()
@@ -286,6 +286,7 @@ def _write(lists: Iterable[_List], asked: Sequence[Mapping[str, str]], store: sq
         tables.write_part(portion, out, "candidates", f"part-{number:05}")
         for number, portion in enumerate(_portions(rows()))
     ]
+    tables.seal(out, "candidates", (f"part-{number:05}" for number in range(len(digests))))
     rejects = [
         {"qid": asked[number]["qid"], "key": "", "reason": reason, "reply": "", "attempts": 1}
         for number, reason in lacking.items()

@@ -14,7 +14,6 @@ import math
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, ClassVar, TextIO
 
 from r2r.datasets import parquet
@@ -22,6 +21,7 @@ from r2r.datasets.documents import Part, as_id, clean
 from r2r.datasets.files import Lines, open_file, open_text, reading
 from r2r.datasets.trec import RUN_LINE, in_order, run_line
 from r2r.errors import BadInput
+from r2r.places import place
 from r2r.tables import run_id
 
 _WANTED = f'a run is a text file with lines of {RUN_LINE}, or JSON: {{"qid": {{"docid": score}}}}'
@@ -73,7 +73,7 @@ def parse_spec(source: str, fragment: str) -> RunSpec:
 
 def several(text: str, separator: str) -> list[str]:
     """Return the files that a text names, with a separator between them. One file's own name may hold the separator."""
-    return [text] if Path(text).exists() else text.split(separator)
+    return [text] if place(text).exists() else text.split(separator)
 
 
 def check(file: str) -> None:
@@ -117,7 +117,7 @@ def _open(file: str) -> str:
 
 def _parquet_hit(record: dict, names: dict[str, str], repaired: bool) -> tuple[str, str, float]:
     qid, docid, score = (record[names[name]] for name in _COLUMNS)
-    if not math.isfinite(number := _number(score)):
+    if math.isnan(number := _number(score)):
         raise ValueError(f"score {score!r}: is no number")
     return _id(qid, "query"), _id(docid, "document"), number
 

@@ -14,7 +14,6 @@ import json
 import sys
 from collections.abc import Callable, Iterable, Mapping
 from functools import partial
-from pathlib import Path
 
 from r2r import datasets, tables
 from r2r.config import EvaluateSettings
@@ -24,6 +23,7 @@ from r2r.evaluation.measures import Values, average, mean, parse_measures, score
 from r2r.evaluation.runs import Qrels, Run, check_run, oracle, read_qrels, read_runs, shuffled, with_run_ids
 from r2r.evaluation.significance import paired_tests
 from r2r.identity import digest, manifest_of
+from r2r.places import Place, place
 from r2r.stage import Identity, Input, Result, Stage, There, run
 
 SHUFFLES = 10
@@ -52,7 +52,7 @@ def parse_runs(
 def stage(
     qrels: str,
     runs: Mapping[str, str],
-    out: str | Path,
+    out: str | Place,
     settings: EvaluateSettings,
     candidates: str | None = None,
     rankings: str | None = None,
@@ -69,9 +69,9 @@ def stage(
     def check(there: There) -> None:
         _check_names(runs)
         _baseline(runs, settings)
-        for place, (name, file) in enumerate(runs.items()):
+        for at, (name, file) in enumerate(runs.items()):
             if there(file):
-                check_run(name, file, first=place == 0)
+                check_run(name, file, first=at == 0)
         datasets.check(qrels, "qrels")
         if candidates and there(candidates):
             datasets.check(candidates, "candidates")
@@ -80,20 +80,21 @@ def stage(
                 tables.files(folder, table)
 
     def work(identity: Identity) -> Result:
-        return _work(qrels, runs, Path(out), settings, candidates, rankings, distill)
+        return _work(qrels, runs, place(out), settings, candidates, rankings, distill)
 
     inputs = {"qrels": Input(qrels, partial(datasets.fingerprint, what="qrels"))}
     # The place is part of the name: another first run makes another report.
-    inputs |= {f"run {place} {name}": Input(file) for place, (name, file) in enumerate(runs.items(), start=1)}
+    inputs |= {f"run {at} {name}": Input(file) for at, (name, file) in enumerate(runs.items(), start=1)}
     folders = {"candidates": candidates, "rankings": rankings, "distill": distill}
     inputs |= {name: Input(folder) for name, folder in folders.items() if folder}
-    return Stage("evaluate", Path(out), settings, inputs, check, work, _FILES, after=lambda: _tell(Path(out), settings))
+    told = partial(_tell, place(out), settings)
+    return Stage("evaluate", place(out), settings, inputs, check, work, _FILES, after=told)
 
 
 def evaluate(
     qrels: str,
     runs: Mapping[str, str],
-    out: str | Path,
+    out: str | Place,
     settings: EvaluateSettings,
     candidates: str | None = None,
     rankings: str | None = None,
@@ -140,7 +141,7 @@ def _baseline(runs: Mapping[str, str], settings: EvaluateSettings) -> str:
 def _work(
     qrels: str,
     runs: Mapping[str, str],
-    out: Path,
+    out: Place,
     settings: EvaluateSettings,
     candidates: str | None,
     rankings: str | None,
@@ -211,11 +212,11 @@ def per_query(values: Mapping[str, Values]) -> str:
 
 def _dropped(rankings: str) -> tuple[int, int]:
     """Return how many pieces of evidence, and how many comparisons, rerank found to be false and dropped."""
-    dropped = (manifest_of(Path(rankings)) or {}).get("dropped", {})
+    dropped = (manifest_of(place(rankings)) or {}).get("dropped", {})
     return dropped.get("evidence", 0), dropped.get("comparisons", 0)
 
 
-def _tell(out: Path, settings: EvaluateSettings) -> None:
+def _tell(out: Place, settings: EvaluateSettings) -> None:
     metrics = json.loads((out / "metrics.json").read_text(encoding="utf-8"))
     print(report.as_text(metrics))
     if settings.paper_protocol:

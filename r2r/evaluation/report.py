@@ -18,6 +18,7 @@ from r2r.evaluation.measures import Values
 from r2r.evaluation.runs import Qrels, Run
 from r2r.evaluation.significance import LEVEL, MARK, is_marked, legend
 from r2r.reasons import fold
+from r2r.templates import load
 
 SHOWN_QUERIES = 5
 SHOWN_DOCUMENTS = 5
@@ -56,17 +57,12 @@ def render(
     reasons: qid -> docid -> {direct, evidence, comparison}. counted: from `explanations.count`. sources: name and place
     of the qrels and of each run. training: rows of distill's table steps; none leaves the curves out.
     """
-    import jinja2
-
     first, *others = runs
     tests = metrics["tests"]
     baseline = tests["baseline"]
     after = "student" if "student" in others else next(iter(others), None)
     measure = metrics["measures"][0]
-    environment = jinja2.Environment(
-        autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
-    )
-    template = environment.from_string(Path(__file__).with_name("report.html.j2").read_text(encoding="utf-8"))
+    template = load(Path(__file__).with_name("report.html.j2"))
     best = {name: max(round(metrics["systems"][system][name], 4) for system in runs) for name in metrics["measures"]}
     top_grade = max(1, *(grade for grades in qrels.values() for grade in grades.values()))
 

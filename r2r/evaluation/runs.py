@@ -12,13 +12,13 @@ import random
 import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
-from pathlib import Path
 from typing import Any
 
 from r2r import datasets, tables
 from r2r.datasets.files import Lines, open_file
 from r2r.datasets.trec import RUN_LINE, in_order, run_line
 from r2r.errors import BadInput
+from r2r.places import is_store, place
 
 Run = dict[str, list[str]]
 Qrels = dict[str, dict[str, int]]
@@ -39,9 +39,9 @@ def check_run(name: str, file: str, first: bool) -> None:
     wanted = f"run {name} needs a TREC run file, or a folder that annotate wrote"
     if _is_candidates(file):
         datasets.open_candidates(file)
-    elif "://" in file:
+    elif "://" in file and not is_store(file):
         open_file(file, wanted=wanted).close()
-    elif Path(file).is_dir():
+    elif place(file).is_dir():
         if not tables.path(file, "annotations").is_dir():
             raise BadInput(f"{file}: is a folder; {wanted}")
         if first:
@@ -49,7 +49,7 @@ def check_run(name: str, file: str, first: bool) -> None:
                 f"run {name}={file}: annotations order only what the teacher saw; give them after a run that lists all "
                 f"documents, such as bm25"
             )
-    elif not Path(file).is_file():
+    elif not place(file).is_file():
         raise BadInput(f"{file}: no such file; {wanted}")
 
 
@@ -83,7 +83,7 @@ def read_runs(files: Mapping[str, str], source: str, judged: Qrels) -> tuple[dic
     first run. source: place of the qrels, for messages. Raises BadInput for a run that cannot be read, or of which no
     query is judged.
     """
-    teachers = [name for name, file in files.items() if Path(file).is_dir()]
+    teachers = [name for name, file in files.items() if place(file).is_dir()]
     found, lines = {}, _check_grades(source, judged)
     for name, file in files.items():
         run = _read_any(file)
@@ -99,7 +99,7 @@ def read_runs(files: Mapping[str, str], source: str, judged: Qrels) -> tuple[dic
 
 
 def _read_any(file: str) -> Run:
-    if Path(file).is_dir():
+    if place(file).is_dir():
         return _read_annotations(file)
     if _is_candidates(file):
         return {row["qid"]: row["docids"] for row in with_run_ids(datasets.read_candidates(file).to_pylist())}

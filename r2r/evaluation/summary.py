@@ -10,25 +10,26 @@ evaluate wrote. Significance is tested within a collection only.
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from r2r import tables
 from r2r.evaluation.significance import LEVEL, MARK, is_marked
+from r2r.places import Place, relative
+from r2r.templates import load
 
 # These come last in the table, as in that of one collection.
 _BOUNDS = ("random", "oracle")
 
 
 def collect(
-    places: Mapping[str, Path],
+    places: Mapping[str, Place],
     absent: Mapping[str, str],
     averages: Mapping[str, Sequence[str]],
     measures: Sequence[str],
     quoted: Sequence[Mapping[str, Any]],
-    out: Path,
+    out: Place,
 ) -> dict[str, Any]:
     """Return the content of summary.json.
 
@@ -65,12 +66,12 @@ def collect(
     return summary | {"quoted": [dict(one) | {"measure": one["measure"] or measures[0]} for one in quoted]}
 
 
-def _read(place: Path, out: Path) -> dict[str, Any]:
+def _read(place: Place, out: Place) -> dict[str, Any]:
     metrics = json.loads((place / "metrics.json").read_text(encoding="utf-8"))
     rows, tests = metrics["systems"], metrics["tests"]
     return {
         "queries": metrics["queries"],
-        "report": Path(os.path.relpath(place / "report.html", out)).as_posix(),
+        "report": relative(place / "report.html", out),
         "systems": rows,
         "baseline": tests["baseline"],
         "marked": {
@@ -97,7 +98,7 @@ def why_not(summary: Mapping[str, Any], name: str, system: str, measure: str) ->
     return f"has no run {system}" if system not in row["systems"] else f"not measured by {measure}"
 
 
-def write(summary: Mapping[str, Any], out: Path) -> None:
+def write(summary: Mapping[str, Any], out: Place) -> None:
     """Write `summary.json` and `report.html` into `out`."""
     tables.write_text(json.dumps(summary, indent=2, ensure_ascii=False) + "\n", out / "summary.json")
     tables.write_text(render(summary), out / "report.html")
@@ -105,12 +106,7 @@ def write(summary: Mapping[str, Any], out: Path) -> None:
 
 def render(summary: Mapping[str, Any]) -> str:
     """Return the page: a table per measure, the reasons of empty cells, and the quoted figures apart."""
-    import jinja2
-
-    environment = jinja2.Environment(
-        autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
-    )
-    template = environment.from_string(Path(__file__).with_name("summary.html.j2").read_text(encoding="utf-8"))
+    template = load(Path(__file__).with_name("summary.html.j2"))
     return template.render(
         summary=summary,
         tables=[

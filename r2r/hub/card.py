@@ -18,6 +18,7 @@ from r2r import __version__
 from r2r.config import LOSSES
 from r2r.hub.lineage import Made, Measured
 from r2r.llm.engine import LORA_RANKS
+from r2r.templates import load
 
 _HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+")
 # What a shown setting is called, in the order of the card.
@@ -69,14 +70,8 @@ def base_name(given: str | None, source: str) -> tuple[str, bool]:
 
 def text(facts: Facts) -> str:
     """Return the card: what the hub reads of it as YAML, then Markdown."""
-    import jinja2
-
-    folder = jinja2.FileSystemLoader(Path(__file__).parent)
-    environment = jinja2.Environment(
-        loader=folder, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined
-    )
     settings = facts.training.manifest["settings"]
-    return environment.get_template("card.md.j2").render(
+    return load(Path(__file__).with_name("card.md.j2")).render(
         f=facts,
         head=_head(facts),
         version=__version__,

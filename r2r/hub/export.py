@@ -13,26 +13,26 @@ import shutil
 import sys
 from collections.abc import Iterator
 from functools import partial
-from pathlib import Path
 
 from r2r import builtin, tables
 from r2r.config import ExportSettings
 from r2r.errors import BadInput
 from r2r.hub import card, lineage, upload
 from r2r.identity import manifest_of, of_files
+from r2r.places import Place, fetch, files, place, replacing_folder
 from r2r.stage import Identity, Input, Result, Stage, There, run
 from r2r.student import adapter as adapters
-from r2r.student import checkpoint, record
+from r2r.student import record
 
 _MODEL, _DATASET = "model", "dataset"
 # What distill keeps in a model's folder beside the model itself is small, and goes with it; caches do not.
 _LEFT_OUT = shutil.ignore_patterns("README.md", ".*", "__pycache__")
 
 
-def stage(trained: str, out: str | Path, settings: ExportSettings) -> Stage:
+def stage(trained: str, out: str | Place, settings: ExportSettings) -> Stage:
     """Return the stage that exports what was trained. trained: the folder of a run, or of a distill stage; or that of a
     dataset, which has a card and Parquet files and is no stage's."""
-    place, dataset = Path(out), _is_dataset(trained)
+    folder, dataset = place(out), _is_dataset(trained)
 
     def check(there: There) -> None:
         if dataset:
@@ -41,7 +41,7 @@ def stage(trained: str, out: str | Path, settings: ExportSettings) -> Stage:
             _check_trained()
         if settings.push:
             upload.check_name(settings.push)
-        if place.is_dir() and any(place.iterdir()) and not _is_ours(place):
+        if folder.is_dir() and any(folder.glob("*")) and not _is_ours(folder):
             raise BadInput(f"to: {out}: is no folder that export wrote, and not empty; give a new one")
 
     def _check_trained() -> None:
@@ -52,19 +52,19 @@ def stage(trained: str, out: str | Path, settings: ExportSettings) -> Stage:
             )
 
     def work(identity: Identity) -> Result:
-        return _copy(Path(trained), place) if dataset else _work(trained, place, settings)
+        return _copy(place(trained), folder) if dataset else _work(trained, folder, settings)
 
     if dataset:
-        tell = partial(_tell, place, settings, "dataset")
-        return Stage("export", place, settings, {"dataset": Input(trained)}, check, work, [_DATASET], after=tell)
+        tell = partial(_tell, folder, settings, "dataset")
+        return Stage("export", folder, settings, {"dataset": Input(trained)}, check, work, [_DATASET], after=tell)
     inputs = {"trained": Input(trained, lambda folder: lineage.trained(folder).manifest["content"])}
     inputs |= {f"evaluation {at}": Input(str(one)) for at, one in enumerate(_measured(trained), start=1)}
     return Stage(
-        "export", place, settings, inputs, check, work, [_MODEL], after=partial(_tell, place, settings, "model")
+        "export", folder, settings, inputs, check, work, [_MODEL], after=partial(_tell, folder, settings, "model")
     )
 
 
-def export(trained: str, out: str | Path, settings: ExportSettings) -> None:
+def export(trained: str, out: str | Place, settings: ExportSettings) -> None:
     """Write the adapter or model and its card into `out/model`, a dataset into `out/dataset`; print the files. With
     settings.push, upload them.
 
@@ -75,7 +75,7 @@ def export(trained: str, out: str | Path, settings: ExportSettings) -> None:
     run(stage(trained, out, settings))
 
 
-def _measured(trained: str) -> Iterator[Path]:
+def _measured(trained: str) -> Iterator[Place]:
     """Yield the folders of the evaluations of what was trained."""
     try:
         made = lineage.trained(trained)
@@ -85,15 +85,15 @@ def _measured(trained: str) -> Iterator[Path]:
     yield from (one.folder for one in lineage.evaluations(made))
 
 
-def _is_ours(out: Path) -> bool:
+def _is_ours(out: Place) -> bool:
     """Return whether a folder holds an export, or an attempt at one."""
     ours = {"manifest.json", _MODEL, f".{_MODEL}.tmp", _DATASET, f".{_DATASET}.tmp"}
-    return {one.name for one in out.iterdir()} <= ours
+    return {one.name for one in out.glob("*")} <= ours
 
 
 def _is_dataset(folder: str) -> bool:
-    place = Path(folder)
-    return (place / "README.md").exists() and not (place / "manifest.json").exists() and any(place.glob("*/*.parquet"))
+    held = place(folder)
+    return (held / "README.md").exists() and not (held / "manifest.json").exists() and any(held.glob("*/*.parquet"))
 
 
 def _check_dataset(settings: ExportSettings) -> None:
@@ -102,19 +102,19 @@ def _check_dataset(settings: ExportSettings) -> None:
             raise BadInput(f"{name}: belongs to a model; a dataset has a card of its own; leave {name} out")
 
 
-def _copy(dataset: Path, out: Path) -> Result:
-    with checkpoint.replacing(out / _DATASET) as aside:
-        shutil.copytree(dataset, aside, ignore=shutil.ignore_patterns(".*"), dirs_exist_ok=True)
-    return Result({"files": sum(one.is_file() for one in dataset.rglob("*"))}, of_files(out / _DATASET), [_DATASET])
+def _copy(dataset: Place, out: Place) -> Result:
+    with replacing_folder(out / _DATASET) as aside:
+        shutil.copytree(fetch(dataset), aside, ignore=shutil.ignore_patterns(".*"), dirs_exist_ok=True)
+    return Result({"files": len(files(dataset))}, of_files(out / _DATASET), [_DATASET])
 
 
-def _kind(distilled: Path) -> str:
+def _kind(distilled: Place) -> str:
     return "adapter" if adapters.is_adapter(adapters.find(str(distilled))) else "model"
 
 
-def _work(trained: str, out: Path, settings: ExportSettings) -> Result:
+def _work(trained: str, out: Place, settings: ExportSettings) -> Result:
     made = lineage.trained(trained)
-    folder = Path(adapters.find(str(made.folder)))
+    folder = fetch(adapters.find(str(made.folder)))
     kind = "merged" if settings.merge else _kind(made.folder)
     source = made.manifest["inputs"]["student"]["source"]
     base, on_hub = card.base_name(settings.base, source)
@@ -133,7 +133,7 @@ def _work(trained: str, out: Path, settings: ExportSettings) -> Result:
         record=record.recorded(str(made.folder)),
         repository=settings.push or "OWNER/NAME",
     )
-    with checkpoint.replacing(out / _MODEL) as aside:
+    with replacing_folder(out / _MODEL) as aside:
         if settings.merge:
             adapters.write_merged(str(folder), builtin.model(source, "student"), str(aside))
             shutil.copy(folder / adapters.RECORD, aside)
@@ -146,13 +146,13 @@ def _work(trained: str, out: Path, settings: ExportSettings) -> Result:
     return Result({"evaluations": len(facts.evaluations)}, of_files(out / _MODEL), [_MODEL])
 
 
-def _tell(out: Path, settings: ExportSettings, kind: str) -> None:
+def _tell(out: Place, settings: ExportSettings, kind: str) -> None:
     """Print the files, and upload them if settings.push says so."""
     manifest = manifest_of(out)
     assert manifest is not None
     for name, size in manifest["files"].items():
         print(f"  {size:>13,} bytes  {name}")
     if settings.push:
-        print(f"export: uploaded -> {upload.push(out / kind, settings.push, kind)}", flush=True)
+        print(f"export: uploaded -> {upload.push(fetch(out / kind), settings.push, kind)}", flush=True)
     else:
         print("export: nothing was uploaded; --push OWNER/NAME uploads these files, and nothing else", flush=True)

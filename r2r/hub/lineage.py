@@ -10,24 +10,24 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping
-from pathlib import Path
 from typing import Any, NamedTuple
 
 from r2r.errors import BadInput
 from r2r.identity import changed_files, fingerprint, finished, manifest_of
+from r2r.places import Place, place
 
 
 class Made(NamedTuple):
     """A finished stage: its folder and its manifest."""
 
-    folder: Path
+    folder: Place
     manifest: dict[str, Any]
 
 
 class Measured(NamedTuple):
     """An evaluation: its folder, its qrels as the user wrote them, its metrics.json, and this student's rows in it."""
 
-    folder: Path
+    folder: Place
     qrels: str
     metrics: dict[str, Any]
     rows: list[str]
@@ -35,12 +35,12 @@ class Measured(NamedTuple):
 
 def trained(folder: str) -> Made:
     """Return the training in a run's or a distill stage's folder. Raises BadInput if it holds none that is finished."""
-    for place in (Path(folder), Path(folder) / "distill"):
-        found = manifest_of(place)
+    for held in (place(folder), place(folder) / "distill"):
+        found = manifest_of(held)
         if found and found["stage"] == "distill":
-            if lost := changed_files(place, found):
-                raise BadInput(f"{place / lost[0]}: is missing or was changed since it was trained; distill again")
-            return Made(place, found)
+            if lost := changed_files(held, found):
+                raise BadInput(f"{held / lost[0]}: is missing or was changed since it was trained; distill again")
+            return Made(held, found)
     raise BadInput(f"{folder}: holds no finished training; give the folder of a run, or the one that distill wrote")
 
 
@@ -98,6 +98,6 @@ def _beside(made: Made) -> Iterator[Made]:
 
 def _at(put: Mapping[str, str]) -> Made | None:
     """Return the stage at an input's source, if what it wrote is still what was read."""
-    place = Path(put["source"])
-    found = manifest_of(place)
-    return Made(place, found) if found and finished(place) == put["fingerprint"] else None
+    held = place(put["source"])
+    found = manifest_of(held)
+    return Made(held, found) if found and finished(held) == put["fingerprint"] else None

@@ -9,11 +9,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any, NamedTuple
 
 from r2r import datasets, identity, tables
 from r2r.errors import BadInput
+from r2r.places import place
 from r2r.reasons import rename
 
 PARTS = ("direct", "evidence", "comparison")
@@ -74,7 +74,7 @@ def fingerprint(rankings: str) -> str:
     """Return what identifies a source: the content of its table."""
     if is_annotations(rankings):
         return datasets.fingerprint(rankings, "annotations")
-    return identity.finished(Path(rankings)) or tables.content_of(rankings, "rankings")
+    return identity.finished(place(rankings)) or tables.content_of(rankings, "rankings")
 
 
 def read(rankings: str, candidates: str | None) -> list[Explained]:

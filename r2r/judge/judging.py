@@ -14,7 +14,6 @@ import re
 from collections import Counter
 from collections.abc import Callable, Mapping
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 from r2r import tables
@@ -29,6 +28,7 @@ from r2r.judge.question import Verdict, Written
 from r2r.llm import Reply, is_remote
 from r2r.llm.probe import Probed
 from r2r.llm.prompt import break_controls
+from r2r.places import Place
 from r2r.replies import Unsound
 from r2r.rows import pool
 from r2r.rows.journal import KEYS
@@ -49,7 +49,7 @@ def teacher_settings(settings: JudgeSettings) -> TeacherSettings:
     return TeacherSettings(teacher=str(settings.judge), **same)
 
 
-def ask(made: Planted, settings: JudgeSettings, out: Path, identity: Identity) -> tuple[list[dict[str, Any]], float]:
+def ask(made: Planted, settings: JudgeSettings, out: Place, identity: Identity) -> tuple[list[dict[str, Any]], float]:
     """Write the tables `verdicts` and `rejects` into `out`. Return the verdicts, and what all of it has cost.
 
     The judge sees the rows with planted errors. Finished rows are not asked again. Raises Stopped if more rows than
@@ -89,7 +89,7 @@ def ask(made: Planted, settings: JudgeSettings, out: Path, identity: Identity) -
     return tables.read(out, "verdicts").to_pylist() if done.counts["verdicts"] else [], spent
 
 
-def _probe(out: Path, version: str, asking: TeacherSettings) -> Probed | None:
+def _probe(out: Place, version: str, asking: TeacherSettings) -> Probed | None:
     """Find out what the server takes; see `calls.probe_server`."""
     written = [Written(1, "It says that the sky is blue.", "")]
     message = question.prompt("what colour is the sky", ["The sky is blue."], written)

@@ -10,15 +10,15 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 from r2r import datasets, tables
 from r2r.errors import Stopped
+from r2r.places import Place
 
 
 def write(
-    annotations: str, judged: Sequence[Mapping[str, Any]], measures: Sequence[str], most: float, out: Path
+    annotations: str, judged: Sequence[Mapping[str, Any]], measures: Sequence[str], most: float, out: Place
 ) -> dict[str, int]:
     """Write the annotations with faults in at most a share `most` of their reasons, and return the counts of rows.
 

@@ -11,7 +11,6 @@ import json
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from itertools import combinations
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -22,6 +21,7 @@ from r2r.evaluation.significance import randomization
 from r2r.judge.figures import mean
 from r2r.judge.krippendorff import alpha
 from r2r.judge.sheet import CHOICE, SCALES, key_of
+from r2r.places import Place, place
 
 _SIDES = ("left", "right")
 
@@ -76,7 +76,7 @@ def figures(sheet: str, files: Sequence[str], seed: int) -> dict[str, Any]:
 def read(sheet: str, files: Sequence[str], out: str, seed: int) -> None:
     """Write the figures of the raters' files to `people.json` in `out`, and print them. Arguments as for `figures`."""
     found = figures(sheet, files, seed)
-    tables.write_text(json.dumps(found, indent=2, ensure_ascii=False) + "\n", Path(out) / "people.json")
+    tables.write_text(json.dumps(found, indent=2, ensure_ascii=False) + "\n", place(out) / "people.json")
     print("\n".join(lines(found)), flush=True)
 
 
@@ -99,7 +99,7 @@ def _number(value: float | None) -> str:
     return "-" if value is None else f"{value:.3f}"
 
 
-def _json(file: Path) -> Any:
+def _json(file: Place) -> Any:
     try:
         return json.loads(file.read_text(encoding="utf-8"))
     except OSError as error:
@@ -111,7 +111,7 @@ def _json(file: Path) -> Any:
 
 
 def _read(file: str, key: dict[str, Any]) -> Iterator[Answer]:
-    found = _json(Path(file))
+    found = _json(place(file))
     given = found if isinstance(found, dict) else {}
     if not isinstance(given.get("answers"), dict) or not given["answers"] or not isinstance(given.get("rater"), str):
         raise BadInput(f"{file}: has no rater and no answers; give a file that the sheet saved")

@@ -14,7 +14,6 @@ import random
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 from r2r import tables
@@ -24,6 +23,7 @@ from r2r.identity import digest
 from r2r.judge.cuts import cuts, swapped
 from r2r.judge.explained import Explained
 from r2r.llm import Refused
+from r2r.places import Place
 from r2r.reasons import named, rename
 from r2r.rows import pool
 from r2r.rows.journal import KEYS
@@ -47,7 +47,12 @@ def rank_settings(settings: JudgeSettings) -> RerankSettings:
 
 
 def probe(
-    rows: Sequence[Explained], student: str, adapter: str | None, settings: JudgeSettings, out: Path, identity: Identity
+    rows: Sequence[Explained],
+    student: str,
+    adapter: str | None,
+    settings: JudgeSettings,
+    out: Place,
+    identity: Identity,
 ) -> list[dict[str, Any]]:
     """Write the tables `probes` and `rejects` into `out`, and return the probes. Finished rows are not asked again.
 

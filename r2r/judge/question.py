@@ -8,14 +8,12 @@ Owns the wording, in `question.j2` beside this file, the JSON schema and the rea
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from jinja2 import Environment, StrictUndefined
-
 from r2r.replies import Unsound, decoded, text_field
+from r2r.templates import wording
 
 CLAIM = ("supported", "not in the passage", "contradicted")
 COMPARISON = ("right", "empty", "wrong")
@@ -23,10 +21,7 @@ _NONE = "none"
 # A reason is a sentence or two.
 _MOST_CLAIMS, _CLAIM_CHARS = 8, 200
 
-_SOURCE = Path(__file__).with_name("question.j2").read_text(encoding="utf-8")
-_TEMPLATE = Environment(undefined=StrictUndefined, autoescape=False).from_string(_SOURCE)
-
-VERSION = hashlib.sha256(_SOURCE.encode()).hexdigest()[:12]
+_TEMPLATE, VERSION = wording(Path(__file__).with_name("question.j2"))
 
 
 class Written(NamedTuple):

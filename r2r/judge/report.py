@@ -16,6 +16,8 @@ from r2r.identity import digest
 from r2r.judge.explained import Explained
 from r2r.judge.standing import STANDING
 from r2r.judge.verdict import MEASURES as VERDICTS
+from r2r.places import Place
+from r2r.templates import load
 
 SHOWN = 10
 _NOT_NOTICED = "do not notice planted errors here"
@@ -26,17 +28,13 @@ _OF_A_MODEL = (
     "table say what it is worth."
 )
 _TITLE = "{reasons:,} passages with reasons, {queries:,} queries; errors planted in {swapped:,}"
-_ENVIRONMENT = {"autoescape": True, "trim_blocks": True, "lstrip_blocks": True}
 
 
 def render(
     found: Mapping[str, Any], rows: Sequence[Explained], judged: Sequence[Mapping[str, Any]], why: Mapping[str, str]
 ) -> str:
     """Return the page. found: as in measures.json. judged: that table. why: measure -> its fault in words."""
-    import jinja2
-
-    environment = jinja2.Environment(undefined=jinja2.StrictUndefined, **_ENVIRONMENT)  # type: ignore[arg-type]
-    template = environment.from_string(Path(__file__).with_name("report.html.j2").read_text(encoding="utf-8"))
+    template = load(Path(__file__).with_name("report.html.j2"))
     seen, hidden = shown(found)
     row_of = {row.qid: row for row in rows}
     worst, best = pick(judged, list(seen))
@@ -79,7 +77,7 @@ def pick(
     return worst[:SHOWN], best[:SHOWN]
 
 
-def tell(out: Path) -> None:
+def tell(out: Place) -> None:
     """Print the table of a finished stage's folder."""
     found = json.loads((out / "measures.json").read_text(encoding="utf-8"))
     seen, hidden = shown(found)

@@ -24,6 +24,8 @@ from r2r.errors import BadInput
 from r2r.identity import digest
 from r2r.judge import explained
 from r2r.judge.explained import Explained
+from r2r.places import Place, place
+from r2r.templates import load
 
 # Passages of a result, from the top.
 PASSAGES = 3
@@ -58,15 +60,15 @@ def write(file: str, systems: Mapping[str, str], candidates: str | None, queries
         "items": {one["id"]: [side["system"] for side in one["sides"]] for one in items},
         "qids": {one["id"]: one["qid"] for one in items},
     }
-    tables.write_text(_render(name, shown), Path(file))
+    tables.write_text(_render(name, shown), place(file))
     tables.write_text(json.dumps(key, indent=2, ensure_ascii=False) + "\n", key_of(file))
     print(f"sheet: {len(items)} queries, two results each -> {file}")
     print(f"sheet: whose they are, not for the raters -> {key_of(file)}", flush=True)
 
 
-def key_of(file: str) -> Path:
+def key_of(file: str) -> Place:
     """Return where the key of a sheet lies."""
-    return Path(f"{file}.key.json")
+    return place(f"{file}.key.json")
 
 
 def _items(systems: Mapping[str, str], candidates: str | None, queries: int, seed: int) -> list[dict[str, Any]]:
@@ -108,10 +110,7 @@ def _passages(row: Explained, reasons: bool) -> list[dict[str, str]]:
 
 
 def _render(name: str, items: list[dict[str, Any]]) -> str:
-    import jinja2
-
-    environment = jinja2.Environment(undefined=jinja2.StrictUndefined, autoescape=True)
-    template = environment.from_string(Path(__file__).with_name("sheet.html.j2").read_text(encoding="utf-8"))
+    template = load(Path(__file__).with_name("sheet.html.j2"))
     # As data in a script element, where only "<" could end it.
     data = json.dumps({"sheet": name, "items": items}, ensure_ascii=False).replace("<", "\\u003c")
     return template.render(data=data, count=len(items))

@@ -11,7 +11,6 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 from r2r import builtin, datasets, tables
@@ -45,6 +44,7 @@ from r2r.judge import (
 from r2r.judge.explained import Explained
 from r2r.judge.figures import Planted, figures, mean, plant
 from r2r.llm.engine import check_arguments
+from r2r.places import Place, place
 from r2r.stage import Identity, Input, Result, Stage, There, run
 from r2r.student import record
 from r2r.student.rank import check_student
@@ -74,7 +74,7 @@ def named(rankings: str, against: Mapping[str, str]) -> dict[str, str]:
 
     The first one's name is that of its folder. Raises BadInput if another one has it, too.
     """
-    name = "recorded" if rankings.startswith("teacher:") else Path(rankings).absolute().name
+    name = "recorded" if rankings.startswith("teacher:") else place(rankings).absolute().name
     if name in against:
         raise BadInput(f"against {name}: is the name of {rankings}; give it another name")
     return {name: rankings, **against}
@@ -83,7 +83,7 @@ def named(rankings: str, against: Mapping[str, str]) -> dict[str, str]:
 def stage(
     rankings: str,
     candidates: str | None,
-    out: str | Path,
+    out: str | Place,
     settings: JudgeSettings,
     student: str | None = None,
     adapter: str | None = None,
@@ -122,10 +122,10 @@ def stage(
         first, *others = (explained.read(source, passages(source)) for source in systems.values())
         rows = first
         made = plant(rows, settings.planted, settings.seed)
-        probes = probe.probe(rows, student, adapter, settings, Path(out) / "student", identity) if student else None
-        verdicts = judging.ask(made, settings, Path(out) / "judge", identity) if settings.judge else None
+        probes = probe.probe(rows, student, adapter, settings, place(out) / "student", identity) if student else None
+        verdicts = judging.ask(made, settings, place(out) / "judge", identity) if settings.judge else None
         compared = dict(zip(list(systems)[1:], others, strict=True))
-        return _work(rankings, made, probes, verdicts, Path(out), settings, compared)
+        return _work(rankings, made, probes, verdicts, place(out), settings, compared)
 
     inputs = {"rankings": Input(rankings, explained.fingerprint)}
     if candidates is not None:
@@ -133,7 +133,7 @@ def stage(
     for name, source in (against or {}).items():
         inputs[f"against {name}"] = Input(source, explained.fingerprint)
     if student is not None:
-        inputs["student"] = Input(student, lambda name: identity_of(builtin.model(name, "student")))
+        inputs["student"] = Input(student, lambda name: identity_of(builtin.named(name, "student")))
     if adapter is not None:
         inputs["adapter"] = Input(adapter)
     if settings.judge is not None:
@@ -143,8 +143,8 @@ def stage(
     versions = {"measures": measure.version(), "standing": standing.version()}
     if settings.judge:
         versions["prompt"] = question.VERSION
-    told = partial(report.tell, Path(out))
-    return Stage("judge", Path(out), settings, inputs, check, work, writes, versions, told)
+    told = partial(report.tell, place(out))
+    return Stage("judge", place(out), settings, inputs, check, work, writes, versions, told)
 
 
 def _asked(student: bool, judge: bool) -> list[str]:
@@ -155,7 +155,7 @@ def _asked(student: bool, judge: bool) -> list[str]:
 def judge(
     rankings: str,
     candidates: str | None,
-    out: str | Path,
+    out: str | Place,
     settings: JudgeSettings,
     student: str | None = None,
     adapter: str | None = None,
@@ -176,7 +176,7 @@ def _work(
     made: Planted,
     probes: Sequence[Mapping[str, Any]] | None,
     verdicts: tuple[Sequence[Mapping[str, Any]], float] | None,
-    out: Path,
+    out: Place,
     settings: JudgeSettings,
     compared: Mapping[str, Sequence[Explained]],
 ) -> Result:
@@ -197,7 +197,7 @@ def _work(
         "queries": len(rows),
         "reasons": len(judged),
         # False texts that were left out before are in no table, and in no measure.
-        "dropped": (manifest_of(Path(rankings)) or {}).get("dropped", {}),
+        "dropped": (manifest_of(place(rankings)) or {}).get("dropped", {}),
         "planted": {"rate": settings.planted, "swapped": sum(map(len, made.wrong))},
         "measures": measures,
         "against": {

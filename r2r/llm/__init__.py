@@ -10,11 +10,11 @@ Owns the interface and the choice of its implementation: vLLM in this process (`
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator
-from pathlib import Path
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 from r2r.config import Dialect
 from r2r.errors import BadInput
+from r2r.places import place
 
 
 class Reply(NamedTuple):
@@ -175,7 +175,7 @@ def open_model(
         from r2r.llm.batch import BatchModel, Folder
 
         folder, _, name = model.removeprefix("file:").partition("#")
-        return BatchModel(Folder(Path(folder), name, server or Dialect()))
+        return BatchModel(Folder(place(folder), name, server or Dialect()))
     if is_server(model):
         from r2r.llm.server import RemoteModel
 

@@ -21,8 +21,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from functools import partial
-from pathlib import Path
-from typing import Any, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from r2r import tables
 from r2r.config import Dialect
@@ -35,14 +34,19 @@ from r2r.llm.server import (
     OF_THE_ACCOUNT,
     OF_THE_SERVER,
     UNREAD_TRIES,
+    Again,
     RemoteModel,
     Silent,
     body,
     read_reply,
     refuse_local,
-    retry_pause,
     status_of,
+    until_answered,
 )
+from r2r.places import Place
+
+if TYPE_CHECKING:
+    import httpx
 
 # OpenAI's limits of a file, the size with some room.
 _MOST_REQUESTS, _MOST_BYTES = 50_000, 190_000_000
@@ -411,45 +415,44 @@ class Api:
 
         Raises BadInput with the server's words for any other failure, and Silent after the last try.
         """
-        import httpx
+        url = f"{self.server.base}{path}"
 
-        url, problem = f"{self.server.base}{path}", ""
-        for attempt in range(tries):
-            pause = min(_LATER, 2.0**attempt)
-            try:
-                answer = await self._client.request(method, url, **request)
-            except httpx.RequestError as error:
-                problem = f"{type(error).__name__}: {error}"
-            else:
-                if answer.is_success:
-                    with suppress(ValueError):
-                        return read(answer)
-                # Not of a success: that may be a file of 200 MB.
-                problem = f"{answer.status_code}: {' '.join(answer.text[:500].split())}"
-                if answer.is_success:
-                    problem = f"an answer that is no JSON: {problem}"
-                elif answer.status_code < 500 and (answer.status_code not in OF_THE_SERVER or NO_MONEY in answer.text):
-                    hint = ""
-                    if answer.status_code == 404:
-                        lost = "; the server no longer has this file of a batch; another seed asks all rows anew"
-                        hint = "; a server without a batch API: leave --batch out" if path.count("/") == 1 else lost
-                    raise BadInput(f"{url}: {problem}{hint}; {self.server.remedy}")
-                else:
-                    pause = retry_pause(answer.headers.get("retry-after", ""), pause)
-            if attempt + 1 < tries:
-                await asyncio.sleep(pause)
-        raise Silent(f"{url}: gave up after {tries} tries; the last: {problem}; see to the server, and {_GOES_ON}")
+        async def ask(attempt: int) -> Any:
+            answer = await self._client.request(method, url, **request)
+            if answer.is_success:
+                try:
+                    return read(answer)
+                except ValueError:
+                    raise Again(f"an answer that is no JSON: {_said(answer)}", answer) from None
+            if answer.status_code >= 500 or (answer.status_code in OF_THE_SERVER and NO_MONEY not in answer.text):
+                raise Again(_said(answer), answer)
+            raise BadInput(f"{url}: {_said(answer)}{_missing(path, answer.status_code)}; {self.server.remedy}")
+
+        return await until_answered(ask, url, tries, f"see to the server, and {_GOES_ON}")
+
+
+def _said(answer: httpx.Response) -> str:
+    return f"{answer.status_code}: {' '.join(answer.text[:500].split())}"
+
+
+def _missing(path: str, status: int) -> str:
+    """Return what a 404 means to the user, "" for any other status."""
+    if status != 404:
+        return ""
+    if path.count("/") == 1:
+        return "; a server without a batch API: leave --batch out"
+    return "; the server no longer has this file of a batch; another seed asks all rows anew"
 
 
 class Folder:
     """Files that the user runs: `requests-00001.jsonl`, and `replies-00001.jsonl` as `vllm run-batch` writes it."""
 
-    def __init__(self, folder: Path, model: str, dialect: Dialect) -> None:
+    def __init__(self, folder: Place, model: str, dialect: Dialect) -> None:
         self.folder, self.model = folder, model
         self.spell = partial(body, model, dialect)
 
     async def earlier(self) -> list[str]:
-        return sorted(file.stem for file in self.folder.glob("requests-*.jsonl"))
+        return sorted(file.name.removesuffix(".jsonl") for file in self.folder.glob("requests-*.jsonl"))
 
     async def requests(self, batch: str) -> bytes:
         return (self.folder / f"{batch}.jsonl").read_bytes()
@@ -478,5 +481,5 @@ class Folder:
     async def results(self, batch: str) -> list[bytes]:
         return [self._replies(batch).read_bytes()]
 
-    def _replies(self, batch: str) -> Path:
+    def _replies(self, batch: str) -> Place:
         return self.folder / f"{batch.replace('requests', 'replies')}.jsonl"

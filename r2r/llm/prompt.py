@@ -14,6 +14,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from r2r import builtin
 from r2r.errors import BadInput
 
 # Stands for the user's message while the chat template is filled in. Templates may strip white space around it.
@@ -64,7 +65,7 @@ def load_tokenizer(model: str) -> Any:
     from transformers import AutoTokenizer
 
     try:
-        tokenizer = AutoTokenizer.from_pretrained(model)
+        tokenizer = AutoTokenizer.from_pretrained(builtin.model(model, "", weights=False))
     except (OSError, ValueError) as error:
         first = str(error).strip().splitlines()[0]
         raise BadInput(f"{model}: no model found here or at the hub: {first}") from None

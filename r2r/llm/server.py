@@ -16,11 +16,11 @@ from __future__ import annotations
 
 import asyncio
 import os
-from contextlib import suppress
+from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from r2r.config import Dialect
 from r2r.errors import BadInput
@@ -28,6 +28,8 @@ from r2r.llm import Refused, Reply
 
 if TYPE_CHECKING:
     import httpx
+
+T = TypeVar("T")
 
 # Together about ten minutes of pauses: a large model may take that long to restart. The pause is in seconds.
 MAX_TRIES, _MAX_PAUSE = 15, 60.0
@@ -45,6 +47,36 @@ _LIMITS = ("minLength", "maxLength", "minItems", "maxItems")
 
 class Silent(BadInput):
     """The server gave no answer, or none but failures, in all tries."""
+
+
+class Again(Exception):
+    """The server may answer a request if it is asked again, after the pause that its answer may name."""
+
+    def __init__(self, problem: str, answer: httpx.Response) -> None:
+        super().__init__(problem)
+        self.retry_after = answer.headers.get("retry-after", "")
+
+
+async def until_answered(ask: Callable[[int], Awaitable[T]], where: str, tries: int, remedy: str) -> T:
+    """Return what `ask` returns. It is given the number of the try, from 1.
+
+    Asks again after growing pauses while it raises Again or gets no answer. Raises Silent after the last try; where:
+    the address in that line, remedy: what the user does about it.
+    """
+    import httpx
+
+    problem = ""
+    for attempt in range(tries):
+        pause = min(_MAX_PAUSE, 2.0**attempt)
+        try:
+            return await ask(attempt + 1)
+        except httpx.RequestError as error:
+            problem = f"{type(error).__name__}: {error}"
+        except Again as again:
+            problem, pause = str(again), retry_pause(again.retry_after, pause)
+        if attempt + 1 < tries:
+            await asyncio.sleep(pause)
+    raise Silent(f"{where}: gave up after {tries} tries; the last: {problem}; {remedy}")
 
 
 class RemoteModel:
@@ -111,46 +143,49 @@ class RemoteModel:
         status, and if three answers are JSON and no chat completion. Raises BadInput for `grammar` and `start`, and
         after the last try.
         """
-        import httpx
-
         refuse_local(grammar, start)
         asked = self.body(prompt, max_tokens, temperature, seed, schema)
-        status: int | None
-        for attempt in range(self.tries):
-            pause = min(_MAX_PAUSE, 2.0**attempt)
-            client = self._idle.pop() if self._idle else self._new_client()
+
+        async def ask(attempt: int) -> Reply:
+            return self._read(await self._post(asked), last_unread=attempt >= UNREAD_TRIES)
+
+        return await until_answered(ask, self.address, self.tries, "see to the server, and run the same command again")
+
+    async def _post(self, asked: dict[str, Any]) -> httpx.Response:
+        client = self._idle.pop() if self._idle else self._new_client()
+        try:
+            return await client.post(self._url, json=asked)
+        finally:
+            self._idle.append(client)
+
+    def _read(self, answer: httpx.Response, last_unread: bool) -> Reply:
+        """Return the reply in an answer. Raises as `complete` says, and Again if another try may help.
+
+        last_unread: whether an answer that is JSON and no chat completion is the row's fault by now.
+        """
+        if answer.request.method != "POST":
+            raise BadInput(
+                f"{self.address}: sends requests on to {answer.url} in a way that loses them "
+                f"({answer.history[-1].status_code}); give the address that it sends on to"
+            )
+        said, status = " ".join(answer.text[:500].split()), answer.status_code
+        problem = f"{status}: {said}"
+        if answer.is_success:
+            problem = f"an answer that is no chat completion: {said}"
             try:
-                answer = await client.post(self._url, json=asked)
-            except httpx.RequestError as error:
-                problem = f"{type(error).__name__}: {error}"
-            else:
-                said, status = " ".join(answer.text[:500].split()), answer.status_code
-                problem = f"{status}: {said}"
-                if answer.request.method != "POST":
-                    raise BadInput(
-                        f"{self.address}: sends requests on to {answer.url} in a way that loses them "
-                        f"({answer.history[-1].status_code}); give the address that it sends on to"
-                    )
-                if answer.is_success:
-                    problem = f"an answer that is no chat completion: {said}"
-                    with suppress(ValueError):
-                        content = answer.json()
-                        if reply := read_reply(content):
-                            return reply
-                        status = status_of(content)
-                        if status is None and attempt + 1 >= UNREAD_TRIES:
-                            raise Refused(problem)
-                if status in OF_THE_ACCOUNT or (status == 429 and NO_MONEY in answer.text):
-                    raise BadInput(f"{self.address}: {problem}; {self.remedy}")
-                if status is not None and 300 <= status < 500 and status not in OF_THE_SERVER:
-                    raise Refused(problem)
-                pause = retry_pause(answer.headers.get("retry-after", ""), pause)
-            finally:
-                self._idle.append(client)
-            if attempt + 1 < self.tries:
-                await asyncio.sleep(pause)
-        remedy = "see to the server, and run the same command again"
-        raise Silent(f"{self.address}: gave up after {self.tries} tries; the last: {problem}; {remedy}")
+                content = answer.json()
+            except ValueError:
+                raise Again(problem, answer) from None
+            if reply := read_reply(content):
+                return reply
+            if (named := status_of(content)) is None:
+                raise Refused(problem) if last_unread else Again(problem, answer)
+            status = named
+        if status in OF_THE_ACCOUNT or (status == 429 and NO_MONEY in answer.text):
+            raise BadInput(f"{self.address}: {problem}; {self.remedy}")
+        if 300 <= status < 500 and status not in OF_THE_SERVER:
+            raise Refused(problem)
+        raise Again(problem, answer)
 
     def in_writing(self) -> int:
         """Return 0: a server tells a reply's tokens when it is finished."""

@@ -1,7 +1,9 @@
-"""Finished rows on disk, each as soon as its answer arrives, so that a killed job loses no answer.
+"""Finished rows, kept as soon as their answers arrive, so that a killed job loses no answer.
 
-Owns the files, `FOLDER/*.jsonl` (each process appends to its own), and their index. Does not own what a row means: a
-key of 64 hexadecimal digits identifies it. Skips a line that a kill or a full disk left unfinished.
+Owns the files, `FOLDER/*.jsonl`, and their index. On a disk, each process appends to a file of its own. In a store,
+each write is a small object of its own, at most one a second and process; `compact` puts them together at the end of a
+job, and readers index copies on their own disk. Does not own what a row means: a key of 64 hexadecimal digits
+identifies it. Skips a line that a kill or a full disk left unfinished.
 
     journal = Journal(Path("runs/demo/annotate/rows/5f0c…"))
     journal.add(key, "annotations", {"qid": "q1", ...}, {"completion_tokens": 112})
@@ -13,16 +15,24 @@ import json
 import os
 import sys
 import threading
+import time
 import uuid
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
 
+from r2r import places
 from r2r.errors import BadInput
+from r2r.places import Place, Stored
 
 # Version of the resume keys. The answers' folders begin with it.
 KEYS = "v2"
+
+# Seconds between two writes of a process to a store, which answers some thousands of writes a second and folder.
+_BETWEEN = 1.0
+# Objects that are worth putting together, and the bytes of one that is large enough.
+_MANY, _LARGE = 8, 64 * 2**20
 
 # Every line begins {"key": "64 digits", "table": "its name", so both can be read without parsing the whole line.
 _KEY_SLICE, _TABLE_SLICE = slice(9, 73), slice(76, 140)
@@ -49,18 +59,25 @@ class _Line(NamedTuple):
 class Journal:
     """The finished rows by key: those of this object, and those that other processes had written when it was made.
 
-    Threads may share it. A process that only reads creates no file.
+    Threads may share it. A process that only reads creates no file. also: names of files that are known to be there: a
+    store's listing may be late.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Place, also: Iterable[str] = ()) -> None:
         self.folder = folder
         self._lines: dict[bytes, _Line] = {}
         self._deaths: Counter[bytes] = Counter()
         self._write_lock = threading.Lock()
         self._file: BinaryIO | None = None
-        self._path = folder
-        for file in sorted(folder.glob("*.jsonl")):
-            self._index(file)
+        self._writer, self._written, self._last = uuid.uuid4().hex, 0, -_BETWEEN
+        self._names = sorted({file.name for file in folder.glob("*.jsonl")} | set(also))
+        self._told: set[str] = set()
+        self._local = places.copies(folder, self._names)
+        self._path = self._local
+        for name in self._names:
+            # Others may have put it together with more, and removed it.
+            if (self._local / name).exists():
+                self._index(self._local / name)
 
     def table(self, key: str) -> str:
         """Return the table that a row's answer belongs to, "" if the row is not finished."""
@@ -89,14 +106,14 @@ class Journal:
         return self._deaths[bytes.fromhex(key)]
 
     def add(self, key: str, table: str, row: dict[str, Any], counts: Mapping[str, Any], round: int = 0) -> None:
-        """Record a row's answer. It is on disk when this returns. Raises BadInput if the disk takes no more.
+        """Record a row's answer. It is kept when this returns. Raises BadInput if the disk or the store takes no more.
 
         An answer of a later round takes the place of an earlier one.
         """
         self.add_all([Entry(key, table, row, counts, round)])
 
     def add_all(self, entries: list[Entry]) -> None:
-        """Record answers as `add` does, all with one wait for the disk."""
+        """Record answers as `add` does, all with one wait for the disk or the store."""
         lines = [_answer_line(entry) for entry in entries]
         with self._write_lock:
             file, offset = self._write(b"".join(lines))
@@ -105,7 +122,7 @@ class Journal:
                 offset += len(line)
 
     def died(self, key: str) -> None:
-        """Record that an engine died while it worked on the row. Raises BadInput if the disk takes no more."""
+        """Record that an engine died while it worked on the row. Raises BadInput as `add`."""
         with self._write_lock:
             self._write(_line({"key": key, "table": _DEATH_TABLE}))
             self._deaths[bytes.fromhex(key)] += 1
@@ -128,12 +145,53 @@ class Journal:
         if before is None or _load(before).get("round", 0) <= _load(line).get("round", 0):
             self._lines[key] = line
 
+    def pause(self) -> float:
+        """Return the seconds after which the next write is due: a store is written to once in a while."""
+        return max(0.0, self._last + _BETWEEN - time.monotonic()) if isinstance(self.folder, Stored) else 0.0
+
+    def names(self) -> list[str]:
+        """Return the objects in a store that this one knows and has not returned before, for whoever reads them all."""
+        if not isinstance(self.folder, Stored):
+            return []
+        with self._write_lock:
+            new = [name for name in self._names if name not in self._told]
+            self._told.update(new)
+        return new
+
+    def compact(self) -> None:
+        """Put the small objects of a store together into few large ones; a disk has few files anyway.
+
+        The small ones are removed once the large ones are there. A kill in between leaves rows twice, which is the same
+        row.
+        """
+        if not isinstance(self.folder, Stored) or len(self._names) < _MANY:
+            return
+        old, new, waiting = list(self._names), list[str](), b""
+        for name in [*old, ""]:
+            if name and (self._local / name).exists():
+                waiting += (self._local / name).read_bytes()
+            if waiting and (len(waiting) > _LARGE or not name):
+                new.append(f"all-{self._writer}-{len(new):06}.jsonl")
+                places.put(waiting, self.folder / new[-1])
+                waiting = b""
+        for name in old:
+            (self.folder / name).unlink(missing_ok=True)
+        self._names = new
+
     def _write(self, lines: bytes) -> tuple[Path, int]:
         """Append lines and return where they begin."""
+        if isinstance(self.folder, Stored):
+            # An object is never written to again: each write is one of its own.
+            self._written += 1
+            name, self._last = f"{self._writer}-{self._written:06}.jsonl", time.monotonic()
+            places.put(lines, self.folder / name)
+            places.put(lines, self._local / name)
+            self._names.append(name)
+            return self._local / name, 0
         try:
             if self._file is None:
-                self.folder.mkdir(parents=True, exist_ok=True)
-                self._path = self.folder / f"{uuid.uuid4().hex}.jsonl"
+                self._local.mkdir(parents=True, exist_ok=True)
+                self._path = self._local / f"{uuid.uuid4().hex}.jsonl"
                 self._file = self._path.open("ab", buffering=0)
             file, offset = self._path, self._file.tell()
             written = 0

@@ -16,23 +16,23 @@ from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping
 from contextlib import asynccontextmanager, nullcontext, suppress
 from functools import partial
-from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
 import pyarrow as pa
 
-from r2r import tables
+from r2r import places, tables
 from r2r.config import ModelWorkers
 from r2r.datasets.candidates import Candidates
 from r2r.datasets.documents import Part
 from r2r.errors import BadInput
 from r2r.identity import add_digests
 from r2r.llm import Died
+from r2r.places import Place
 from r2r.rows.journal import Entry, Journal
 from r2r.workers import bar, on_workers, progress
 
-# Parts that go to an actor together, and most rows of them.
-_PARTS_PER_BLOCK, _ROWS_PER_BLOCK = 4, 20_000
+# Blocks that an actor holds at once, its share of the rows that these are at first, and most rows of a block.
+_AHEAD, _FIRST_SHARE, _ROWS_PER_BLOCK = 8, 4, 20_000
 # Rows in one file of an output table.
 _ROWS_PER_FILE = 1000
 # Seconds between two reports of an actor.
@@ -105,7 +105,7 @@ def run_rows(
     rows: Candidates,
     job: Job,
     settings: ModelWorkers,
-    out: Path,
+    out: Place,
     go_on: Callable[[Counter[str]], bool],
     retry_rejects: bool = False,
 ) -> Done:
@@ -120,13 +120,12 @@ def run_rows(
     round = 1 + Journal(folder).last_round("rejects") if retry_rejects else 0
     _tell_where_answers_are(job.name, folder)
     total = len(rows.qids)
-    # Large enough to keep an engine busy and to pass finished rows fast, small enough to give each engine some.
-    rows_of_part = max(1, min(4 * settings.in_flight, total // (4 * settings.actors)))
+    rows_of_part = part_size(total, settings.actors, settings.in_flight)
     parts = rows.parts(rows_of_part)
-    numbers = list(range(len(parts)))
-    size = max(1, min(_PARTS_PER_BLOCK, len(parts) // settings.actors, _ROWS_PER_BLOCK // rows_of_part))
-    blocks = [pa.table({"part": numbers[at : at + size]}) for at in range(0, len(numbers), size)]
+    blocks = [pa.table({"part": numbers}) for numbers in shares(len(parts), settings.actors, rows_of_part)]
     counts: Counter[str] = Counter()
+    # The journal's files, as the actors know them.
+    kept: set[str] = set()
     started, ended = float("inf"), 0.0
 
     with progress(job.name, total, "row", partial(_state, steps=job.steps), go_on) as tell:
@@ -135,7 +134,7 @@ def run_rows(
             _RowActor,
             (parts, job, folder, settings.in_flight, round, tell),
             settings.actors,
-            ahead=2,
+            ahead=ahead(len(blocks), settings.actors),
             min_count=settings.min_actors,
             batch_size=1,
             cpus=settings.cpus,
@@ -143,12 +142,40 @@ def run_rows(
         )
         for answer in answers:
             counts.update(answer["counts"])
+            kept.update(answer["kept"])
             started, ended = min(started, answer["started"] or started), max(ended, answer["ended"])
     speed = counts["completion_tokens"] / (ended - started) if ended > started else 0.0
     all_rows = bar(f"{job.name}: tables", total, "row", iterable=rows_of(parts))
-    sums, contents = write_tables(all_rows, job, folder, out)
+    sums, contents = write_tables(all_rows, job, folder, out, kept)
     unasked = total - sum(sums[table] for table in job.tables) + counts["kept rejects"]
     return Done(sums, unasked, speed, contents)
+
+
+def part_size(rows: int, actors: int, in_flight: int) -> int:
+    """Return about how many rows a part has. All that an actor holds at once keep its engine busy, and are hardly more
+    than its share of the rows. Of many rows, a part has more, so that finished ones pass faster."""
+    many = rows // (32 * _AHEAD * actors)
+    return max(1, min(max(in_flight // 2, many), -(-rows // (_AHEAD * actors))))
+
+
+def ahead(blocks: int, actors: int) -> int:
+    """Return how many blocks an actor holds at once."""
+    return min(_AHEAD, -(-blocks // actors))
+
+
+def shares(parts: int, actors: int, rows_of_part: int) -> list[list[int]]:
+    """Share the numbers of `parts` out in blocks, the large ones first.
+
+    Actors start at different times, on machines of different speed, and some are lost. Those that are early must leave
+    the others their share, and no actor should have much to do when the others are done. Finished rows are mostly the
+    first ones, and pass faster in large blocks. (As guided self-scheduling: Polychronopoulos and Kuck, 1987.)
+    """
+    blocks, at, most = [], 0, max(1, _ROWS_PER_BLOCK // rows_of_part)
+    while at < parts:
+        size = min(most, max(1, (parts - at) // (_AHEAD * _FIRST_SHARE * actors)))
+        blocks.append(list(range(at, min(parts, at + size))))
+        at += size
+    return blocks
 
 
 def _state(counts: Counter[str], seconds: float, steps: str = "") -> str:
@@ -158,6 +185,8 @@ def _state(counts: Counter[str], seconds: float, steps: str = "") -> str:
     """
     tokens = counts["prompt_tokens"] + counts["completion_tokens"] + counts["in writing"]
     done = f"{counts['steps']:,}/{counts['begun']:,} {steps}, " if steps else ""
+    if counts["waits for the store"]:
+        done += f"{counts['waits for the store']:,} waits for the store, "
     if tokens:
         return f"{done}{tokens / max(seconds, 1):,.0f} tokens/s, {counts['in flight']:,} rows in flight"
     if counts["in flight"]:
@@ -170,7 +199,7 @@ def share(part: float, whole: int) -> float | None:
     return round(part / whole, 4) if whole else None
 
 
-def refuse_old_answers(out: Path) -> None:
+def refuse_old_answers(out: Place) -> None:
     """Raise BadInput if a stage's folder holds rows of a release before 0.2: they would all be asked again."""
     for found in (out / "rows").glob("*"):
         if re.fullmatch("[0-9a-f]{16}", found.name):
@@ -180,7 +209,7 @@ def refuse_old_answers(out: Path) -> None:
             )
 
 
-def _tell_where_answers_are(name: str, folder: Path) -> None:
+def _tell_where_answers_are(name: str, folder: Place) -> None:
     others = [other for other in folder.parent.glob("*") if other != folder]
     if folder.exists():
         print(f"{name}: resumes from the finished rows in {folder}", flush=True)
@@ -190,13 +219,14 @@ def _tell_where_answers_are(name: str, folder: Path) -> None:
 
 
 def write_tables(
-    rows: Iterable[dict[str, Any]], job: Job, folder: Path, out: Path
+    rows: Iterable[dict[str, Any]], job: Job, folder: Place, out: Place, kept: Iterable[str] = ()
 ) -> tuple[Counter[str], dict[str, str]]:
     """Write the tables from the journal in `folder`, in the order of `rows`.
 
-    Return the sums of the finished rows, with what a row may bring as `counts`, and the content hash of each table.
+    kept: files of the journal that are known to be there. Return the sums of the finished rows, with what a row may
+    bring as `counts`, and the content hash of each table.
     """
-    journal, counts, digests = Journal(folder), Counter[str](), dict.fromkeys(job.tables, 0)
+    journal, counts, digests = Journal(folder, kept), Counter[str](), dict.fromkeys(job.tables, 0)
     tables.clear(out, *job.tables)
     waiting: dict[str, list[dict[str, Any]]] = {table: [] for table in job.tables}
     for row in rows:
@@ -212,20 +242,26 @@ def write_tables(
     for table in job.tables:
         if waiting[table] or not counts[table]:
             digests[table] += _write_file(waiting, table, counts, out)
+        tables.seal(out, table, map(_part, range(max(1, -(-counts[table] // _ROWS_PER_FILE)))))
+    journal.compact()
     return counts, {table: tables.content(add_digests([digest])) for table, digest in digests.items()}
 
 
-def _write_file(waiting: dict[str, list[dict[str, Any]]], table: str, counts: Counter[str], out: Path) -> int:
-    part = f"part-{max(0, counts[table] - 1) // _ROWS_PER_FILE:05}"
+def _write_file(waiting: dict[str, list[dict[str, Any]]], table: str, counts: Counter[str], out: Place) -> int:
+    part = _part(max(0, counts[table] - 1) // _ROWS_PER_FILE)
     digest = tables.write_part(waiting[table], out, table, part)
     waiting[table] = []
     return digest
 
 
+def _part(number: int) -> str:
+    return f"part-{number:05}"
+
+
 class _RowActor:
     """One actor: up to `in_flight` rows at once, from any of its parts. `round` > 0 asks earlier rejects again."""
 
-    def __init__(self, parts: list[Part], job: Job, folder: Path, in_flight: int, round: int, tell: Any) -> None:
+    def __init__(self, parts: list[Part], job: Job, folder: Place, in_flight: int, round: int, tell: Any) -> None:
         self.round = round
         self.parts, self.job, self.in_flight, self.journal = parts, job, in_flight, Journal(folder)
         self.worker: RowWorker | None = None
@@ -252,7 +288,8 @@ class _RowActor:
         if counts["asked"] or time.monotonic() - self.told_at > _OFTEN:
             # Finished rows pass by the thousands a second, and each report is a wait for the driver.
             await self._tell(Counter(), now=True)
-        return {"counts": counts, "started": self.started, "ended": time.time() if counts["asked"] else 0.0}
+        ended = time.time() if counts["asked"] else 0.0
+        return {"counts": counts, "started": self.started, "ended": ended, "kept": self.journal.names()}
 
     async def _finish(self, row: dict[str, Any]) -> Counter[str]:
         """Answer a row unless it is finished. Return what it adds to this run's counts."""
@@ -283,6 +320,7 @@ class _RowActor:
 
     async def _keep_all(self) -> None:
         async with self.disk_lock:
+            await asyncio.sleep(self.journal.pause())
             entries, self.keeping = self.keeping or [], None
             await asyncio.to_thread(self.journal.add_all, entries)
 
@@ -351,7 +389,7 @@ class _RowActor:
                 "in flight": self.rows_in_flight,
                 "in writing": self.worker.in_writing() if self.worker else 0,
                 "starting": int(self.starting),
-            }
+            } | ({"waits for the store": waits} if (waits := places.pauses()) else {})
             self.go_on = await self.tell.remote(self.name, {**self.counts, **_so_far(self.worker), **now_counts})
 
     async def _beat(self, over: asyncio.Event) -> None:

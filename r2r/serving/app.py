@@ -19,7 +19,6 @@ import threading
 import time
 from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import aclosing, contextmanager
-from pathlib import Path
 from typing import Annotated, Any
 
 from fastapi import Body, FastAPI, Response
@@ -34,8 +33,9 @@ from r2r.errors import BadInput
 from r2r.llm import Died, Refused
 from r2r.llm.engine import check_arguments
 from r2r.llm.prompt import cut_to_fit
+from r2r.places import place
 from r2r.serving import shapes
-from r2r.serving.limits import KEYS_VARIABLE, RETRY_AFTER, Gate, is_loopback, read_keys
+from r2r.serving.limits import KEYS_VARIABLE, LARGEST_BODY, RETRY_AFTER, Gate, is_loopback, read_keys
 from r2r.serving.metrics import Metrics
 from r2r.serving.page import add_page
 from r2r.serving.shapes import FAILED, Answer, Error, Result, error_of, sentence_of
@@ -48,6 +48,18 @@ from r2r.workers import start_ray, use_driver_folder
 _PATIENCE = 10
 # Requests of a replica beyond those that it ranks: probes, and those that it refuses.
 _REFUSALS = 64
+# Settings of a Ray Serve that starts here, which it reads when it is imported; docs/serving.md lists them.
+_RAY_SERVE = {
+    # A proxy that died is replaced after three looks, half a minute at Ray Serve's own 10 s.
+    "RAY_SERVE_PROXY_HEALTH_CHECK_PERIOD_S": "2",
+    # Proxy and replica talk by gRPC, whose own limit is 4 MB, and the replica has one event loop.
+    "RAY_SERVE_USE_GRPC_BY_DEFAULT": "1",
+    "RAY_SERVE_REPLICA_GRPC_MAX_MESSAGE_LENGTH": str(8 * LARGEST_BODY),
+    "RAY_SERVE_RUN_USER_CODE_IN_SEPARATE_THREAD": "0",
+    "RAY_SERVE_RUN_ROUTER_IN_SEPARATE_LOOP": "0",
+    # The log of each request stays in Ray's log folder.
+    "RAY_SERVE_LOG_TO_STDERR": "0",
+}
 _EXAMPLE = {
     "query": "what drives the Esker furnace",
     "documents": [
@@ -275,7 +287,7 @@ class Replica:
 
 def public_name(student: str, settings: ServeSettings) -> str:
     """Return the name of the student in requests and answers: as set, else its hub name, or its folder's last part."""
-    return settings.name or (Path(student).resolve().name if os.path.isdir(student) else student)
+    return settings.name or (place(student).absolute().name if place(student).is_dir() else student)
 
 
 class _Arguments(ServeSettings):
@@ -324,6 +336,8 @@ def serve(student: str, adapter: str | None, settings: ServeSettings) -> None:
             said = f"{settings.host} can be reached by others; give --api-keys or {KEYS_VARIABLE}"
             _say(f"warning: no API keys, and {said}")
         checked.set()
+        for name, value in _RAY_SERVE.items():
+            os.environ.setdefault(name, value)
         try:
             start_ray()
             from ray import serve as ray_serve

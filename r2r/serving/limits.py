@@ -13,7 +13,6 @@ import ipaddress
 import os
 import time
 from collections.abc import Sequence
-from pathlib import Path
 
 from starlette.datastructures import Headers
 from starlette.exceptions import HTTPException
@@ -21,6 +20,7 @@ from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from r2r.errors import BadInput
+from r2r.places import place
 from r2r.serving.metrics import Metrics
 from r2r.serving.shapes import Error
 
@@ -40,7 +40,7 @@ def read_keys(file: str | None) -> list[bytes]:
     lines = os.environ.get(KEYS_VARIABLE, "").split(",")
     if file is not None:
         try:
-            own = Path(file).read_text(encoding="utf-8").splitlines()
+            own = place(file).read_text(encoding="utf-8").splitlines()
         except (OSError, UnicodeDecodeError) as error:
             said = (error.strerror or str(error)).lower() if isinstance(error, OSError) else "is not UTF-8"
             raise BadInput(f"api_keys: {file}: {said}; name a file with one key a line") from None

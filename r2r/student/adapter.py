@@ -19,6 +19,7 @@ from r2r import builtin
 from r2r.config import DistillSettings
 from r2r.errors import BadInput
 from r2r.llm.prompt import load_tokenizer
+from r2r.places import Place, fetch, has, place
 
 # The file in the folder that says how it was trained (see `record`).
 RECORD = "r2r.json"
@@ -31,31 +32,31 @@ def kind(settings: DistillSettings) -> str:
     return "model" if settings.method == "full" else "adapter"
 
 
-def is_adapter(folder: str | Path) -> bool:
-    return (Path(folder) / "adapter_config.json").exists()
+def is_adapter(folder: str | Place) -> bool:
+    return has(place(folder), "adapter_config.json")
 
 
-def find(adapter: str) -> str:
+def find(adapter: str) -> Place:
     """Return the folder of what was trained: `adapter` itself, or `adapter/` or `model/` in a distill stage's folder.
 
     A model counts only with the record that `distill` writes into it. Raises BadInput if there is nothing.
     """
-    for folder in (Path(adapter), Path(adapter) / "adapter", Path(adapter) / "model"):
-        if is_adapter(folder) or ((folder / "config.json").exists() and (folder / RECORD).exists()):
-            return str(folder)
+    for folder in (place(adapter), place(adapter) / "adapter", place(adapter) / "model"):
+        if is_adapter(folder) or (has(folder, "config.json") and has(folder, RECORD)):
+            return folder
     raise BadInput(f"{adapter}: no adapter_config.json in it; give a PEFT folder, or the folder that distill wrote")
 
 
-def places(student: str, adapter: str | None) -> tuple[str, str | None]:
-    """Return the model to load, and the PEFT folder to load onto it, or None.
+def places(student: str, adapter: str | None, weights: bool = True) -> tuple[str, str | None]:
+    """Return the model to load, and the PEFT folder to load onto it, or None; both on this disk.
 
-    A student whose weights were all trained takes the place of the one that it was trained from. Raises BadInput as
-    `find`.
+    A student whose weights were all trained takes the place of the one that it was trained from. weights: as for
+    `builtin.model`. Raises BadInput as `find`.
     """
     folder = find(adapter) if adapter else None
     if folder and not is_adapter(folder):
-        return folder, None
-    return builtin.model(student, "student"), folder
+        return builtin.model(str(folder), "student", weights), None
+    return builtin.model(student, "student", weights), str(fetch(folder)) if folder else None
 
 
 def check_saved(folder: str | Path) -> None:
@@ -194,10 +195,10 @@ def write_merged(folder: str, model: str, out: str) -> None:
     load_tokenizer(model).save_pretrained(out)
 
 
-def recorded(folder: str) -> list[dict[str, Any]]:
+def recorded(folder: Place) -> list[dict[str, Any]]:
     """Return the answers that `distill` recorded beside what it trained, [] if there are none: `prompt` and `labels`,
     as token ids; `logprobs`, of each label as the token after the prompt; and `base`, the same before the training."""
-    file = Path(folder).parent / "check.json"
+    file = folder.parent / "check.json"
     return json.loads(file.read_text())["prompts"] if file.exists() else []
 
 

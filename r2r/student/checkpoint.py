@@ -4,8 +4,8 @@ Owns the files. Turns DeepSpeed's partitions of weights and moments into whole t
 resume with another number of workers. Does not know when to save, nor which step is best.
 
 `step-000050/` holds the weights and the optimizer's moments in `state.safetensors`, and the `State` in `state.json`.
-`best-000050/` holds `adapter/`, a plain PEFT folder, or `model/`, a plain model, and `check.json`. Each folder is
-written under another name and then renamed, so it is always complete.
+`best-000050/` holds `adapter/`, a plain PEFT folder, or `model/`, a plain model, and `check.json`. Each folder is put
+in place when it is whole, so it is always complete.
 
     save(engine, step_folder(folder, 50), state)
 """
@@ -13,12 +13,10 @@ written under another name and then renamed, so it is always complete.
 from __future__ import annotations
 
 import json
-import os
-import shutil
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypedDict
+
+from r2r.places import Place, fetch, has, remove, replacing_folder
 
 _MOMENTS = ("exp_avg", "exp_avg_sq")
 
@@ -34,38 +32,34 @@ class State(TypedDict):
     stopped: bool
 
 
-def newest(folder: Path) -> int:
-    """Return the step of the newest checkpoint, 0 if there is none."""
-    return max((int(path.name[5:]) for path in folder.glob("step-*")), default=0)
+def newest(folder: Place, last: int = 0) -> int:
+    """Return the step of the newest checkpoint, 0 if there is none. last: a step that is looked for by its name."""
+    # A store's listing may be late.
+    if last and _is_whole(step_folder(folder, last)):
+        return last
+    return max((int(path.name[5:]) for path in folder.glob("step-*") if _is_whole(path)), default=0)
 
 
-def step_folder(folder: Path, step: int) -> Path:
+def _is_whole(folder: Place) -> bool:
+    return has(folder, "state.json")
+
+
+def step_folder(folder: Place, step: int) -> Place:
     return folder / f"step-{step:06}"
 
 
-def best_folder(folder: Path, step: int) -> Path:
+def best_folder(folder: Place, step: int) -> Place:
     return folder / f"best-{step:06}"
 
 
-@contextmanager
-def replacing(folder: Path) -> Iterator[Path]:
-    """Yield a new folder to write to. It replaces `folder` when the block ends without an error."""
-    aside = folder.with_name(f".{folder.name}.tmp")
-    shutil.rmtree(aside, ignore_errors=True)
-    aside.mkdir(parents=True)
-    yield aside
-    shutil.rmtree(folder, ignore_errors=True)
-    os.replace(aside, folder)
-
-
-def keep(folder: Path, step: int, best: int) -> None:
+def keep(folder: Place, step: int, best: int) -> None:
     """Remove all checkpoints but that of `step`, and all that was trained but that of step `best`."""
     for path in [*folder.glob("step-*"), *folder.glob("best-*"), *folder.glob(".*.tmp")]:
         if path not in (step_folder(folder, step), best_folder(folder, best)):
-            shutil.rmtree(path, ignore_errors=True)
+            remove(path)
 
 
-def save(engine: Any, folder: Path, state: State) -> None:
+def save(engine: Any, folder: Place, state: State) -> None:
     """Write a checkpoint. Every worker calls it, the first one writes."""
     import torch
     from safetensors.torch import save_file
@@ -76,24 +70,24 @@ def save(engine: Any, folder: Path, state: State) -> None:
     # The optimizer's own count may differ from ours: one of DeepSpeed's optimizers takes a step when it starts.
     tensors["step"] = next(iter(_inner(engine).state.values()))["step"].clone()
     if torch.distributed.get_rank() == 0:
-        with replacing(folder) as aside:
+        with replacing_folder(folder) as aside:
             save_file(tensors, aside / "state.safetensors")
             (aside / "state.json").write_text(json.dumps(state))
 
 
-def load_state(folder: Path) -> State:
+def load_state(folder: Place) -> State:
     # Checkpoints of earlier releases do not say whether they stopped: they never did.
     return {"stopped": False} | json.loads((folder / "state.json").read_text())
 
 
-def load_weights(model: Any, folder: Path) -> None:
+def load_weights(model: Any, folder: Place) -> None:
     """Load a checkpoint's weights into a model, before DeepSpeed takes it over."""
     tensors = _read(folder, "weight")
     for name, parameter in _trained(model).items():
         parameter.data.copy_(tensors[name])
 
 
-def load_optimizer(engine: Any, folder: Path) -> None:
+def load_optimizer(engine: Any, folder: Place) -> None:
     """Load a checkpoint's moments and float32 weights into the optimizer of a new engine."""
     import torch
 
@@ -136,10 +130,10 @@ def save_trained(engine: Any, folder: Path) -> None:
     model.save_pretrained(folder, state_dict=buffers | rounded)
 
 
-def _read(folder: Path, kind: str) -> dict[str, Any]:
+def _read(folder: Place, kind: str) -> dict[str, Any]:
     from safetensors import safe_open
 
-    with safe_open(folder / "state.safetensors", "pt") as tensors:
+    with safe_open(fetch(folder) / "state.safetensors", "pt") as tensors:
         return {
             name.removeprefix(f"{kind}/"): tensors.get_tensor(name)
             for name in tensors.keys()  # noqa: SIM118 - not a dict

@@ -13,14 +13,15 @@ import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
-from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
-from r2r import builtin, datasets, tables
+from r2r import builtin, datasets, places, tables
 from r2r.config import DistillSettings
 from r2r.errors import BadInput
 from r2r.identity import fingerprint, of_files
 from r2r.llm.prompt import load_tokenizer
+from r2r.places import Place, place
 from r2r.stage import Identity, Input, Result, Stage, There, run
 from r2r.student import adapter, checkpoint, prompt, record
 from r2r.student.batches import split, steps_of
@@ -35,7 +36,7 @@ from r2r.workers import bar, start_ray, use_driver_folder, watching
 _MAX_RESTARTS = 10
 
 
-def stage(annotations: str, out: str | Path, settings: DistillSettings) -> Stage:
+def stage(annotations: str, out: str | Place, settings: DistillSettings) -> Stage:
     """Return the stage that trains a student. annotations: a stage's folder or `teacher:FILE`."""
 
     def check(there: There) -> None:
@@ -45,26 +46,26 @@ def stage(annotations: str, out: str | Path, settings: DistillSettings) -> Stage
         adapter.check_method(settings.method)
         adapter.check_tracker(settings.tracker)
         if settings.method != "full":
-            model = builtin.model(settings.student, "student")
+            model = builtin.model(settings.student, "student", weights=False)
             adapter.check_targets(settings.lora_targets, model, settings.student)
 
     def work(identity: Identity) -> Result:
-        return _work(annotations, Path(out).resolve(), settings, identity)
+        return _work(annotations, place(out).absolute(), settings, identity)
 
     def tidy() -> None:
         # After the manifest is written: a kill before it would lose the training.
-        shutil.rmtree(Path(out) / "checkpoints", ignore_errors=True)
+        places.remove(place(out) / "checkpoints")
 
     inputs = {
         "annotations": Input(annotations, partial(datasets.fingerprint, what="annotations")),
-        "student": Input(settings.student, lambda name: fingerprint(builtin.model(name, "student"))),
+        "student": Input(settings.student, lambda name: fingerprint(builtin.named(name, "student"))),
     }
     writes = [adapter.kind(settings), "check.json", "steps", "steps.jsonl", "tensorboard"]
     versions = {"prompt": prompt.version(settings.scores)}
-    return Stage("distill", Path(out), settings, inputs, check, work, writes, versions, tidy)
+    return Stage("distill", place(out), settings, inputs, check, work, writes, versions, tidy)
 
 
-def distill(annotations: str, out: str | Path, settings: DistillSettings) -> None:
+def distill(annotations: str, out: str | Place, settings: DistillSettings) -> None:
     """Write the adapter and its record into `out/adapter` (with method full, the model into `out/model`), its answers
     to a few prompts into `out/check.json`, and the figures of each step into the table `steps`, `out/steps.jsonl` and
     `out/tensorboard`.
@@ -76,11 +77,11 @@ def distill(annotations: str, out: str | Path, settings: DistillSettings) -> Non
     run(stage(annotations, out, settings))
 
 
-def _work(annotations: str, out: Path, settings: DistillSettings, identity: Identity) -> Result:
+def _work(annotations: str, out: Place, settings: DistillSettings, identity: Identity) -> Result:
     rows = read_rows(annotations, settings)
     checkpoints = out / "checkpoints" / identity.key(*identity.inputs)
     if not checkpoint.newest(checkpoints):
-        shutil.rmtree(out / "checkpoints", ignore_errors=True)
+        places.remove(out / "checkpoints")
     plan = choose(rows, settings)
     held = len(plan["held"])
     if settings.epochs:
@@ -99,7 +100,9 @@ def _work(annotations: str, out: Path, settings: DistillSettings, identity: Iden
     _train(config | {"out": str(out), "checkpoints": str(checkpoints)}, settings, out)
 
     # A training that patience ended has not come to its last step.
-    state = checkpoint.load_state(checkpoint.step_folder(checkpoints, checkpoint.newest(checkpoints)))
+    state = checkpoint.load_state(checkpoint.step_folder(checkpoints, checkpoint.newest(checkpoints, settings.steps)))
+    if state["step"] < settings.steps and not state["stopped"]:
+        raise BadInput(f"{checkpoints}: its last checkpoint is not listed yet; run the same command again")
     assert state["best"] is not None
     best, value = state["best"]
     found = checkpoint.best_folder(checkpoints, best)
@@ -109,9 +112,9 @@ def _work(annotations: str, out: Path, settings: DistillSettings, identity: Iden
     trained = adapter.kind(settings)
     for earlier in ("adapter", "model"):
         # An earlier training may have had another method.
-        shutil.rmtree(out / earlier, ignore_errors=True)
-    with checkpoint.replacing(out / trained) as aside:
-        shutil.copytree(found / trained, aside, dirs_exist_ok=True)
+        places.remove(out / earlier)
+    with places.replacing_folder(out / trained) as aside:
+        shutil.copytree(places.fetch(found) / trained, aside, dirs_exist_ok=True)
         record.write(aside, [rows[place] for place in plan["fitting"]], settings, fitted)
     tables.write_text(json.dumps(checked) + "\n", out / "check.json")
     steps = read_steps(out / "steps.jsonl")
@@ -188,7 +191,7 @@ def choose(rows: list[dict[str, Any]], settings: DistillSettings) -> dict[str, A
     """
     from r2r.student.examples import length
 
-    tokenizer = load_tokenizer(builtin.model(settings.student, "student"))
+    tokenizer = load_tokenizer(builtin.model(settings.student, "student", weights=False))
     lengths = [length(tokenizer, row, settings) for row in rows]
     fitting = [place for place, found in enumerate(lengths) if found]
     if all(len(row["docids"]) > len(prompt.LABELS) for row in rows):
@@ -205,7 +208,7 @@ def choose(rows: list[dict[str, Any]], settings: DistillSettings) -> dict[str, A
     return plan | {"left_out": len(rows) - len(fitting), "unranked": unranked}
 
 
-def _train(config: dict[str, Any], settings: DistillSettings, folder: Path) -> None:
+def _train(config: dict[str, Any], settings: DistillSettings, folder: Place) -> None:
     """Train to the end, on new workers from the last checkpoint whenever one has died."""
     start_ray()
     import ray
@@ -224,15 +227,16 @@ def _train(config: dict[str, Any], settings: DistillSettings, folder: Path) -> N
         # Adding workers restarts training at the last checkpoint, which is not worth it every minute.
         elastic_resize_monitor_interval_s=1800,
     )
-    run = RunConfig(name="train", storage_path=str(folder), failure_config=FailureConfig(max_failures=0))
-    log, checkpoints = folder / "steps.jsonl", Path(config["checkpoints"])
+    log, checkpoints = folder / "steps.jsonl", place(config["checkpoints"])
     if not checkpoint.newest(checkpoints):
         log.unlink(missing_ok=True)
-    with _progress(log, settings.steps):
+    # Ray Train keeps notes on the run in its storage. Nobody reads them: checkpoints are ours.
+    with _progress(log, settings.steps), TemporaryDirectory(prefix="r2r-") as notes:
         for life in range(_MAX_RESTARTS):
             if done := checkpoint.newest(checkpoints):
                 print(f"distill: goes on after step {done}", flush=True)
-            shutil.rmtree(folder / "train", ignore_errors=True)
+            storage = f"{notes}/{life}"
+            run = RunConfig(name="train", storage_path=storage, failure_config=FailureConfig(max_failures=0))
             try:
                 TorchTrainer(
                     _worker, train_loop_config=config | {"here": os.getcwd()}, scaling_config=scaling, run_config=run
@@ -242,7 +246,6 @@ def _train(config: dict[str, Any], settings: DistillSettings, folder: Path) -> N
                 if life + 1 == _MAX_RESTARTS or not any(map(_died, error.worker_failures.values())):
                     raise
                 print("distill: a worker has died; its work is done again from the last checkpoint", flush=True)
-    shutil.rmtree(folder / "train", ignore_errors=True)
 
 
 def _died(failure: Exception) -> bool:
@@ -257,17 +260,18 @@ def _worker(config: dict[str, Any]) -> None:
     train(config)
 
 
-def _checked(best: Path, settings: DistillSettings) -> dict[str, Any]:
+def _checked(best: Place, settings: DistillSettings) -> dict[str, Any]:
     """Load what was saved back and compare it with what was trained. Return the content of check.json (see
     `adapter.recorded`). Raises RuntimeError if they differ."""
     trained = adapter.kind(settings)
-    adapter.check_saved(best / trained)
+    adapter.check_saved(places.fetch(best) / trained)
     print(f"distill: loads the {trained} back, in {dtype(settings)}, and compares it with what was trained", flush=True)
 
     def compare(here: str) -> list[list[float]]:
         use_driver_folder(here)
         model = builtin.model(settings.student, "student")
-        return adapter.check_scores(best / trained, best / "check.json", model, settings.method)
+        held = places.fetch(best)
+        return adapter.check_scores(held / trained, held / "check.json", model, settings.method)
 
     if settings.gpus:
         # The driver's machine may have no GPU.
@@ -282,12 +286,17 @@ def _checked(best: Path, settings: DistillSettings) -> dict[str, Any]:
 
 
 @contextmanager
-def _progress(log: Path, steps: int) -> Iterator[None]:
+def _progress(log: Place, steps: int) -> Iterator[None]:
     """Show a bar for a training that runs elsewhere, with its losses and tokens per second. log: its steps.jsonl."""
     with bar("distill", steps, "step") as shown:
+        read = -1
 
         def look() -> None:
-            done = read_steps(log)
+            nonlocal read
+            size = places.size(log) or 0
+            if size == read:
+                return
+            read, done = size, read_steps(log)
             if done:
                 last = done[-1]
                 losses = " ".join(f"{name} {value:.3f}" for name, value in losses_of(last).items())

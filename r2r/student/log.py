@@ -11,19 +11,22 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
+import time
 from collections.abc import Callable
-from pathlib import Path
+from contextlib import ExitStack
 from typing import Any
 
-from r2r import tables
+from r2r import places, tables
 from r2r.config import DistillSettings
+from r2r.places import Place
 from r2r.student.losses import LOSSES
 
 # Dense bfloat16 operations per second, by a part of the GPU's name.
 _PEAK = {"H100": 989e12, "H200": 989e12, "A100": 312e12, "L40S": 362e12, "L4": 121e12, "A10": 125e12, "4090": 165e12}
 
 
+# Seconds between two uploads of the steps.
+_BETWEEN = 5.0
 # What trackers call the place of all runs, unless their own variables name one.
 _PROJECT = "reason-to-rank"
 
@@ -36,15 +39,19 @@ class Log:
     resumed run goes on there.
     """
 
-    def __init__(self, out: Path, done: int, settings: DistillSettings):
+    def __init__(self, out: Place, done: int, settings: DistillSettings):
         from torch.utils.tensorboard import SummaryWriter
 
-        self.file = out / "steps.jsonl"
-        kept = [line for line in read_steps(self.file) if line["step"] <= done]
-        tables.write_text("".join(json.dumps(line) + "\n" for line in kept), self.file)
+        kept = [line for line in read_steps(out / "steps.jsonl") if line["step"] <= done]
         if not done:
-            shutil.rmtree(out / "tensorboard", ignore_errors=True)
-        self.board = SummaryWriter(str(out / "tensorboard"), purge_step=done + 1)
+            places.remove(out / "tensorboard")
+        # These files grow, which an object of a store does not.
+        self.out, self.over, self.brought_at = out, ExitStack(), time.monotonic()
+        self.folder = self.over.enter_context(places.working(out))
+        self.file = self.folder / "steps.jsonl"
+        tables.write_text("".join(json.dumps(line) + "\n" for line in kept), self.file)
+        places.bring(self.folder, out)
+        self.board = SummaryWriter(str(self.folder / "tensorboard"), purge_step=done + 1)
         self.track, self.end_tracking = _tracked(out, done, settings)
 
     def write_held_out(self, step: int, value: float | None) -> None:
@@ -56,6 +63,10 @@ class Log:
         """Write a step: its number, what `train.take_step` returned, `seconds`, and `mfu` and `ndcg` if known."""
         with self.file.open("a") as lines:
             lines.write(json.dumps({name: value for name, value in entry.items() if name != "squares"}) + "\n")
+        if time.monotonic() - self.brought_at > _BETWEEN:
+            # For the driver's progress line.
+            places.bring(self.folder, self.out, "steps.jsonl")
+            self.brought_at = time.monotonic()
         step, scalars = entry["step"], {f"loss/{name}": value for name, value in losses_of(entry).items()}
         known = (name for name in ("learning_rate", "grad_norm", "padding", "mfu") if name in entry)
         scalars |= {f"training/{name}": entry[name] for name in known}
@@ -67,13 +78,20 @@ class Log:
             self.board.add_scalar(name, value, step)
         self.track(scalars, step)
 
+    def keep(self) -> None:
+        """Bring all that was logged to where it is kept, before a checkpoint of the same step."""
+        self.board.flush()
+        places.bring(self.folder, self.out)
+
     def close(self) -> None:
         self.board.close()
+        self.keep()
+        self.over.close()
         self.end_tracking()
 
 
 def _tracked(
-    out: Path, done: int, settings: DistillSettings
+    out: Place, done: int, settings: DistillSettings
 ) -> tuple[Callable[[dict[str, float], int], Any], Callable[[], Any]]:
     """Start a run of the tracker in the settings, or go on with the run of an earlier attempt, whose id is in the file
     `tracker`. Return a function that takes scalars and their step, and one that ends the run.
@@ -103,7 +121,7 @@ def _tracked(
     return (lambda scalars, step: None), (lambda: None)
 
 
-def read_steps(file: Path) -> list[dict[str, Any]]:
+def read_steps(file: Place) -> list[dict[str, Any]]:
     """Return the steps in a steps.jsonl, without a last line that is still being written; [] if there is no file."""
     text = file.read_text() if file.exists() else ""
     return [json.loads(line) for line in text.splitlines(keepends=True) if line.endswith("\n")]

@@ -31,6 +31,8 @@ def load_model(settings: DistillSettings, device: str) -> Any:
         device_map=device if settings.gpus else None,
         **quantized(settings.method, dtype(settings)),
     )
+    # As the files of what is trained name it: not where its copy lies on this machine.
+    model.name_or_path = model.config._name_or_path = builtin.named(settings.student, "student")
     trained = model.train() if settings.method == "full" else _with_adapter(model, settings)
     if settings.checkpointing:
         # ZeRO-3 gathers weights for each pass. Only reentrant checkpointing works with that, and it needs inputs with

@@ -88,7 +88,7 @@ def merged(windows: Sequence[Window]) -> list[float]:
 
 def check_student(student: str, adapter: str | None) -> None:
     """Raise BadInput for a student that cannot rank, or an adapter of another model, without loading their weights."""
-    model, folder = adapters.places(student, adapter)
+    model, folder = adapters.places(student, adapter, weights=False)
     form.label_ids(load_tokenizer(model), student)
     if folder:
         adapters.check_fits(folder, model)

@@ -10,11 +10,11 @@ from __future__ import annotations
 
 import json
 import sys
-from pathlib import Path
 from typing import Any, NamedTuple
 
 from r2r.config import DistillSettings, OrderPosition, RankSettings, Reasoning, Scores, ServeSettings
 from r2r.errors import BadInput
+from r2r.places import Place, place
 from r2r.student import adapter as adapters
 from r2r.student.prompt import LABELS
 from r2r.tables import write_text
@@ -38,7 +38,7 @@ class Taught(NamedTuple):
     temperature: float | None = None
 
 
-def write(folder: Path, rows: list[dict[str, Any]], settings: DistillSettings, temperature: float | None) -> None:
+def write(folder: Place, rows: list[dict[str, Any]], settings: DistillSettings, temperature: float | None) -> None:
     """Write the record of a training into the folder of what was trained.
 
     rows: the annotations that were trained on; the longest decides the window. temperature: see `heldout.temperature`;
@@ -56,10 +56,10 @@ def recorded(adapter: str | None, student: str | None = None) -> dict[str, Any]:
 
     Raises BadInput if it cannot be read.
     """
-    place = adapters.find(adapter) if adapter else student
-    if place is None:
+    held = adapters.find(adapter) if adapter else student
+    if held is None:
         return {}
-    file = Path(place) / adapters.RECORD
+    file = place(held) / adapters.RECORD
     try:
         return dict(json.loads(file.read_text(encoding="utf-8")))
     except FileNotFoundError:

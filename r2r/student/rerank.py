@@ -10,7 +10,6 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Mapping
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 from r2r import builtin, datasets, tables
@@ -18,6 +17,7 @@ from r2r.config import RerankSettings
 from r2r.identity import digest, fingerprint
 from r2r.llm import Refused
 from r2r.llm.engine import check_arguments
+from r2r.places import Place, place
 from r2r.rows import pool
 from r2r.rows.journal import KEYS
 from r2r.stage import Identity, Input, Result, Stage, There, run
@@ -27,7 +27,7 @@ from r2r.student.rank import Ranker, check_student
 from r2r.student.scores import by_rank
 
 
-def stage(candidates: str, student: str, adapter: str | None, out: str | Path, settings: RerankSettings) -> Stage:
+def stage(candidates: str, student: str, adapter: str | None, out: str | Place, settings: RerankSettings) -> Stage:
     """Return the stage in which a student ranks candidates.
 
     candidates: a stage's folder or a dataset string. student: any instruction-tuned model. adapter: a PEFT folder or a
@@ -36,7 +36,7 @@ def stage(candidates: str, student: str, adapter: str | None, out: str | Path, s
     """
 
     def check(there: There) -> None:
-        pool.refuse_old_answers(Path(out))
+        pool.refuse_old_answers(place(out))
         check_arguments(settings.engine)
         if adapter is None or there(adapter):
             record.completed(settings, adapter, student)
@@ -47,20 +47,20 @@ def stage(candidates: str, student: str, adapter: str | None, out: str | Path, s
             datasets.check(candidates, "candidates")
 
     def work(identity: Identity) -> Result:
-        return _work(candidates, student, adapter, Path(out), settings, identity)
+        return _work(candidates, student, adapter, place(out), settings, identity)
 
     inputs = {
         "candidates": Input(candidates, partial(datasets.fingerprint, what="candidates")),
-        "student": Input(student, lambda name: fingerprint(builtin.model(name, "student"))),
+        "student": Input(student, lambda name: fingerprint(builtin.named(name, "student"))),
     }
     if adapter is not None:
         inputs["adapter"] = Input(adapter)
     writes = ["rankings", "rejects", "run.txt", "stats.json"]
     versions = {"prompt": prompt.version(settings.scores)}
-    return Stage("rerank", Path(out), settings, inputs, check, work, writes, versions)
+    return Stage("rerank", place(out), settings, inputs, check, work, writes, versions)
 
 
-def rerank(candidates: str, student: str, adapter: str | None, out: str | Path, settings: RerankSettings) -> None:
+def rerank(candidates: str, student: str, adapter: str | None, out: str | Place, settings: RerankSettings) -> None:
     """Write the tables `rankings` and `rejects`, `run.txt` and `stats.json` into `out`.
 
     Rejects are queries that the engine refused, or that ended it. Arguments as for `stage`. Finished queries are not
@@ -71,7 +71,7 @@ def rerank(candidates: str, student: str, adapter: str | None, out: str | Path, 
 
 
 def _work(
-    candidates: str, student: str, adapter: str | None, out: Path, settings: RerankSettings, identity: Identity
+    candidates: str, student: str, adapter: str | None, out: Place, settings: RerankSettings, identity: Identity
 ) -> Result:
     record.warn_of_long_windows(settings, adapter, student)
     record.warn_of_no_temperature(settings, adapter, student)

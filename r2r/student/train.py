@@ -25,6 +25,7 @@ import torch
 from r2r import builtin, tables
 from r2r.config import DistillSettings
 from r2r.llm.prompt import load_tokenizer
+from r2r.places import Place, place, replacing_folder
 from r2r.student import batches, checkpoint
 from r2r.student.adapter import kind
 from r2r.student.examples import Example, collate, example, until_order
@@ -46,7 +47,7 @@ class Run(NamedTuple):
     """
 
     settings: DistillSettings
-    folder: Path
+    folder: Place
     rows: list[dict[str, Any]]
     plan: dict[str, Any]
     tokenizer: Any
@@ -76,7 +77,7 @@ def train(config: dict[str, Any]) -> None:
     engine, flops, state = resume(run)
     done = state["step"]
     groups, probes = ranking_examples(run)
-    log = Log(Path(config["out"]), done, settings) if run.rank == 0 else None
+    log = Log(place(config["out"]), done, settings) if run.rank == 0 else None
     if not done:
         state["before"], _ = measure(engine, run, groups)
         if log:
@@ -100,6 +101,9 @@ def train(config: dict[str, Any]) -> None:
             if log:
                 log.write(entry)
             if number % settings.save_every == 0 or number == last or state["stopped"]:
+                # Before the checkpoint: a resumed training needs the lines of all steps up to it.
+                if log:
+                    log.keep()
                 save(engine, run, state, number)
             if state["stopped"]:
                 break
@@ -117,7 +121,7 @@ def set_up(config: dict[str, Any]) -> Run:
 
     accelerator = deepspeed.get_accelerator()
     accelerator.set_device(int(os.environ.get("LOCAL_RANK", 0)))
-    folder = Path(config["checkpoints"])
+    folder = place(config["checkpoints"])
     tokenizer = load_tokenizer(builtin.model(settings.student, "student"))
     return Run(
         settings=settings,
@@ -134,7 +138,7 @@ def set_up(config: dict[str, Any]) -> Run:
 
 def resume(run: Run) -> tuple[Any, Callable[[dict[str, Any]], float], checkpoint.State]:
     """Return the DeepSpeed engine, `log.operations` of its model, and the state, all as in the newest checkpoint."""
-    # The first worker decides: on a shared folder, other workers may see older files.
+    # The first worker decides: other workers may see older files.
     newest = torch.tensor(checkpoint.newest(run.folder) if run.rank == 0 else 0, device=run.labels.device)
     torch.distributed.broadcast(newest, 0)
     folder = checkpoint.step_folder(run.folder, int(newest)) if newest else None
@@ -300,7 +304,7 @@ def measure(engine: Any, run: Run, groups: list[list[Example]]) -> tuple[float, 
     return float(total / queries), temperature(torch.stack(losses))
 
 
-def save_best(engine: Any, run: Run, probes: list[Example], fitted: float | None, folder: Path) -> None:
+def save_best(engine: Any, run: Run, probes: list[Example], fitted: float | None, folder: Place) -> None:
     """Write what is trained, label log-probabilities for probes, and the temperature. Every worker calls it, the first
     one writes."""
     prompts = []
@@ -312,7 +316,7 @@ def save_best(engine: Any, run: Run, probes: list[Example], fitted: float | None
         prompts.append({"prompt": ids, "labels": labels.tolist(), "logprobs": logprobs[labels].tolist()})
     engine.train()
     if run.rank == 0:
-        with checkpoint.replacing(folder) as aside:
+        with replacing_folder(folder) as aside:
             trained = aside / kind(run.settings)
             checkpoint.save_trained(engine, trained)
             if run.settings.method == "full":
@@ -320,7 +324,7 @@ def save_best(engine: Any, run: Run, probes: list[Example], fitted: float | None
             check = {"dtype": dtype(run.settings), "prompts": prompts, "temperature": fitted}
             tables.write_text(json.dumps(check) + "\n", aside / "check.json")
     else:
-        checkpoint.save_trained(engine, folder)
+        checkpoint.save_trained(engine, Path())
 
 
 def save(engine: Any, run: Run, state: checkpoint.State, number: int) -> None:

@@ -2,7 +2,7 @@
 
 from r2r.tables.runs import run_id, write_run
 from r2r.tables.schemas import SCHEMAS, checked, content, content_of, files, path, ranked, read
-from r2r.tables.writing import clear, replacing, write, write_part, write_text
+from r2r.tables.writing import clear, replacing, seal, write, write_part, write_text
 
 __all__ = [
     "SCHEMAS",
@@ -16,6 +16,7 @@ __all__ = [
     "read",
     "replacing",
     "run_id",
+    "seal",
     "write",
     "write_part",
     "write_run",

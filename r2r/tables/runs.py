@@ -7,9 +7,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
-from pathlib import Path
 
-from r2r.tables.writing import replacing
+from r2r.places import Place, replacing
 
 
 def run_id(identifier: str) -> str:
@@ -17,7 +16,7 @@ def run_id(identifier: str) -> str:
     return re.sub(r"[ \t\n\r\v\f]", lambda found: f"%{ord(found[0]):02X}", identifier)
 
 
-def write_run(rows: Iterable[dict], file: Path, tag: str) -> None:
+def write_run(rows: Iterable[dict], file: Place, tag: str) -> None:
     """Write rows with qid, docids and scores as a TREC run: `qid Q0 docid rank score tag`, ranks from 1."""
     with replacing(file) as aside, aside.open("w", encoding="utf-8") as out:
         for row in rows:

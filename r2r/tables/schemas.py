@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping
-from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
@@ -18,6 +17,8 @@ import pyarrow.parquet as pq
 
 from r2r.errors import BadInput
 from r2r.identity import add_digests, row_digest
+from r2r.places import Place, place, readable
+from r2r.places import files as files_of
 
 _strings = pa.list_(pa.string())
 
@@ -173,25 +174,26 @@ def content(digest: int) -> str:
     return f"rows:{digest:032x}"
 
 
-def content_of(folder: str | Path, name: str) -> str:
+def content_of(folder: str | Place, name: str) -> str:
     """Return the content hash of the table `name`, read from its files."""
     tables = (read_file(file, name) for file in files(folder, name))
     return content(add_digests(row_content(row, name) for table in tables for row in table.to_pylist()))
 
 
-def path(folder: str | Path, name: str) -> Path:
-    return Path(folder) / name
+def path(folder: str | Place, name: str) -> Place:
+    return place(folder) / name
 
 
-def files(folder: str | Path, name: str) -> list[Path]:
+def files(folder: str | Place, name: str) -> list[Place]:
     """Return the Parquet files of a table, in the order of its rows. Raises BadInput where the folder has none."""
-    found = sorted(path(folder, name).glob("*.parquet"))
+    held = path(folder, name)
+    found = [held / file for file in files_of(held) if "/" not in file and file.endswith(".parquet")]
     if not found:
-        raise BadInput(f"{folder}: holds no {name} table; expected Parquet files in {path(folder, name)}")
+        raise BadInput(f"{folder}: holds no {name} table; expected Parquet files in {held}")
     return found
 
 
-def read(folder: str | Path, name: str) -> pa.Table:
+def read(folder: str | Place, name: str) -> pa.Table:
     """Return the table `name` of a stage's folder with its schema's columns.
 
     Raises BadInput if the folder has no such table, or one with other columns.
@@ -199,10 +201,10 @@ def read(folder: str | Path, name: str) -> pa.Table:
     return pa.concat_tables([read_file(file, name) for file in files(folder, name)])
 
 
-def read_file(file: Path, name: str) -> pa.Table:
+def read_file(file: Place, name: str) -> pa.Table:
     """Return one Parquet file of the table `name` with its schema's columns. Raises BadInput as `read`."""
     try:
-        table = pq.read_table(file)
+        table = pq.read_table(readable(file))
     except (pa.ArrowInvalid, OSError) as error:
         raise BadInput(f"{file}: not a Parquet file: {error}") from None
     return checked(table, name, str(file))
@@ -222,7 +224,7 @@ def checked(table: pa.Table, name: str, file: str) -> pa.Table:
         raise BadInput(f"{file}: {error}; the {name} table has {schema.to_string()}".replace("\n", ", ")) from None
 
 
-def ranked(folder: str | Path, name: str) -> Iterator[dict]:
+def ranked(folder: str | Place, name: str) -> Iterator[dict]:
     """Yield qid, docids and scores of a table's rows, in their order, a file at a time."""
     for file in files(folder, name):
-        yield from pq.read_table(file, columns=["qid", "docids", "scores"]).to_pylist()
+        yield from pq.read_table(readable(file), columns=["qid", "docids", "scores"]).to_pylist()

@@ -12,7 +12,6 @@ import json
 from collections import Counter
 from collections.abc import Callable
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 from r2r import datasets, tables
@@ -22,6 +21,7 @@ from r2r.datasets.documents import Part
 from r2r.errors import BadInput
 from r2r.llm import is_remote
 from r2r.llm.probe import Probed
+from r2r.places import Place, place
 from r2r.reasons import check_reasons
 from r2r.rows import pool
 from r2r.rows.journal import Journal
@@ -37,7 +37,7 @@ _SMALL_QUERY, _SMALL_PASSAGES = "what colour is the sky", ["Dogs bark.", "The sk
 
 def stage(
     candidates: str | None,
-    out: str | Path,
+    out: str | Place,
     settings: AnnotateSettings,
     retry_rejects: bool = False,
     corpus: str | None = None,
@@ -50,12 +50,12 @@ def stage(
     """
 
     def check(there: There) -> None:
-        pool.refuse_old_answers(Path(out))
+        pool.refuse_old_answers(place(out))
         _check(candidates, settings, retry_rejects, there)
         _check_positives(candidates, corpus, settings, there)
 
     def work(identity: Identity) -> Result:
-        return _work(candidates, corpus, Path(out), settings, identity, retry_rejects)
+        return _work(candidates, corpus, place(out), settings, identity, retry_rejects)
 
     inputs = {"teacher": Input(settings.teacher, calls.identify_teacher)}
     if candidates is not None:
@@ -67,7 +67,7 @@ def stage(
     writes = ["annotations", "rejects", "stats.json"]
     return Stage(
         "annotate",
-        Path(out),
+        place(out),
         settings,
         inputs,
         check,
@@ -80,7 +80,7 @@ def stage(
 
 def annotate(
     candidates: str | None,
-    out: str | Path,
+    out: str | Place,
     settings: AnnotateSettings,
     retry_rejects: bool = False,
     corpus: str | None = None,
@@ -134,7 +134,7 @@ def _check_positives(candidates: str | None, corpus: str | None, settings: Annot
 def _work(
     candidates: str | None,
     corpus: str | None,
-    out: Path,
+    out: Place,
     settings: AnnotateSettings,
     identity: Identity,
     retry_rejects: bool,
@@ -161,7 +161,9 @@ def _work(
     return Result(rows, done.contents["annotations"], ["stats.json"], counts)
 
 
-def _ask(rows: Candidates, out: Path, settings: AnnotateSettings, identity: Identity, retry_rejects: bool) -> pool.Done:
+def _ask(
+    rows: Candidates, out: Place, settings: AnnotateSettings, identity: Identity, retry_rejects: bool
+) -> pool.Done:
     version, settings = ask.version(identity), calls.spread(settings)
     budget = calls.open_budget(out, version, settings)
     row_key = partial(ask.key, version=version, passages=settings.passages)
@@ -172,14 +174,14 @@ def _ask(rows: Candidates, out: Path, settings: AnnotateSettings, identity: Iden
     return pool.run_rows(rows, job, settings, out, lambda counts: counts["rejects"] <= most, retry_rejects)
 
 
-def _probe(out: Path, version: str, settings: AnnotateSettings) -> Probed | None:
+def _probe(out: Place, version: str, settings: AnnotateSettings) -> Probed | None:
     """Find out what the server takes; see `calls.probe_server`."""
     message = prompt.prompt(_SMALL_QUERY, _SMALL_PASSAGES, settings.reasoning, settings.language)
     schema = prompt.schema(len(_SMALL_PASSAGES), settings.reasoning, settings.reason_chars)
     return calls.probe_server("annotate", out, version, settings, message, schema)
 
 
-def _take_over(candidates: str | None, out: Path, settings: AnnotateSettings) -> pool.Done:
+def _take_over(candidates: str | None, out: Place, settings: AnnotateSettings) -> pool.Done:
     """Write the tables from recorded annotations. False evidence is dropped, since they cannot be asked again."""
     if candidates is None:
         annotations, rejects = datasets.read_annotations(settings.teacher)
@@ -219,7 +221,7 @@ def show_prompt(candidates: str | None, settings: AnnotateSettings, corpus: str 
 
 def dry_run(
     candidates: str | None,
-    out: str | Path | None,
+    out: str | Place | None,
     settings: AnnotateSettings,
     retry_rejects: bool = False,
     corpus: str | None = None,
@@ -231,7 +233,7 @@ def dry_run(
     import pyarrow as pa
 
     version = _plannable(candidates, out, settings, corpus)
-    folder = Path(out or ".", "rows", version)
+    folder = place(out or ".") / "rows" / version
     rows = passages.drawn(datasets.open_candidates(str(candidates)), corpus, settings)
     parts = rows.parts(256)
     start_ray()
@@ -248,7 +250,7 @@ def dry_run(
     stats.tell_plan(counts, Journal(folder), settings)
 
 
-def _plannable(candidates: str | None, out: str | Path | None, settings: AnnotateSettings, corpus: str | None) -> str:
+def _plannable(candidates: str | None, out: str | Place | None, settings: AnnotateSettings, corpus: str | None) -> str:
     """Check the settings and inputs of a dry run. Return the version of the row keys. Raises BadInput."""
     if _recorded(settings.teacher):
         raise BadInput(f"teacher: {settings.teacher}: recorded; there is nothing to ask, and no prompt")
@@ -265,7 +267,7 @@ class _Counting:
         parts: list[Part],
         settings: AnnotateSettings,
         row_key: Callable[[dict[str, Any]], str],
-        folder: Path,
+        folder: Place,
         finished: set[str],
         tell: Any,
     ) -> None:

@@ -12,7 +12,6 @@ import uuid
 from collections import Counter
 from collections.abc import Callable
 from itertools import chain
-from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
 from r2r import builtin
@@ -23,6 +22,7 @@ from r2r.llm import Model, Refused, Reply, is_folder, is_remote, is_server, open
 from r2r.llm.engine import check_arguments
 from r2r.llm.probe import Probed, probe
 from r2r.llm.prompt import ByteTokenizer, break_controls, chat_ids, check_model, fit, load_tokenizer
+from r2r.places import Place
 from r2r.rows.journal import Journal
 from r2r.workers import beside_driver, start_ray
 
@@ -39,7 +39,7 @@ def identify_teacher(teacher: str) -> str:
     address, _, model = teacher.partition("#")
     if is_remote(teacher):
         return f"model {model}" if model else f"server {address}"
-    return fingerprint(builtin.model(teacher, "teacher"))
+    return fingerprint(builtin.named(teacher, "teacher"))
 
 
 def check_teacher(settings: TeacherSettings) -> None:
@@ -52,7 +52,7 @@ def check_teacher(settings: TeacherSettings) -> None:
             raise BadInput(f"{settings.teacher}: names no model, which its requests need; add # and its name")
         Prompter(settings)
     else:
-        check_model(builtin.model(settings.teacher, "teacher"))
+        check_model(builtin.model(settings.teacher, "teacher", weights=False))
 
 
 def open_teacher(settings: TeacherSettings, version: str) -> Model:
@@ -99,7 +99,7 @@ class Prompter:
             self.tokenizer = load_tokenizer(settings.tokenizer) if settings.tokenizer else ByteTokenizer()
             self.longest = (model or open_model(settings.teacher)).max_length
         else:
-            name = builtin.model(settings.teacher, "teacher")
+            name = builtin.model(settings.teacher, "teacher", weights=False)
             self.tokenizer, self.longest = load_tokenizer(name), _longest(name, settings)
 
     def fitted(self, render: Callable[[str, list[str]], str], query: str, passages: list[str]) -> tuple[str, int]:
@@ -150,7 +150,7 @@ class Budget:
         self.left += rest
 
 
-def open_budget(out: Path, version: str, settings: TeacherSettings) -> Any:
+def open_budget(out: Place, version: str, settings: TeacherSettings) -> Any:
     """Return a Ray actor of Budget with what is left of `max_cost`, None if there is no `max_cost`.
 
     out: the stage's folder. version: what the keys of its rows have in common.
@@ -161,7 +161,7 @@ def open_budget(out: Path, version: str, settings: TeacherSettings) -> Any:
     return beside_driver(Budget, _left(out, version, settings))
 
 
-def _left(out: Path, version: str, settings: TeacherSettings) -> float:
+def _left(out: Place, version: str, settings: TeacherSettings) -> float:
     """Return `max_cost` less the cost of the finished rows and of all probes; infinity without a `max_cost`."""
     if settings.max_cost is None:
         return float("inf")
@@ -171,7 +171,7 @@ def _left(out: Path, version: str, settings: TeacherSettings) -> float:
 
 
 def probe_server(
-    name: str, out: Path, version: str, settings: TeacherSettings, message: str, schema: dict[str, Any]
+    name: str, out: Place, version: str, settings: TeacherSettings, message: str, schema: dict[str, Any]
 ) -> Probed | None:
     """Find out what a server takes, with a small request, and say it. None if there is no server, or if that might pass
     `max_cost`: then no row is asked.
@@ -208,7 +208,7 @@ def _tell_probe(name: str, found: Probed) -> None:
         print(f"{name}: its first refusal: {found.refusal}", flush=True)
 
 
-def probe_counts(out: Path, version: str) -> Counter[str]:
+def probe_counts(out: Place, version: str) -> Counter[str]:
     """Return the sums over the probes of all runs: probe_calls, probe_prompt_tokens, probe_completion_tokens."""
     counts = Counter[str]()
     for entry in _probes(out, version):
@@ -216,7 +216,7 @@ def probe_counts(out: Path, version: str) -> Counter[str]:
     return counts
 
 
-def _probes(out: Path, version: str) -> Journal:
+def _probes(out: Place, version: str) -> Journal:
     """Return the journal of what the server was asked at the start of each run. It is paid for as rows are."""
     return Journal(out / "probes" / version)
 

@@ -7,21 +7,12 @@ Owns the wording, in `prompt.j2` beside this file. Its hash is the prompt's vers
 
 from __future__ import annotations
 
-import hashlib
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, StrictUndefined, Template
+from r2r.templates import wording
 
-
-def wording(name: str) -> tuple[Template, str]:
-    """Return a prompt's template, a file beside this one, and its version, a hash of its text."""
-    text = Path(__file__).with_name(name).read_text(encoding="utf-8")
-    template = Environment(undefined=StrictUndefined, autoescape=False).from_string(text)
-    return template, hashlib.sha256(text.encode()).hexdigest()[:12]
-
-
-_TEMPLATE, VERSION = wording("prompt.j2")
+_TEMPLATE, VERSION = wording(Path(__file__).with_name("prompt.j2"))
 
 
 def prompt(query: str, passages: list[str], reasoning: str, language: str | None = None) -> str:

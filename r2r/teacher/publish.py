@@ -15,13 +15,14 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from jinja2 import Environment, StrictUndefined
 
 from r2r import __version__, tables
 from r2r.errors import BadInput
 from r2r.hub.card import public
 from r2r.identity import manifest_of
+from r2r.places import Place, place
 from r2r.tables.schemas import read_file
+from r2r.templates import load
 
 _CARD, _TABLE = "README.md", "annotations"
 # A file of a dataset should be a few hundred MB at most; a row has a few kB.
@@ -50,35 +51,37 @@ _SETTINGS = (
 _SIZES = {1_000: "n<1K", 10_000: "1K<n<10K", 100_000: "10K<n<100K", 1_000_000: "100K<n<1M"}
 
 
-def publish(annotated: str | Path, to: str | Path, license: str | None = None) -> None:
+def publish(annotated: str | Place, to: str | Place, license: str | None = None) -> None:
     """Write a finished stage's annotations and a card into the folder `to`, in place of an earlier dataset there.
 
     license: as the hub spells it, such as cc-by-4.0. Of a teacher that is a server or a folder, only the model's name
     is published; everything else of the rows is as it was. Raises BadInput if the stage is not done, or if `to` holds
     anything else.
     """
-    annotated, to = Path(annotated), Path(to)
+    annotated, to = place(annotated), place(to)
     manifest = manifest_of(annotated)
     if manifest is None or manifest.get("stage") != "annotate":
         raise BadInput(f"{annotated}: holds no finished annotations; give the folder that annotate wrote")
-    there = {one.name for one in to.iterdir()} if to.is_dir() else set()
+    there = {one.name for one in to.glob("*")} if to.is_dir() else set()
     if to.exists() and not (to.is_dir() and there <= {_CARD, _TABLE}):
         raise BadInput(f"export: {to}: is no dataset that annotate exported, and not empty; give a new folder")
     # Without its card, a folder is no dataset.
     (to / _CARD).unlink(missing_ok=True)
     tables.clear(to, _TABLE)
-    rows, teachers = 0, dict[str, None]()
+    rows, teachers, names = 0, dict[str, None](), list[str]()
     for number, part in enumerate(_parts(annotated)):
-        tables.write_part(part, to, _TABLE, f"train-{number:05}")
+        names.append(f"train-{number:05}")
+        tables.write_part(part, to, _TABLE, names[-1])
         rows += len(part)
         teachers.update(dict.fromkeys(row["teacher"] for row in part))
+    tables.seal(to, _TABLE, names)
     tables.write_text(_card(to, manifest, rows, list(teachers), license), to / _CARD)
     print(f"export: {rows:,} annotations -> {to}; nothing was uploaded", flush=True)
     if license is None:
         print("export: the card says that no licence was stated; --license NAME states one, such as cc-by-4.0")
 
 
-def _parts(annotated: Path) -> Iterator[list[dict[str, Any]]]:
+def _parts(annotated: Place) -> Iterator[list[dict[str, Any]]]:
     """Yield the rows of each file to write."""
     waiting: list[dict[str, Any]] = []
     for file in tables.files(annotated, _TABLE):
@@ -90,7 +93,7 @@ def _parts(annotated: Path) -> Iterator[list[dict[str, Any]]]:
     yield waiting
 
 
-def _card(to: Path, manifest: dict[str, Any], rows: int, teachers: list[str], license: str | None) -> str:
+def _card(to: Place, manifest: dict[str, Any], rows: int, teachers: list[str], license: str | None) -> str:
     settings, what = manifest["settings"], manifest["what"]
     recorded = settings["teacher"].startswith(("teacher:", "replies:"))
     head = {
@@ -103,11 +106,9 @@ def _card(to: Path, manifest: dict[str, Any], rows: int, teachers: list[str], li
         ],
     }
     schema = tables.SCHEMAS[_TABLE]
-    template = Path(__file__).with_name("card.md.j2").read_text(encoding="utf-8")
-    environment = Environment(undefined=StrictUndefined, autoescape=False, trim_blocks=True, keep_trailing_newline=True)
-    return environment.from_string(template).render(
+    return load(Path(__file__).with_name("card.md.j2")).render(
         head=yaml.safe_dump(head, sort_keys=False, allow_unicode=True).strip(),
-        name=to.resolve().name,
+        name=to.absolute().name,
         passages="their passages" if recorded else f"each with up to {settings['passages']} passages,",
         version=__version__,
         teachers=teachers,

@@ -12,7 +12,6 @@ from __future__ import annotations
 import json
 from collections import Counter
 from functools import partial
-from pathlib import Path
 from typing import Any, NamedTuple
 
 from r2r import datasets, tables
@@ -26,6 +25,7 @@ from r2r.errors import BadInput, Stopped
 from r2r.identity import digest, manifest_of
 from r2r.llm import is_remote
 from r2r.llm.probe import Probed
+from r2r.places import Place, place
 from r2r.rows import pool
 from r2r.rows.journal import KEYS, Journal
 from r2r.rows.pool import share
@@ -45,7 +45,7 @@ _SMALL_PASSAGE = "The sky is blue."
 
 
 def stage(
-    corpus: str, index: str | None, out: str | Path, settings: QueriesSettings, retry_rejects: bool = False
+    corpus: str, index: str | None, out: str | Place, settings: QueriesSettings, retry_rejects: bool = False
 ) -> Stage:
     """Return the stage in which a teacher writes queries for passages of `corpus`, a dataset string.
 
@@ -57,7 +57,7 @@ def stage(
         _check(corpus, index, settings, there)
 
     def work(identity: Identity) -> Result:
-        return _work(corpus, index, Path(out), settings, identity, retry_rejects)
+        return _work(corpus, index, place(out), settings, identity, retry_rejects)
 
     inputs = {
         "corpus": Input(corpus, partial(datasets.fingerprint, what="corpus")),
@@ -69,11 +69,11 @@ def stage(
         inputs["examples"] = Input(settings.examples)
     writes = ["queries", "qrels", "passages", "written", "rejects", "stats.json"]
     versions = {"prompt": write.VERSION}
-    return Stage("queries", Path(out), settings, inputs, check, work, writes, versions, again=retry_rejects)
+    return Stage("queries", place(out), settings, inputs, check, work, writes, versions, again=retry_rejects)
 
 
 def make_queries(
-    corpus: str, index: str | None, out: str | Path, settings: QueriesSettings, retry_rejects: bool = False
+    corpus: str, index: str | None, out: str | Place, settings: QueriesSettings, retry_rejects: bool = False
 ) -> None:
     """Write the tables of the stage and `stats.json` into `out`, which then is a dataset of queries and qrels.
 
@@ -96,7 +96,7 @@ def _check(corpus: str, index: str | None, settings: QueriesSettings, there: The
         java.find_java()
         if there(index):
             facts(index)
-            built_from = (manifest_of(Path(index)) or {})["inputs"]["corpus"]
+            built_from = (manifest_of(place(index)) or {})["inputs"]["corpus"]
             if built_from["fingerprint"] != datasets.fingerprint(corpus, "corpus"):
                 raise BadInput(f"index: {index}: was built from {built_from['source']}; give the index of {corpus}")
 
@@ -118,7 +118,7 @@ def _rows(sample: Sample) -> list[dict[str, str]]:
 
 
 def _work(
-    corpus: str, index: str | None, out: Path, settings: QueriesSettings, identity: Identity, retry_rejects: bool
+    corpus: str, index: str | None, out: Place, settings: QueriesSettings, identity: Identity, retry_rejects: bool
 ) -> Result:
     sample = draw(corpus, settings.n, settings.min_chars, settings.seed)
     rows = _rows(sample)
@@ -164,19 +164,20 @@ def _work(
     return Result(written | extra, digest(contents), ["stats.json"], counts)
 
 
-def _probe(out: Path, version: str, settings: QueriesSettings) -> Probed | None:
+def _probe(out: Place, version: str, settings: QueriesSettings) -> Probed | None:
     """Find out what the server takes; see `calls.probe_server`."""
     message, _ = write.Prompter(settings, []).message(_SMALL_PASSAGE)
     return calls.probe_server("queries", out, version, settings, message, write.schema(settings))
 
 
-def _write_passages(rows: list[dict[str, str]], out: Path) -> None:
+def _write_passages(rows: list[dict[str, str]], out: Place) -> None:
     tables.clear(out, "passages")
     for number, at in enumerate(range(0, len(rows), _PASSAGES_PER_FILE)):
         tables.write_part(rows[at : at + _PASSAGES_PER_FILE], out, "passages", f"part-{number:05}")
+    tables.seal(out, "passages", (f"part-{number:05}" for number in range(-(-len(rows) // _PASSAGES_PER_FILE))))
 
 
-def _parts(out: Path, total: int, rows: int) -> list[Any]:
+def _parts(out: Place, total: int, rows: int) -> list[Any]:
     """Return the drawn passages in parts of about `rows`."""
     files = [str(file) for file in tables.files(out, "passages")]
     columns = {name: name for name in tables.SCHEMAS["passages"].names}
@@ -228,7 +229,7 @@ def _kept(written: list[dict[str, Any]], index: str | None, settings: QueriesSet
     return _Kept(rows, rejects, filtered, found_again)
 
 
-def _write_kept(kept: _Kept, unread: list[dict[str, Any]], out: Path) -> list[str]:
+def _write_kept(kept: _Kept, unread: list[dict[str, Any]], out: Place) -> list[str]:
     """Write the tables queries, qrels and rejects. Return the content hashes of the first two."""
     tables.write(unread + kept.rejects, out, "rejects")
     queries = [{"qid": row["qid"], "query": row["query"]} for row in kept.rows]
@@ -252,7 +253,7 @@ def _tell(found: dict[str, Any]) -> None:
 
 
 def dry_run(
-    corpus: str, index: str | None, out: str | Path | None, settings: QueriesSettings, retry_rejects: bool = False
+    corpus: str, index: str | None, out: str | Place | None, settings: QueriesSettings, retry_rejects: bool = False
 ) -> None:
     """Draw the passages; print how many would be asked about, the tokens, the cost and the time; ask nothing.
 
@@ -263,7 +264,7 @@ def dry_run(
     version = _version(settings, identify(planned))
     sample = draw(corpus, settings.n, settings.min_chars, settings.seed)
     rows = _rows(sample)
-    prompter, journal = write.Prompter(settings, _examples(settings)), Journal(Path(out or ".", "rows", version))
+    prompter, journal = write.Prompter(settings, _examples(settings)), Journal(place(out or ".") / "rows" / version)
     finished = {"written"} if retry_rejects else {"written", "rejects"}
     counts = Counter[str]({"done": len(rows)})
     for row in bar("queries: counting", len(rows), "passage", iterable=rows):

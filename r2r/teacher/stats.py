@@ -143,8 +143,18 @@ def _of_passages(drawn: dict[str, Any]) -> Iterator[str]:
 def tell_plan(counts: Counter[str], journal: Journal, settings: AnnotateSettings) -> None:
     """Print how much would be asked, and the estimated cost and time. Arguments as for `plan`; counts has `passages`,
     too."""
-    guess = counts["passages"] * (_PASSAGE + _TEXT * len(fields(settings.reasoning)))
+    guess = guessed_reply(counts["passages"], settings.reasoning)
     plan("annotate", counts, journal, settings, guess, f"at {_TEXT} for each text")
+
+
+def guessed_reply(passages: int, reasoning: str) -> int:
+    """Return the estimated tokens of replies about so many passages."""
+    return passages * (_PASSAGE + _TEXT * len(fields(reasoning)))
+
+
+def engine_hours(tokens: float, tokens_per_second: float) -> float:
+    """Return the hours that an engine takes for so many reply tokens, at its reply tokens per second."""
+    return tokens / tokens_per_second / 3600
 
 
 def plan(name: str, counts: Counter[str], journal: Journal, settings: TeacherSettings, guess: float, how: str) -> None:
@@ -178,7 +188,7 @@ def plan(name: str, counts: Counter[str], journal: Journal, settings: TeacherSet
         low, high = (cost(counts["prompt_tokens"], tokens, settings) for tokens in (reply, most))
         print(f"{name}: cost: estimated {low:,.2f}, at most {high:,.2f} if each is asked once")
     if settings.tokens_per_second:
-        hours = reply / settings.tokens_per_second / 3600
+        hours = engine_hours(reply, settings.tokens_per_second)
         shown = f"{hours / settings.actors:,.2f} hours on {settings.actors} engines"
         print(f"{name}: time: estimated {shown}, {hours * max(settings.gpus, 0):,.2f} GPU hours")
     print(f"{name}: nothing was asked")

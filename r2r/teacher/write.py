@@ -14,6 +14,7 @@ import re
 import unicodedata
 from collections import Counter
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any, NamedTuple
 
 from r2r.config import QueriesSettings
@@ -26,9 +27,9 @@ from r2r.llm.prompt import break_controls
 from r2r.reasons import fold
 from r2r.replies import Unsound, decoded, text_field
 from r2r.teacher import calls
-from r2r.teacher.prompt import wording
+from r2r.templates import wording
 
-_TEMPLATE, VERSION = wording("query.j2")
+_TEMPLATE, VERSION = wording(Path(__file__).with_name("query.j2"))
 
 
 class Example(NamedTuple):

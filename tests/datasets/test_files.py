@@ -157,6 +157,13 @@ def test_a_field_that_comes_twice_is_never_swallowed(tmp_path, name):
             read_candidates(f"rankgpt:{tmp_path / name}")
 
 
+def test_a_file_that_is_gzipped_twice_is_named(tmp_path):
+    file = tmp_path / "qrels.gz"
+    file.write_bytes(gzip.compress(gzip.compress(b"q1 0 d1 1")))
+    with pytest.raises(BadInput, match=rf"^{file}: is gzipped twice; unpack it once"):
+        read_qrels(str(file))
+
+
 def test_a_run_that_is_cut_off_is_named_as_it_is_opened(tmp_path):
     (tmp_path / "run.gz").write_bytes(gzip.compress(b"q1 Q0 d1 1 3.0 t\n")[:-9])
     with pytest.raises(BadInput, match=r"run\.gz: cannot be read to its end: .*; copy or download it again"):

@@ -25,7 +25,7 @@ pytestmark = pytest.mark.slow
 
 ROOT = Path(__file__).parent.parent.parent
 REAL = runpy.run_path(str(ROOT / "benchmarks" / "real.py"))
-QUERIES, ANNOTATIONS, STEPS = 5, 30, 2
+QUERIES, ANNOTATIONS, STEPS = 3, 20, 2
 
 
 @pytest.fixture(scope="module")

@@ -7,7 +7,9 @@ import resource
 import pytest
 
 from r2r.errors import BadInput
-from r2r.rows.journal import Journal
+from r2r.places import place, put
+from r2r.rows import journal as journals
+from r2r.rows.journal import Entry, Journal
 
 KEYS = [hashlib.sha256(bytes([number])).hexdigest() for number in range(5)]
 
@@ -18,14 +20,14 @@ def row(journal, key):
     return entry["row"]
 
 
-def test_another_process_finds_the_rows(tmp_path):
-    journal = Journal(tmp_path / "rows")
-    assert not (tmp_path / "rows").exists()
+def test_another_process_finds_the_rows(out):
+    journal = Journal(out / "rows")
+    assert not (out / "rows").exists()
     journal.add(KEYS[0], "annotations", {"qid": "q\u20281", "text": "ä\n\x00"}, {"tokens": 3})
     journal.add(KEYS[1], "rejects", {"qid": "q2"}, {})
     journal.died(KEYS[2])
     journal.died(KEYS[2])
-    for reader in (journal, Journal(tmp_path / "rows")):
+    for reader in (journal, Journal(out / "rows")):
         assert [reader.table(key) for key in KEYS[:3]] == ["annotations", "rejects", ""]
         assert row(reader, KEYS[0]) == {"qid": "q\u20281", "text": "ä\n\x00"}
         assert reader.get(KEYS[2]) is None
@@ -33,11 +35,11 @@ def test_another_process_finds_the_rows(tmp_path):
         assert [entry["counts"] for entry in reader] == [{"tokens": 3}, {}]
 
 
-def test_each_process_has_its_own_file(tmp_path):
+def test_each_process_has_its_own_file(out):
     for key in KEYS[:3]:
-        Journal(tmp_path).add(key, "annotations", {"qid": key}, {})
-    assert len(list(tmp_path.iterdir())) == 3
-    assert all(row(Journal(tmp_path), key) == {"qid": key} for key in KEYS[:3])
+        Journal(out).add(key, "annotations", {"qid": key}, {})
+    assert len(list(out.glob("*"))) == 3
+    assert all(row(Journal(out), key) == {"qid": key} for key in KEYS[:3])
 
 
 @pytest.mark.parametrize("lost", [1, 30, 120, 170])
@@ -72,18 +74,104 @@ def test_a_full_disk_loses_no_finished_row(tmp_path):
 
 
 @pytest.mark.parametrize("names", [("a", "b", "c"), ("c", "b", "a"), ("b", "c", "a")])
-def test_the_answer_of_the_latest_round_wins_whatever_its_file_is_called(tmp_path, names):
+def test_the_answer_of_the_latest_round_wins_whatever_its_file_is_called(out, names):
     for round, name in enumerate(names):
-        one = tmp_path / name
+        one = out / name
         table = "annotations" if round == 2 else "rejects"
         Journal(one).add(KEYS[0], table, {"qid": f"round {round}"}, {"tokens": round}, round)
         Journal(one).add(KEYS[1], "rejects", {"qid": "other"}, {}, min(round, 1))
         for number, file in enumerate(one.glob("*.jsonl")):
-            file.rename(tmp_path / f"{name}{number}.jsonl")
-    journal = Journal(tmp_path)
+            put(file.read_bytes(), out / f"{name}{number}.jsonl")
+            file.unlink()
+    journal = Journal(out)
     assert row(journal, KEYS[0]) == {"qid": "round 2"} and journal.table(KEYS[0]) == "annotations"
     assert journal.last_round("rejects") == 1 and journal.last_round("annotations") == 2
     assert sorted(entry["row"]["qid"] for entry in journal) == ["other", "round 2"]
     # An answer of this object wins at once, too.
     journal.add(KEYS[1], "annotations", {"qid": "answered"}, {}, 2)
-    assert row(journal, KEYS[1]) == row(Journal(tmp_path), KEYS[1]) == {"qid": "answered"}
+    assert row(journal, KEYS[1]) == row(Journal(out), KEYS[1]) == {"qid": "answered"}
+
+
+def test_compacting_keeps_every_row_round_and_death(out, monkeypatch):
+    monkeypatch.setattr(journals, "_LARGE", 2000)
+    for number in range(3):
+        journal = Journal(out)
+        for key in KEYS:
+            journal.add(
+                key, "rejects" if number < 2 else "annotations", {"qid": f"{number}", "x": "x" * 100}, {}, number
+            )
+        journal.died(KEYS[0])
+    before = len(list(out.glob("*")))
+    Journal(out).compact()
+    after = Journal(out)
+    assert [row(after, key)["qid"] for key in KEYS] == ["2"] * 5 and after.deaths(KEYS[0]) == 3
+    assert after.last_round("annotations") == 2
+    # A disk has a file a process; the store had an object a write.
+    assert (before, len(list(out.glob("*")))) == ((3, 3) if out.is_dir() and hasattr(out, "iterdir") else (18, 2))
+
+
+def test_a_kill_while_compacting_loses_nothing(store, monkeypatch):
+    folder = place("s3://bucket/rows")
+    journal = Journal(folder)
+    for number in range(3):
+        for key in KEYS:
+            journal.add(key, "annotations", {"qid": f"{number}"}, {}, number)
+    # As if killed after the first objects were removed, or before any was.
+    kept = dict(store.objects)
+    Journal(folder).compact()
+    for removed in (5, 0):
+        store.objects = {**store.objects, **dict(list(kept.items())[removed:])}
+        again = Journal(folder)
+        assert [row(again, key)["qid"] for key in KEYS] == ["2"] * 5
+        again.compact()
+
+
+def test_a_late_listing_costs_no_row_that_was_told(store):
+    folder = place("s3://bucket/rows")
+    early = Journal(folder)
+    store.faults.late = 60
+    early.add_all([Entry(key, "annotations", {"qid": key}, {}) for key in KEYS[:2]])
+    other = Journal(folder)
+    other.add(KEYS[2], "annotations", {"qid": "other"}, {})
+    assert Journal(folder).table(KEYS[0]) == ""
+    told = [*early.names(), *other.names()]
+    assert early.names() == []
+    late = Journal(folder, told)
+    assert [late.table(key) for key in KEYS[:3]] == ["annotations"] * 3
+    # An object that another job has put together with others meanwhile.
+    assert Journal(folder, [*told, "gone.jsonl"]).table(KEYS[2]) == "annotations"
+
+
+def test_a_store_is_written_to_once_a_second(store):
+    journal = Journal(place("s3://bucket/rows"))
+    assert journal.pause() == 0
+    journal.add(KEYS[0], "annotations", {"qid": "a"}, {})
+    assert 0 < journal.pause() <= 1
+
+
+def test_a_disk_is_never_waited_for(tmp_path):
+    journal = Journal(tmp_path)
+    journal.add(KEYS[0], "annotations", {"qid": "a"}, {})
+    assert journal.pause() == 0
+
+
+def test_a_write_that_the_store_refuses_leaves_what_was_there(store):
+    journal = Journal(place("s3://bucket/rows"))
+    journal.add(KEYS[0], "annotations", {"qid": "first"}, {})
+    store.faults.denied = frozenset(["PUT"])
+    with pytest.raises(BadInput, match=r"s3://bucket/rows/\w+-000002.jsonl: writing: AWS Error ACCESS_DENIED"):
+        journal.add(KEYS[1], "annotations", {"qid": "second"}, {})
+    store.faults.denied = frozenset()
+    journal.add(KEYS[2], "annotations", {"qid": "third"}, {})
+    again = Journal(place("s3://bucket/rows"))
+    assert [again.table(key) for key in KEYS[:3]] == ["annotations", "", "annotations"]
+
+
+def test_readers_of_a_node_download_an_object_once(store):
+    folder = place("s3://bucket/rows")
+    Journal(folder).add(KEYS[0], "annotations", {"qid": "a"}, {})
+    name = store.keys("rows/")[0]
+    for _ in range(3):
+        assert Journal(folder).table(KEYS[0]) == "annotations"
+    # The one that wrote it has it already.
+    assert store.asked[f"GET {name}"] == 0

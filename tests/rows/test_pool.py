@@ -125,6 +125,24 @@ def test_rows_are_answered_once_and_come_out_in_order(run, tmp_path, capsys):
     assert len(log(tmp_path)) == len(asked) + 1 + len(queries)
 
 
+@pytest.mark.parametrize("actors", [1, 3, 64, 256])
+@pytest.mark.parametrize("rows", [1, 43, 5000, 500_000])
+@pytest.mark.parametrize("in_flight", [1, 64, 256])
+def test_rows_are_shared_out_once_and_early_actors_leave_the_others_their_share(rows, actors, in_flight):
+    size = pool.part_size(rows, actors, in_flight)
+    parts = -(-rows // size)
+    blocks = pool.shares(parts, actors, size)
+    assert [number for block in blocks for number in block] == list(range(parts))
+    sizes = [len(block) for block in blocks]
+    assert sizes == sorted(sizes, reverse=True)
+    held = sum(sizes[: pool.ahead(len(blocks), actors)]) * size
+    share = rows / actors
+    # What an actor holds at first: no more than its share, enough for its engine, and all that is left comes in parts.
+    assert held <= max(share, 1) + size
+    assert held >= min(share, 2 * in_flight)
+    assert sizes[-1] == 1 or len(blocks) == 1
+
+
 def test_rejected_rows_are_asked_again_and_no_others(run, tmp_path):
     first = run(["query 0", "stubborn 1", "stubborn 2", "query 1"])
     assert first.counts == {"rankings": 2, "rejects": 2, "completion_tokens": 2 * 2 + 2 * 1}

@@ -32,7 +32,7 @@ def change(folder, edit):
 
 
 def test_a_sound_adapter_is_found_and_fits(saved):
-    assert adapter.find(str(saved)) == adapter.find(str(saved / "adapter")) == str(saved / "adapter")
+    assert adapter.find(str(saved)) == adapter.find(str(saved / "adapter")) == saved / "adapter"
     adapter.check_saved(saved / "adapter")
     adapter.check_fits(str(saved / "adapter"), tiny_model())
 

@@ -39,11 +39,24 @@ def test_mlflow_gets_each_step_and_a_resumed_training_goes_on_in_the_same_run(tm
     assert len(client.search_runs([run.info.experiment_id])) == 2
 
 
-def test_without_a_tracker_nothing_is_imported_and_the_steps_are_there(tmp_path, monkeypatch):
+def test_without_a_tracker_nothing_is_imported_and_the_steps_are_there(out, monkeypatch):
     monkeypatch.setitem(__import__("sys").modules, "mlflow", None)
-    steps(tmp_path, DistillSettings(student="demo", steps=2), 1, 2, done=0)
-    assert [one["step"] for one in read_steps(tmp_path / "steps.jsonl")] == [1, 2]
-    assert not (tmp_path / "tracker").exists() and any((tmp_path / "tensorboard").iterdir())
+    steps(out, DistillSettings(student="demo", steps=2), 1, 2, done=0)
+    assert [one["step"] for one in read_steps(out / "steps.jsonl")] == [1, 2]
+    assert not (out / "tracker").exists() and any((out / "tensorboard").glob("*"))
+
+
+def test_a_log_in_a_store_is_that_of_the_last_checkpoint_at_least(out, monkeypatch):
+    settings = DistillSettings(student="demo", steps=5)
+    log = Log(out, 0, settings)
+    for step in (1, 2):
+        log.write(entry(step))
+    log.keep()
+    log.write(entry(3))
+    # As after a kill: a step of which there is no checkpoint is taken again.
+    steps(out, settings, 3, 5, done=2)
+    assert [one["step"] for one in read_steps(out / "steps.jsonl")] == [1, 2, 3, 4, 5]
+    assert len(list((out / "tensorboard").glob("*"))) == 2
 
 
 def test_a_tracker_that_is_not_installed_is_told_before_the_training(monkeypatch):

@@ -6,10 +6,12 @@ from functools import partial
 import pyarrow as pa
 import pytest
 
-from r2r import builtin, cli, tables
+from r2r import builtin, cli, places, tables
 from r2r.config import AnnotateSettings, Dialect
-from r2r.errors import Stopped
+from r2r.errors import BadInput, Stopped
 from r2r.llm.probe import Probed
+from r2r.places import place
+from r2r.rows import journal as journals
 from r2r.teacher import ask, calls
 from r2r.teacher.annotate import annotate as run_stage
 from tests.llm.dummy import DummyModel
@@ -255,10 +257,10 @@ def asked(tmp_path, monkeypatch, rows_here):
     ]
     tables.write(rows, tmp_path / "candidates", "candidates")
 
-    def run(silent=(), retry_rejects=False, reply=RANKED, **settings):
+    def run(silent=(), retry_rejects=False, reply=RANKED, out=tmp_path / "out", **settings):
         before, teacher.silent, teacher.reply = len(teacher.asked), set(silent), reply
         chosen = {"teacher": "http://127.0.0.1:1/v1#model", "temperature": 0.1, "max_reject_rate": 0.5, **settings}
-        run_stage(str(tmp_path / "candidates"), tmp_path / "out", AnnotateSettings(**chosen), retry_rejects)
+        run_stage(str(tmp_path / "candidates"), out, AnnotateSettings(**chosen), retry_rejects)
         return teacher.asked[before:]
 
     return run
@@ -296,6 +298,30 @@ def test_rejected_rows_are_asked_again_although_the_stage_is_done(asked, tmp_pat
     content = manifest(out)["content"]
     assert asked(retry_rejects=True, attempts=attempts) == []
     assert manifest(out)["content"] == content
+
+
+@pytest.mark.parametrize("late", [0, 60])
+def test_a_job_in_a_store_that_ends_early_loses_nothing(asked, store, tmp_path, monkeypatch, late):
+    asked({"query 1"}, attempts=1)
+    out, put = place("s3://bucket/out"), places.put
+    monkeypatch.setattr(journals, "_BETWEEN", 0.0)
+
+    def ends(content, file):
+        if "/rows/" in str(file) and store.keys("out/rows/"):
+            raise BadInput("the end")
+        put(content, file)
+
+    monkeypatch.setattr(places, "put", ends)
+    with pytest.raises(BadInput, match="the end"):
+        asked({"query 1"}, out=out, attempts=1, in_flight=1)
+    monkeypatch.setattr(places, "put", put)
+    # One row was kept. It is asked again only if the store does not list it yet.
+    store.faults.late = late
+    assert len(asked({"query 1"}, out=out, attempts=1, in_flight=1)) == (3 if late else 2)
+    for table in ("annotations", "rejects"):
+        assert tables.read(out, table) == tables.read(tmp_path / "out", table)
+    assert manifest(out)["content"] == manifest(tmp_path / "out")["content"]
+    assert manifest(out)["prompt_tokens"] == manifest(tmp_path / "out")["prompt_tokens"]
 
 
 def test_each_draw_is_asked_about_once_and_told(asked, tmp_path, capsys):
