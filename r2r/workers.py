@@ -278,6 +278,15 @@ def watching(look: Callable[[], None]) -> Iterator[None]:
     look()
 
 
+def beside_driver(kind: type, *arguments: Any) -> Any:
+    """Start an actor on the driver's node and return it. There it ends with the job alone, not with a worker's node."""
+    import ray
+    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+    here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
+    return ray.remote(num_cpus=0, scheduling_strategy=here)(kind).remote(*arguments)
+
+
 class _Board:
     """The latest counts of each worker, and whether they should go on."""
 
@@ -318,7 +327,7 @@ def progress(
     start_ray()
     import ray
 
-    board = ray.remote(num_cpus=0)(_Board).remote()
+    board = beside_driver(_Board)
     # The first line says what is waited for.
     with bar(title, total, unit, unit_scale=unit == "B", postfix=postfix(Counter(), 0)) as shown:
 

@@ -24,7 +24,7 @@ from r2r.llm.probe import Probed, probe
 from r2r.llm.prompt import ByteTokenizer, break_controls, chat_ids, check_model, fit, load_tokenizer
 from r2r.places import Place
 from r2r.rows.journal import Journal
-from r2r.workers import start_ray
+from r2r.workers import beside_driver, start_ray
 
 Asked = TypeVar("Asked", bound=TeacherSettings)
 
@@ -158,9 +158,7 @@ def open_budget(out: Place, version: str, settings: TeacherSettings) -> Any:
     if not settings.max_cost:
         return None
     start_ray()
-    import ray
-
-    return ray.remote(num_cpus=0)(Budget).remote(_left(out, version, settings))
+    return beside_driver(Budget, _left(out, version, settings))
 
 
 def _left(out: Place, version: str, settings: TeacherSettings) -> float:
