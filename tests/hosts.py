@@ -43,9 +43,8 @@ ROOT = Path(__file__).parent.parent
 # What a host keeps of this machine where a folder of its own would cover it: the code and the environment.
 _KEPT = {str(ROOT), sys.prefix, sys.base_prefix, sysconfig.get_path("purelib")}
 _OWN = ("/tmp", "/var/tmp", "/dev/shm", "/home", "/root", "/mnt")
-SHARED = "/mnt/shared"
 _TUN, _TUNSETIFF, _TAP_WITHOUT_HEADER = "/dev/net/tun", 0x400454CA, 0x1002
-_PR_SET_PDEATHSIG = 1
+_PR_SET_PDEATHSIG, _CLONE_NEWNET = 1, 0x40000000
 _TOOLS = ("ip", "unshare", "nsenter", "mount", "hostname")
 _SEARCH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
@@ -72,7 +71,6 @@ class Host:
     keeper: subprocess.Popen
     tap: int
     without: Sequence[Path]
-    shared: Path | None
     link: Link = field(default_factory=Link)
     alive: bool = True
 
@@ -94,19 +92,17 @@ _UNSHARED = ["--mount", "--uts", "--ipc", "--net", "--pid", "--fork", "--kill-ch
 
 
 @contextmanager
-def network(
-    *names: str, without: Mapping[str, Sequence[Path]] | None = None, shared: Path | None = None
-) -> Iterator[dict[str, Host]]:
+def network(*names: str, without: Mapping[str, Sequence[Path]] | None = None) -> Iterator[dict[str, Host]]:
     """Start hosts, at 10.77.0.1 and so on, and end them.
 
-    without: folders that a host does not have, by its name. shared: a folder that all hosts see, and write, as SHARED.
+    without: folders that a host does not have, by its name.
     """
     hosts: dict[str, Host] = {}
     over = threading.Event()
     switch = threading.Thread(target=_switch, args=(hosts, over), daemon=True)
     try:
         for number, name in enumerate(names, start=1):
-            hosts[name] = _start(name, f"10.77.0.{number}", names, (without or {}).get(name, ()), shared)
+            hosts[name] = _start(name, f"10.77.0.{number}", names, (without or {}).get(name, ()))
         switch.start()
         yield hosts
     finally:
@@ -122,12 +118,29 @@ def restart(hosts: dict[str, Host], name: str) -> None:
     """Lose a host and start it again under its address, with nothing on its disk."""
     lost = hosts[name]
     lose(lost)
-    found = _start(name, lost.address, list(hosts), lost.without, lost.shared)
+    found = _start(name, lost.address, list(hosts), lost.without)
     # The switch may be looking at this descriptor: its number stays.
     os.dup2(found.tap, lost.tap, inheritable=False)
     os.close(found.tap)
     found.tap = lost.tap
     hosts[name] = found
+
+
+@contextmanager
+def inside(host: Host) -> Iterator[None]:
+    """Let the sockets and threads that this thread makes in the block be on the host's network, and stay there."""
+    with open("/proc/thread-self/ns/net") as own, open(f"/proc/{host.pid}/ns/net") as its:
+        _enter(its.fileno())
+        try:
+            yield
+        finally:
+            _enter(own.fileno())
+
+
+def _enter(space: int) -> None:
+    libc = ctypes.CDLL(None, use_errno=True)
+    if libc.setns(space, _CLONE_NEWNET):
+        raise OSError(ctypes.get_errno(), "setns")
 
 
 def processes(host: Host) -> list[psutil.Process]:
@@ -188,17 +201,13 @@ def _end(process: subprocess.Popen) -> None:
             one.kill()
 
 
-def _start(name: str, address: str, names: Sequence[str], without: Sequence[Path], shared: Path | None) -> Host:
+def _start(name: str, address: str, names: Sequence[str], without: Sequence[Path]) -> Host:
     known = "\n".join(["127.0.0.1 localhost", *(f"10.77.0.{at} {one}" for at, one in enumerate(names, start=1))])
     script = ["set -e", "trap '' CHLD", f"hostname {name}", "mount -t tmpfs tmpfs /run", "mkdir /run/kept"]
     for at, place in enumerate(sorted(_KEPT)):
         script += [f"mkdir /run/kept/{at}", f"mount --rbind {shlex.quote(place)} /run/kept/{at}"]
-    if shared:
-        script += ["mkdir /run/kept/shared", f"mount --bind {shlex.quote(str(shared))} /run/kept/shared"]
     script += ["mount -o remount,bind,ro /"]
     script += [f"mount -t tmpfs tmpfs {folder}" for folder in _OWN if os.path.isdir(folder)]
-    if shared:
-        script += [f"mkdir {SHARED}", f"mount --bind /run/kept/shared {SHARED}"]
     for at, place in enumerate(sorted(_KEPT)):
         quoted = shlex.quote(place)
         back = f"mkdir -p {quoted}; mount --rbind /run/kept/{at} {quoted}; mount -o remount,bind,ro {quoted}"
@@ -218,7 +227,7 @@ def _start(name: str, address: str, names: Sequence[str], without: Sequence[Path
         raise RuntimeError(f"{name}: the host did not start; its status is {keeper.wait()}")
     (first,) = psutil.Process(keeper.pid).children()
     tap, device = _tap()
-    host = Host(name, address, first.pid, os.readlink(f"/proc/{first.pid}/ns/pid"), keeper, tap, without, shared)
+    host = Host(name, address, first.pid, os.readlink(f"/proc/{first.pid}/ns/pid"), keeper, tap, without)
     number = int(address.rpartition(".")[2])
     _ip("link", "set", device, "netns", str(first.pid), "name", "eth0")
     for words in (

@@ -1,7 +1,8 @@
 """A Ray cluster over hosts (`tests/hosts.py`), set up as cluster.yaml does it: the head does no work, and nobody gets
-in without the token. A store and a laptop, from which jobs are submitted, are hosts of their own.
+in without the token. An object store and a laptop, from which jobs are submitted, are hosts of their own. No disk is
+shared.
 
-    with cluster("worker-1", "worker-2") as hosts:
+    with cluster("worker-1", "worker-2") as (hosts, store):
         job = submit(hosts, ["python", "jobs/pipeline.py", ...])
 """
 
@@ -10,10 +11,11 @@ from __future__ import annotations
 import subprocess
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
-from tests.hosts import ROOT, Host, network, run, start, titles
+from tests import s3
+from tests.hosts import ROOT, Host, inside, network, run, start, titles
 
 HEAD, STORE, LAPTOP = "head", "store", "laptop"
 DASHBOARD = f"http://{HEAD}:8265"
@@ -23,23 +25,30 @@ ENV = {
     "RAY_USAGE_STATS_ENABLED": "0",
     # Kept small: the stores of all nodes are in this machine's memory.
     "OMP_NUM_THREADS": "1",
+    "AWS_ENDPOINT_URL": f"http://{STORE}:9000",
+    "AWS_ACCESS_KEY_ID": "key",
+    "AWS_SECRET_ACCESS_KEY": "secret",
+    "AWS_REGION": "us-east-1",
 }
 # A worker has no code but what comes with a job.
 _CODE = [ROOT / name for name in ("r2r", "jobs", "demo_models")]
 
 
 @contextmanager
-def cluster(*workers: str, shared: Path, checks: int = 10) -> Iterator[dict[str, Host]]:
+def cluster(*workers: str, checks: int = 10) -> Iterator[tuple[dict[str, Host], s3.Store]]:
     """Start a head, a store, a laptop and workers with a CPU each, as Ray counts them, and end them.
 
-    shared: a folder that all of them see. checks: how many health checks, of ten seconds each, a node may miss.
+    checks: how many health checks, of ten seconds each, a node may miss. Also yields what is in the store, whose server
+    is this process.
     """
-    with network(HEAD, STORE, LAPTOP, *workers, without=dict.fromkeys(workers, _CODE), shared=shared) as hosts:
+    with network(HEAD, STORE, LAPTOP, *workers, without=dict.fromkeys(workers, _CODE)) as hosts, ExitStack() as serving:
+        with inside(hosts[STORE]):
+            store = serving.enter_context(s3.serving("0.0.0.0", 9000))
         start_head(hosts, checks)
         for name in workers:
             start_worker(hosts, name)
         wait_for_nodes(hosts, 1 + len(workers))
-        yield hosts
+        yield hosts, store
 
 
 def start_head(hosts: Mapping[str, Host], checks: int = 10) -> None:

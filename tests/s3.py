@@ -78,9 +78,9 @@ class Store:
 
 
 @contextmanager
-def serving() -> Iterator[Store]:
+def serving(address: str = "127.0.0.1", port: int = 0) -> Iterator[Store]:
     store = Store()
-    server = ThreadingHTTPServer(("127.0.0.1", 0), type("Handler", (_Handler,), {"store": store}))
+    server = ThreadingHTTPServer((address, port), type("Handler", (_Handler,), {"store": store}))
     server.daemon_threads = True
     store.port = server.server_address[1]
     threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True).start()

@@ -4,6 +4,7 @@ head is lost and comes back. Both end in the right tables.
 The whole pipeline, and links that are down or slow, are in `benchmarks/hosts.py`.
 """
 
+import io
 import subprocess
 import time
 
@@ -12,7 +13,7 @@ import pytest
 
 from demo_models.world import world
 from r2r import tables
-from tests.hosts import SHARED, lose, missing, restart, start
+from tests.hosts import lose, missing, restart, start
 from tests.nodes import (
     HEAD,
     STORE,
@@ -24,6 +25,7 @@ from tests.nodes import (
     submit,
     wait_for_nodes,
 )
+from tests.test_stores import upload
 
 pytestmark = [
     pytest.mark.slow,
@@ -65,13 +67,13 @@ ThreadingHTTPServer(("", 8000), Handler).serve_forever()
 
 def annotate(hosts, folder, name):
     flags = "--passages 2 --reasoning direct --reason-chars 40 --actors 2 --cpus 1"
-    command = ["python", "jobs/annotate.py", "--candidates", f"{SHARED}/candidates", "--out", f"{SHARED}/{name}"]
+    command = ["python", "jobs/annotate.py", "--candidates", "s3://bucket/candidates", "--out", f"s3://bucket/{name}"]
     teacher = ["--teacher", f"http://{hosts[STORE].address}:8000/v1", "--in-flight", str(IN_FLIGHT)]
     return submit(hosts, [*command, *teacher, *flags.split()], folder / f"{name}.log")
 
 
-def answered(out):
-    return [line for file in out.glob("rows/*/*.jsonl") for line in file.read_bytes().splitlines()]
+def answered(store, name):
+    return [line for key in store.keys(f"{name}/rows/") for line in store.objects[key].content.splitlines()]
 
 
 def wait_for(true, seconds=120):
@@ -81,11 +83,12 @@ def wait_for(true, seconds=120):
         time.sleep(0.2)
 
 
-def check(out):
-    rows = pq.read_table(out / "annotations").to_pylist()
+def check(store, name):
+    files = [key for key in store.keys(f"{name}/annotations/") if key.endswith(".parquet")]
+    rows = [row for key in files for row in pq.read_table(io.BytesIO(store.objects[key].content)).to_pylist()]
     assert sorted(row["qid"] for row in rows) == sorted(f"q{number}" for number in range(ROWS))
     # Each row was asked once, and again only if the host that asked it was lost.
-    assert ROWS <= len(answered(out)) <= ROWS + IN_FLIGHT
+    assert ROWS <= len(answered(store, name)) <= ROWS + IN_FLIGHT
     return sorted((row["qid"], row["ranking"]) for row in rows)
 
 
@@ -96,19 +99,19 @@ def test_a_lost_worker_and_a_lost_head_cost_no_row(tmp_path):
         for at in range(ROWS)
     ]
     tables.write(rows, folder / "candidates", "candidates")
-    with cluster(*WORKERS, shared=folder, checks=3) as hosts:
+    with cluster(*WORKERS, checks=3) as (hosts, store):
+        upload(store, folder / "candidates", "candidates")
         start(hosts[STORE], ["python", "-c", TEACHER], {}, stderr=subprocess.DEVNULL)
-        job, out = annotate(hosts, folder, "first"), folder / "first"
-        wait_for(lambda: len(answered(out)) > 10)
+        job = annotate(hosts, folder, "first")
+        wait_for(lambda: len(answered(store, "first")) > 10)
         # A worker's host would take the counts of all others with it.
         assert having(hosts, "ray::_Board") is hosts[HEAD]
         lose(hosts["worker-2"])
         assert job.wait(240) == 0, (folder / "first.log").read_text()[-3000:]
-        first = check(out)
+        first = check(store, "first")
 
-        out = folder / "second"
         annotate(hosts, folder, "second")
-        wait_for(lambda: len(answered(out)) > 10)
+        wait_for(lambda: len(answered(store, "second")) > 10)
         restart(hosts, HEAD)
         start_head(hosts)
         # A node knows a head that started again from the one that it joined, and ends.
@@ -116,4 +119,4 @@ def test_a_lost_worker_and_a_lost_head_cost_no_row(tmp_path):
         start_worker(hosts, "worker-1")
         wait_for_nodes(hosts, 2)
         assert annotate(hosts, folder, "second").wait(240) == 0
-        assert check(out) == first
+        assert check(store, "second") == first
