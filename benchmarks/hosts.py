@@ -1,8 +1,9 @@
-"""The whole pipeline on a cluster of six hosts, undisturbed and with each fault that a network has: do the tables come
-out right, and what does the user read?
+"""The whole pipeline on a cluster of six hosts that share no disk, undisturbed and with each fault that a network has:
+do the tables come out right, and what does the user read?
 
-Owns the faults and the table. Does not own the hosts (`tests/hosts.py`) or the cluster on them (`tests/nodes.py`): they
-are namespaces on one machine, with root, about 10 GB of memory and 6 minutes a scenario on two cores.
+Owns the faults and the table. Does not own the hosts (`tests/hosts.py`) or the cluster on them and the object store
+(`tests/nodes.py`): they are namespaces on one machine, with root, about 10 GB of memory and 6 minutes a scenario on two
+cores.
 
     python benchmarks/hosts.py                        # all scenarios
     python benchmarks/hosts.py undisturbed partition
@@ -21,12 +22,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 ROOT = Path(__file__).parent.parent
 sys.path.insert(0, str(ROOT))
 
-from tests.hosts import SHARED, Host, lose, missing, restart  # noqa: E402
+from tests import s3  # noqa: E402
+from tests.hosts import Host, lose, missing, restart  # noqa: E402
 from tests.nodes import (  # noqa: E402
     HEAD,
     cluster,
@@ -40,6 +40,12 @@ from tests.nodes import (  # noqa: E402
 
 WORKERS = ["worker-1", "worker-2", "worker-3"]
 STAGES = ["index", "retrieve", "retrieve-train", "annotate", "distill", "rerank", "evaluate"]
+# The demo's run file with less of everything.
+SMALLER = (
+    "--train-queries demo#train100 --queries demo#dev --qrels demo#dev --no-zero-shot --no-teacher-row "
+    "--no-judge-reasons --distill.steps 12 --distill.save-every 3 --distill.evaluate-every 6 --annotate.actors 2 "
+    "--annotate.cpus 1 --rerank.actors 2 --rerank.cpus 1 --rerank.explain 1"
+)
 # The longest that anything may take; a job that waits without end is a finding.
 PATIENCE = 900.0
 
@@ -47,13 +53,12 @@ PATIENCE = 900.0
 class Job:
     """A run of the pipeline on the hosts: submitted, watched, and submitted again."""
 
-    def __init__(self, hosts: dict[str, Host], folder: Path, name: str) -> None:
-        self.hosts, self.log, self.begun = hosts, folder / f"{name}.log", time.monotonic()
-        self.out, self.folder = f"{SHARED}/{name}", folder / name
+    def __init__(self, hosts: dict[str, Host], log: Path) -> None:
+        self.hosts, self.log, self.begun = hosts, log, time.monotonic()
         self.submit()
 
     def submit(self) -> None:
-        command = ["python", "jobs/pipeline.py", f"{SHARED}/small.yaml", "--out", self.out]
+        command = ["python", "jobs/pipeline.py", "jobs/configs/demo.yaml", "--out", "s3://bucket/run", *SMALLER.split()]
         self.process = submit(self.hosts, command, self.log)
 
     def said(self) -> str:
@@ -145,25 +150,13 @@ SCENARIOS = {
 }
 
 
-def small(file: Path) -> None:
-    """Write the demo's run file with less of everything."""
-    settings = yaml.safe_load((ROOT / "jobs/configs/demo.yaml").read_text())
-    settings |= {"train_queries": "demo#train100", "queries": "demo#dev", "qrels": "demo#dev"}
-    settings |= dict.fromkeys(("zero_shot", "teacher_row", "judge_reasons"), False)
-    settings["distill"] |= {"steps": 12, "save_every": 3, "evaluate_every": 6}
-    settings["annotate"] |= {"actors": 2, "cpus": 1}
-    settings["rerank"] |= {"actors": 2, "cpus": 1, "explain": 1}
-    file.write_text(yaml.safe_dump(settings))
-
-
-def contents(folder: Path) -> dict[str, Any]:
+def contents(store: s3.Store) -> dict[str, Any]:
     """Return what identifies each stage's output. Two trainings differ in the last bits of their weights: distill is
     known by its steps and its nDCG."""
     found = {}
     for stage in STAGES:
-        manifest = folder / stage / "manifest.json"
-        if manifest.exists():
-            said = json.loads(manifest.read_text())
+        if manifest := store.objects.get(f"run/{stage}/manifest.json"):
+            said = json.loads(manifest.content)
             found[stage] = [said["rows"], said["best_step"], said["ndcg"]] if stage == "distill" else said["content"]
     return found
 
@@ -171,26 +164,28 @@ def contents(folder: Path) -> dict[str, Any]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("scenarios", nargs="*", default=list(SCENARIOS), help=f"of {', '.join(SCENARIOS)}")
-    parser.add_argument("--folder", type=Path, default=None, help="where runs and logs lie; a new one in /tmp")
+    parser.add_argument("--folder", type=Path, help="where logs and what came out lie; a new one in /tmp")
     asked = parser.parse_args()
     if why := missing():
         sys.exit(f"hosts: {why}")
     folder = asked.folder or Path(tempfile.mkdtemp(prefix="r2r-hosts-"))
     folder.mkdir(parents=True, exist_ok=True)
-    small(folder / "small.yaml")
-    rows = [("scenario", "status", "seconds", "tables", "last line")]
+    rows = [("scenario", "status", "seconds", "other than undisturbed", "last line")]
     for name in asked.scenarios:
         print(f"{name}:", flush=True)
-        with cluster(*WORKERS, shared=folder) as hosts:
-            job = Job(hosts, folder, name)
+        with cluster(*WORKERS) as (hosts, store):
+            job = Job(hosts, folder / f"{name}.log")
             try:
                 SCENARIOS[name](job)
             except RuntimeError as error:
                 job.tell(str(error))
             status, seconds = job.wait(), time.monotonic() - job.begun
-        found, right = contents(folder / name), contents(folder / "undisturbed")
+        found, known = contents(store), folder / "undisturbed.json"
+        if name == "undisturbed":
+            known.write_text(json.dumps(found))
+        right = json.loads(known.read_text()) if known.exists() else {}
         wrong = [stage for stage in STAGES if stage not in found or found[stage] != right.get(stage)]
-        rows.append((name, str(status), f"{seconds:.0f}", ", ".join(wrong) or "all equal", last_line(job.said())))
+        rows.append((name, str(status), f"{seconds:.0f}", ", ".join(wrong) or "none", last_line(job.said())))
         print(" | ".join(rows[-1]), flush=True)
     print("\n".join(f"| {' | '.join(row)} |" for row in rows))
 
