@@ -1,7 +1,7 @@
 """Where files lie: on a disk, or in an object store (s3://, gs://, abfs://). The same calls serve both.
 
-Owns every way in which a stage's files are found, read, put in place and removed, and the local cache of what has to be
-on a disk. Does not own what the files hold.
+Owns every way in which a stage's files are found, read, put in place and removed, and what of them has to be on this
+disk. Does not own what the files hold, nor the cache that the copies lie in (`r2r.nodecache`).
 
     place("s3://bucket/runs/demo") / "annotate"       # a Stored; place("runs/demo") is a pathlib.Path
     with replacing(place(out) / "stats.json") as aside: aside.write_text("{}")
@@ -11,8 +11,7 @@ A store writes whole objects and renames nothing. So a file is made on the local
 folder is there once its marker is: `.files.json`, written last, names each file with its size and, where it was made as
 one (`replacing_folder`), its sha256. A marker without files says that the folder is being replaced. A folder without
 a marker of its own may be in the list of one above it, or in a manifest; else it was put there by someone else, and the
-store's listing says what it holds. A listing
-may be late, so nothing of ours is believed by a listing alone.
+store's listing says what it holds. A listing may be late, so nothing of ours is believed by a listing alone.
 
 Through pyarrow.fs, which the base install has, which reads datasets here anyway, and which Ray's Data and Train use
 too; fsspec and a package a store would be new, cache listings, and commit what a failed block has left half-written.
@@ -22,7 +21,6 @@ AWS_REGION; GOOGLE_APPLICATION_CREDENTIALS; Azure's default chain.
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import json
 import os
@@ -30,10 +28,8 @@ import random
 import re
 import shutil
 import sys
-import threading
 import time
 import urllib.parse
-import uuid
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
@@ -44,11 +40,10 @@ from io import RawIOBase
 from pathlib import Path, PurePosixPath
 from typing import Any, BinaryIO, NamedTuple, Protocol, TypeVar
 
+from r2r import nodecache
 from r2r.errors import BadInput
 
 SCHEMES = ("s3", "gs", "gcs", "abfs", "abfss")
-# Where the cache lies, and its size in GB; without them see `_cache` and `_bound`.
-CACHE_VARIABLE, BOUND_VARIABLE = "R2R_CACHE_DIR", "R2R_CACHE_GB"
 MARKER = ".files.json"
 
 # Attempts of a request, and the pause before the second one; each later pause is twice as long, up to the longest.
@@ -450,7 +445,7 @@ def make(folder: Place) -> None:
 def working(folder: Place) -> Iterator[Path]:
     """Yield a local folder for the temporary files of work on `folder`: itself on a disk."""
     if isinstance(folder, Stored):
-        with scratch() as aside:
+        with nodecache.scratch() as aside:
             yield aside
     else:
         make(folder)
@@ -496,7 +491,7 @@ def write_text(text: str, file: Place) -> None:
 def replacing(file: Place) -> Iterator[Path]:
     """Yield a local path to write to, which takes the place of `file` once the block ends without an error."""
     if isinstance(file, Stored):
-        with scratch() as folder:
+        with nodecache.scratch() as folder:
             yield folder / file.name
             _put(folder / file.name, file)
         return
@@ -512,7 +507,7 @@ def replacing_folder(folder: Place) -> Iterator[Path]:
     """Yield a new local folder to write to. It takes the place of `folder`, whole, once the block ends without an
     error."""
     if isinstance(folder, Stored):
-        with scratch() as parent:
+        with nodecache.scratch() as parent:
             aside = parent / "folder"
             aside.mkdir()
             yield aside
@@ -543,7 +538,7 @@ def _put_folder(made: Path, folder: Stored) -> None:
         list(at_once.map(lambda name: _put(made / name, folder / name), names))
     _mark(folder, files)
     # Whoever needs it on this node has it already.
-    _keep(made, _entry_of(folder, files))
+    nodecache.keep(made, _entry_of(folder, files))
 
 
 def _tell_of_bytes(folder: Stored, doing: str, files: Mapping[str, Held]) -> None:
@@ -685,7 +680,7 @@ def sha256(file: Place, known: str = "") -> bytes:
     if not isinstance(file, Stored):
         return bytes.fromhex(_sha256(local(file)))
     with _Reader(file) as opened:
-        remembered = _cache() / "hashes" / _digest([str(file), opened.length, opened.etag()])
+        remembered = nodecache.home() / "hashes" / _digest([str(file), opened.length, opened.etag()])
         with suppress(OSError, ValueError):
             return bytes.fromhex(remembered.read_text())
         found = _hash(opened)
@@ -712,76 +707,6 @@ def _digest(content: Any) -> str:
 
 # The cache of this node -----------------------------------------------------------------------------------------------
 
-# CACHE/held/ENTRY is a folder that is whole; CACHE/held/ENTRY.lock is locked by those who make it or use it, and its
-# time is that of the last use. CACHE/scratch holds what is being made, each with a lock, too.
-_locks: dict[str, int] = {}
-_in_this_process = threading.RLock()
-
-
-def _cache() -> Path:
-    if named := os.environ.get(CACHE_VARIABLE):
-        return Path(named)
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "reason-to-rank" / "store"
-
-
-def _bound(folder: Path) -> float:
-    """Return the most bytes that the cache may hold: half of its disk if R2R_CACHE_GB does not say."""
-    said = os.environ.get(BOUND_VARIABLE)
-    try:
-        return float(said) * 1e9 if said else shutil.disk_usage(folder).total / 2
-    except ValueError:
-        raise BadInput(f"{BOUND_VARIABLE}: {said}: is no number of gigabytes") from None
-
-
-@contextmanager
-def scratch() -> Iterator[Path]:
-    """Yield a new folder on the local disk, which is removed at the end; after a kill, by another process."""
-    home = _cache() / "scratch"
-    home.mkdir(parents=True, exist_ok=True)
-    folder = home / uuid.uuid4().hex
-    # Before the folder: what nobody has locked is removed.
-    lock = _open_lock(_lock_of(folder))
-    assert lock is not None
-    try:
-        folder.mkdir()
-        yield folder
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
-        _lock_of(folder).unlink(missing_ok=True)
-        os.close(lock)
-
-
-def _lock_of(folder: Path) -> Path:
-    return folder.with_name(f"{folder.name}.lock")
-
-
-def _open_lock(file: Path, wait: bool = True, shared: bool = False) -> int | None:
-    """Lock a file, made if it is not there, and return its descriptor; None if it is taken and must not be waited for.
-    Closing it unlocks it."""
-    while True:
-        opened = os.open(file, os.O_RDWR | os.O_CREAT, 0o666)
-        try:
-            fcntl.flock(opened, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | (0 if wait else fcntl.LOCK_NB))
-            # Whoever held it before may have removed the file.
-            if file.exists() and os.stat(file).st_ino == os.fstat(opened).st_ino:
-                return opened
-        except BlockingIOError:
-            os.close(opened)
-            return None
-        os.close(opened)
-
-
-@contextmanager
-def _alone(file: Path) -> Iterator[None]:
-    """Let one process of this node at a time run the block."""
-    lock = _open_lock(file)
-    assert lock is not None
-    try:
-        yield
-    finally:
-        file.unlink(missing_ok=True)
-        os.close(lock)
-
 
 def _entry_of(where: Stored, held: Mapping[str, Held], tag: str = "") -> str:
     """Return the name of a folder's entry in the cache: by its content where that is known, else by its address."""
@@ -800,15 +725,15 @@ def fetch(where: Place, leave: Callable[[str], bool] = lambda name: False) -> Pa
         return local(where)
     if _size(where) is not None:
         with _opened(where) as opened:
-            entry, size = _digest([str(where), opened.length, opened.etag()]), opened.length
-        folder = _fetched(entry, lambda aside: _download(where.parent, {where.name: Held(size)}, aside), size)
+            name, size = _digest([str(where), opened.length, opened.etag()]), opened.length
+        folder = nodecache.entry(name, lambda aside: _download(where.parent, {where.name: Held(size)}, aside), size)
         return folder / where.name
     held = {name: one for name, one in files(where).items() if not leave(name)}
     if not held:
         raise _missing(where)
     tag = "" if all(one.sha256 for one in held.values()) else _tag(where, held)
     size = sum(one.size for one in held.values())
-    return _fetched(_entry_of(where, held, tag), lambda aside: _download(where, held, aside), size)
+    return nodecache.entry(_entry_of(where, held, tag), lambda aside: _download(where, held, aside), size)
 
 
 def _opened(file: Stored) -> _Reader:
@@ -824,13 +749,8 @@ def _missing(where: Stored) -> BadInput:
 
 def open_cached(file: Stored) -> BinaryIO:
     """Open a copy of an object in the cache. It may be evicted while it is open, which readers do not notice."""
-    with _in_this_process:
-        before = set(_locks)
-        path = fetch(file)
-        opened = path.open("rb")
-        if path.parent.name not in before:
-            os.close(_locks.pop(path.parent.name))
-    return opened
+    with nodecache.borrowed(lambda: fetch(file)) as path:
+        return path.open("rb")
 
 
 def copies(folder: Place, names: Iterable[str]) -> Path:
@@ -840,7 +760,7 @@ def copies(folder: Place, names: Iterable[str]) -> Path:
     """
     if not isinstance(folder, Stored):
         return local(folder)
-    held = _fetched(_digest([str(folder), "copies"]), lambda aside: None, 0)
+    held = nodecache.entry(_digest([str(folder), "copies"]), lambda aside: None, 0)
     lacking = [name for name in names if not (held / name).exists()]
 
     def one(name: str) -> None:
@@ -851,7 +771,7 @@ def copies(folder: Place, names: Iterable[str]) -> Path:
                     aside.write_bytes(content)
 
     if lacking:
-        with _alone(held.with_name(f"{held.name}.making")), ThreadPoolExecutor(_AT_ONCE) as at_once:
+        with nodecache.alone(held.with_name(f"{held.name}.making")), ThreadPoolExecutor(_AT_ONCE) as at_once:
             list(at_once.map(one, lacking))
     return held
 
@@ -876,52 +796,6 @@ def _tag(where: Stored, held: Mapping[str, Held]) -> str:
         return _digest(list(at_once.map(tag, held)))
 
 
-def _fetched(entry: str, download: Callable[[Path], None], size: int) -> Path:
-    """Return the entry of the cache, made by `download` if it is not there; locked against eviction from now on."""
-    home = _cache() / "held"
-    home.mkdir(parents=True, exist_ok=True)
-    folder, file = home / entry, home / f"{entry}.lock"
-    with _in_this_process:
-        if entry in _locks and folder.is_dir():
-            os.utime(file)
-            return folder
-        # Shared by all that use it; whoever evicts it needs it alone.
-        lock = _open_lock(file, shared=True)
-        assert lock is not None
-        try:
-            if not folder.is_dir():
-                with _alone(home / f"{entry}.making"):
-                    if not folder.is_dir():
-                        _make_room(size)
-                        with scratch() as aside:
-                            download(aside)
-                            os.rename(aside, folder)
-            os.utime(file)
-        except OSError as error:
-            os.close(lock)
-            said = (error.strerror or str(error)).lower()
-            raise BadInput(
-                f"{home}: {said}; {size:,} bytes are needed: make room, or name a folder in {CACHE_VARIABLE}"
-            ) from None
-        except BaseException:
-            os.close(lock)
-            raise
-        if (before := _locks.pop(entry, None)) is not None:
-            os.close(before)
-        _locks[entry] = lock
-    return folder
-
-
-def _keep(made: Path, entry: str) -> None:
-    """Put a folder that was made here into the cache, unless there is no room for it."""
-    home = _cache() / "held"
-    home.mkdir(parents=True, exist_ok=True)
-    if (home / entry).exists() or not _make_room(_disk(made), tell=False):
-        return
-    with _alone(home / f"{entry}.making"), suppress(OSError):
-        os.rename(made, home / entry)
-
-
 def _download(folder: Stored, held: Mapping[str, Held], aside: Path) -> None:
     _tell_of_bytes(folder, "downloads", held)
 
@@ -940,45 +814,3 @@ def _download(folder: Stored, held: Mapping[str, Held], aside: Path) -> None:
 
     with ThreadPoolExecutor(_AT_ONCE) as at_once:
         list(at_once.map(one, held))
-
-
-def _disk(folder: Path) -> int:
-    return sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
-
-
-def _make_room(size: int, tell: bool = True) -> bool:
-    """Evict what was not used for longest, and what killed processes left, until there is room. Return whether there
-    is."""
-    home = _cache()
-    for lock in (home / "scratch").glob("*.lock"):
-        if (taken := _open_lock(lock, wait=False)) is not None:
-            shutil.rmtree(lock.with_suffix(""), ignore_errors=True)
-            lock.unlink(missing_ok=True)
-            os.close(taken)
-    bound, held = _bound(home), home / "held"
-    entries = {folder: _disk(folder) for folder in held.glob("*") if folder.is_dir()}
-
-    def used(folder: Path) -> float:
-        try:
-            return _lock_of(folder).stat().st_mtime
-        except OSError:
-            return 0.0
-
-    total = sum(entries.values())
-    for folder in sorted(entries, key=used):
-        if total + size <= bound:
-            break
-        lock = _lock_of(folder)
-        if folder.name not in _locks and (taken := _open_lock(lock, wait=False)) is not None:
-            shutil.rmtree(folder, ignore_errors=True)
-            lock.unlink(missing_ok=True)
-            os.close(taken)
-            total -= entries[folder]
-    if total + size > bound and tell:
-        print(
-            f"{home}: warning: {(total + size) / 1e9:,.1f} GB are in use, more than the {bound / 1e9:,.1f} GB that "
-            f"{BOUND_VARIABLE} allows",
-            file=sys.stderr,
-            flush=True,
-        )
-    return total + size <= bound

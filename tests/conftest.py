@@ -39,13 +39,13 @@ def data() -> Path:
 @pytest.fixture
 def store(tmp_path_factory, monkeypatch):
     """An S3 server of this test's own, with the bucket s3://bucket, and a cache of this node."""
-    from r2r import places
+    from r2r import nodecache, places
     from tests import s3
 
     with s3.serving() as served:
         for name, value in served.environment().items():
             monkeypatch.setenv(name, value)
-        monkeypatch.setenv(places.CACHE_VARIABLE, str(tmp_path_factory.mktemp("cache")))
+        monkeypatch.setenv(nodecache.CACHE_VARIABLE, str(tmp_path_factory.mktemp("cache")))
         monkeypatch.setattr(places, "_PAUSE", 0.01)
         # Set back at the end, too.
         monkeypatch.setattr(places, "_pauses", 0)

@@ -10,7 +10,7 @@ import time
 
 import pytest
 
-from r2r import places
+from r2r import nodecache, places
 from r2r.errors import BadInput
 from r2r.places import MARKER, Stored, copies, fetch, files, place, replacing, replacing_folder
 
@@ -158,7 +158,7 @@ def test_what_was_made_here_is_not_downloaded(store):
 def test_other_bytes_than_the_marker_says_are_refused(store, monkeypatch, tmp_path):
     write_folder(place(FOLDER), one="1")
     store.put("runs/x/deep/one", b"2")
-    monkeypatch.setenv(places.CACHE_VARIABLE, str(tmp_path))
+    monkeypatch.setenv(nodecache.CACHE_VARIABLE, str(tmp_path))
     with pytest.raises(BadInput, match=r"deep/one: arrives as other bytes"):
         fetch(place(FOLDER))
     # Nothing of it stays.
@@ -196,13 +196,13 @@ def used_elsewhere(folder):
 
 
 def forget():
-    for lock in places._locks.values():
+    for lock in nodecache._locks.values():
         os.close(lock)
-    places._locks.clear()
+    nodecache._locks.clear()
 
 
 def test_the_least_recently_used_is_evicted_and_never_what_is_in_use(store, monkeypatch):
-    monkeypatch.setenv(places.BOUND_VARIABLE, "0.000003")
+    monkeypatch.setenv(nodecache.BOUND_VARIABLE, "0.000003")
     found = []
     for number in range(4):
         write(place(FOLDER) / f"{number}", "x" * 1000)
@@ -218,23 +218,23 @@ def test_the_least_recently_used_is_evicted_and_never_what_is_in_use(store, monk
 
 
 def test_more_than_the_bound_in_use_is_told(store, monkeypatch, capsys):
-    monkeypatch.setenv(places.BOUND_VARIABLE, "0.0000015")
+    monkeypatch.setenv(nodecache.BOUND_VARIABLE, "0.0000015")
     for number in range(3):
         write(place(FOLDER) / f"{number}", "x" * 1000)
     for number in range(2):
         fetch(place(FOLDER) / f"{number}")
     assert "are in use, more than the 0.0 GB that R2R_CACHE_GB allows" in capsys.readouterr().err
-    monkeypatch.setenv(places.BOUND_VARIABLE, "much")
+    monkeypatch.setenv(nodecache.BOUND_VARIABLE, "much")
     with pytest.raises(BadInput, match="R2R_CACHE_GB: much"):
         fetch(place(FOLDER) / "2")
 
 
 def test_what_a_killed_process_left_is_removed(store):
-    left = places._cache() / "scratch" / "0123"
+    left = nodecache.home() / "scratch" / "0123"
     left.mkdir(parents=True)
     (left / "half").write_text("x")
     left.with_name("0123.lock").write_text("")
-    with places.scratch() as mine:
+    with nodecache.scratch() as mine:
         write(place(FOLDER) / "x", "x")
         fetch(place(FOLDER) / "x")
         assert not left.exists() and mine.exists()
@@ -252,7 +252,7 @@ def test_processes_and_threads_of_a_node_download_once(store):
     told = {process.communicate()[0] for process in processes}
     for thread in threads:
         thread.join()
-    assert len(told) == 1 and len(list((places._cache() / "held").glob("*.lock"))) == 1
+    assert len(told) == 1 and len(list((nodecache.home() / "held").glob("*.lock"))) == 1
     # pyarrow reads an object of this size in one request.
     assert store.asked["GET runs/x/big"] == 1
 

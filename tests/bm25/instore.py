@@ -13,7 +13,8 @@ from pathlib import Path
 from r2r import builtin, tables
 from r2r.bm25 import index, retrieve
 from r2r.config import IndexSettings, RetrieveSettings
-from r2r.places import CACHE_VARIABLE, place
+from r2r.nodecache import CACHE_VARIABLE
+from r2r.places import place
 from tests import s3
 
 

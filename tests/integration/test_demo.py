@@ -39,7 +39,8 @@ from demo_models import truth
 from demo_models.world import world
 from r2r import builtin
 from r2r.llm.prompt import chat_ids, load_tokenizer
-from r2r.places import CACHE_VARIABLE, MARKER
+from r2r.nodecache import CACHE_VARIABLE
+from r2r.places import MARKER
 from r2r.student.prompt import label_ids, prompt
 from tests import s3
 

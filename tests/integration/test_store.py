@@ -18,7 +18,8 @@ import pytest
 
 from benchmarks.annotate_scale import serving
 from r2r import builtin, tables
-from r2r.places import CACHE_VARIABLE, place
+from r2r.nodecache import CACHE_VARIABLE
+from r2r.places import place
 
 pytestmark = pytest.mark.slow
 
