@@ -24,7 +24,7 @@ from r2r.places import place
 pytestmark = pytest.mark.slow
 
 R2R = str(Path(sys.executable).parent / "r2r")
-ROWS = 240
+ROWS = 400
 FLAGS = "--passages 2 --reason-chars 160 --actors 2 --cpus 1 --in-flight 4 --max-tokens 400"
 
 
