@@ -89,17 +89,17 @@ def _completion(prompt: str) -> dict[str, Any]:
     }
 
 
-async def serve(delay: float) -> None:
+async def serve(connection: Callable[[], asyncio.Protocol]) -> None:
     """Serve until the process is ended. Prints the port."""
-    server = await asyncio.get_running_loop().create_server(lambda: Connection(delay), "127.0.0.1", 0)
+    server = await asyncio.get_running_loop().create_server(connection, "127.0.0.1", 0)
     print(server.sockets[0].getsockname()[1], flush=True)
     await server.serve_forever()
 
 
 @contextmanager
-def serving(delay: float) -> Iterator[str]:
-    """Run the server in a process of its own. Yields its address."""
-    process = subprocess.Popen([sys.executable, __file__, "serve", str(delay)], stdout=subprocess.PIPE, text=True)
+def serving(value: float, script: str = __file__) -> Iterator[str]:
+    """Run `script serve VALUE`, a server, in a process of its own; here the value is the delay. Yields its address."""
+    process = subprocess.Popen([sys.executable, script, "serve", str(value)], stdout=subprocess.PIPE, text=True)
     try:
         assert process.stdout is not None
         yield f"http://127.0.0.1:{int(process.stdout.readline())}/v1"
@@ -293,7 +293,7 @@ def _bytes(folder: Path) -> int:
 def main(given: list[str]) -> None:
     """Run the benchmark and print the tables."""
     if given[:1] == ["serve"]:
-        return asyncio.run(serve(float(given[1])))
+        return asyncio.run(serve(lambda: Connection(float(given[1]))))
     if given[:1] == ["loop"]:
         return asyncio.run(_loop(*given[1:4], *map(int, given[4:])))
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)

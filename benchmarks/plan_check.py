@@ -21,13 +21,12 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import psutil
-from annotate_scale import JOB, Connection, Counted
+from annotate_scale import JOB, Connection, Counted, serve, serving
 from plan import Load, simulate
 from pool_scale import PASSAGES, make_rows
 
@@ -66,26 +65,6 @@ class Engine(Connection):
         asyncio.get_running_loop().call_later(tokens / SPEED, super().answer, content)
 
 
-async def serve(tokens: int) -> None:
-    """Serve until the process is ended. Prints the port."""
-    Engine.mean = tokens
-    server = await asyncio.get_running_loop().create_server(lambda: Engine(0.0), "127.0.0.1", 0)
-    print(server.sockets[0].getsockname()[1], flush=True)
-    await server.serve_forever()
-
-
-@contextmanager
-def serving(tokens: int) -> Iterator[str]:
-    """Run the server in a process of its own. Yields its address."""
-    process = subprocess.Popen([sys.executable, __file__, "serve", str(tokens)], stdout=subprocess.PIPE, text=True)
-    try:
-        assert process.stdout is not None
-        yield f"http://127.0.0.1:{int(process.stdout.readline())}/v1"
-    finally:
-        process.kill()
-        process.wait()
-
-
 class Measured(NamedTuple):
     """Seconds from the command to the moments of a run: each actor's process is there, its first row is on disk, the
     last row is, and the command ends."""
@@ -106,7 +85,7 @@ def measure(case: Case, work: Path, seed: int = 0) -> Measured:
     out = work / "out"
     shutil.rmtree(out, ignore_errors=True)
     draw = random.Random(seed)
-    with serving(case.tokens) as address:
+    with serving(case.tokens, __file__) as address:
         given = {"candidates": rows, "teacher": address, "out": out, "passages": PASSAGES, "cpus": 0.1}
         given |= {"actors": case.actors, "in-flight": case.in_flight}
         words = [word for name, value in given.items() for word in (f"--{name}", str(value))]
@@ -187,7 +166,8 @@ def predict(case: Case, known: Calibrated) -> tuple[float, float]:
 def main(words: list[str]) -> None:
     """Calibrate, predict, run, and print the table."""
     if words[:1] == ["serve"]:
-        return asyncio.run(serve(int(words[1])))
+        Engine.mean = int(words[1])
+        return asyncio.run(serve(lambda: Engine(0.0)))
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--work", required=True, type=lambda name: Path(name).resolve(), help="folder to write to")
     parser.add_argument("--cases", nargs="+", type=int, default=list(range(len(CASES))), help="which of the cases")

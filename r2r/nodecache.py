@@ -96,17 +96,6 @@ def alone(file: Path) -> Iterator[None]:
         os.close(lock)
 
 
-@contextmanager
-def borrowed(find: Callable[[], Path]) -> Iterator[Path]:
-    """Yield the path that `find` returns by `entry`. After the block its entry may be evicted, unless this process had
-    it before."""
-    with _in_this_process:
-        before = set(_locks)
-        yield find()
-        for name in set(_locks) - before:
-            os.close(_locks.pop(name))
-
-
 def entry(name: str, make: Callable[[Path], None], size: int) -> Path:
     """Return the folder of an entry, which `make` fills if it is not there. It stays while this process lives.
 

@@ -38,7 +38,7 @@ from fnmatch import fnmatchcase
 from functools import cache
 from io import RawIOBase
 from pathlib import Path, PurePosixPath
-from typing import Any, BinaryIO, NamedTuple, Protocol, TypeVar
+from typing import Any, NamedTuple, Protocol, TypeVar
 
 from r2r import nodecache
 from r2r.errors import BadInput
@@ -52,7 +52,7 @@ _TRIES, _PAUSE, _LONGEST = 8, 0.5, 30.0
 _INNER_TRIES = 2
 # Attempts to reach a store while a job is planned: somebody waits for the answer.
 _PLAN_TRIES = 3
-_AT_ONCE = 8
+_MOST_AT_ONCE = 8
 # Files that are asked for one by one rather than by a listing.
 _FEW = 8
 # Bytes that take long enough to be told.
@@ -343,10 +343,16 @@ def _children(folder: Stored, deep: bool = False, tries: int = _TRIES) -> dict[s
     return _asked(folder, "listing", look, tries)
 
 
+def _at_once(call: Callable[[str], _Read], names: Iterable[str]) -> list[_Read]:
+    """Return `call` of each name, some at a time. Raises the first error."""
+    with ThreadPoolExecutor(_MOST_AT_ONCE) as threads:
+        return list(threads.map(call, names))
+
+
 @cache
 def _uploads() -> ThreadPoolExecutor:
     # Not in the main thread: what interrupts that would close the stream, and pyarrow commits what is in it so far.
-    return ThreadPoolExecutor(_AT_ONCE, "r2r-upload")
+    return ThreadPoolExecutor(_MOST_AT_ONCE, "r2r-upload")
 
 
 def _put(content: bytes | Path, file: Stored) -> None:
@@ -525,17 +531,14 @@ def replacing_folder(folder: Place) -> Iterator[Path]:
 def _put_folder(made: Path, folder: Stored) -> None:
     """Upload a folder that is whole: a marker that it is being replaced, the files, and last the marker with them."""
     names = sorted(_names(made))
-    with ThreadPoolExecutor(_AT_ONCE) as hashing:
-        hashes = dict(zip(names, hashing.map(lambda name: _sha256(made / name), names), strict=True))
+    hashes = dict(zip(names, _at_once(lambda name: _sha256(made / name), names), strict=True))
     files = {name: Held((made / name).stat().st_size, hashes[name]) for name in names}
     _tell_of_bytes(folder, "uploads", files)
     _mark(folder, None)
     for name in _listing(folder, True):
         if name not in files and name != MARKER:
             (folder / name).unlink(missing_ok=True)
-    with ThreadPoolExecutor(_AT_ONCE) as at_once:
-        # Read through, so that the first error is raised.
-        list(at_once.map(lambda name: _put(made / name, folder / name), names))
+    _at_once(lambda name: _put(made / name, folder / name), names)
     _mark(folder, files)
     # Whoever needs it on this node has it already.
     nodecache.keep(made, _entry_of(folder, files))
@@ -577,8 +580,7 @@ def seal(folder: Place, names: Iterable[str]) -> None:
 def _sizes(folder: Stored, names: Iterable[str]) -> dict[str, int | None]:
     """Return the size of each of these objects, asked for by its name."""
     wanted = list(names)
-    with ThreadPoolExecutor(_AT_ONCE) as at_once:
-        return dict(zip(wanted, at_once.map(lambda name: _size(folder / name), wanted), strict=True))
+    return dict(zip(wanted, _at_once(lambda name: _size(folder / name), wanted), strict=True))
 
 
 def remove(where: Place) -> None:
@@ -747,12 +749,6 @@ def _missing(where: Stored) -> BadInput:
     return BadInput(f"{where}: no such file or folder; a folder that a stage is writing is there once it is whole")
 
 
-def open_cached(file: Stored) -> BinaryIO:
-    """Open a copy of an object in the cache. It may be evicted while it is open, which readers do not notice."""
-    with nodecache.borrowed(lambda: fetch(file)) as path:
-        return path.open("rb")
-
-
 def copies(folder: Place, names: Iterable[str]) -> Path:
     """Return a local folder with copies of these files, which are never written again: the folder itself on a disk.
 
@@ -771,8 +767,8 @@ def copies(folder: Place, names: Iterable[str]) -> Path:
                     aside.write_bytes(content)
 
     if lacking:
-        with nodecache.alone(held.with_name(f"{held.name}.making")), ThreadPoolExecutor(_AT_ONCE) as at_once:
-            list(at_once.map(one, lacking))
+        with nodecache.alone(held.with_name(f"{held.name}.making")):
+            _at_once(one, lacking)
     return held
 
 
@@ -792,8 +788,7 @@ def _tag(where: Stored, held: Mapping[str, Held]) -> str:
         with _opened(where / name) as opened:
             return opened.etag()
 
-    with ThreadPoolExecutor(_AT_ONCE) as at_once:
-        return _digest(list(at_once.map(tag, held)))
+    return _digest(_at_once(tag, held))
 
 
 def _download(folder: Stored, held: Mapping[str, Held], aside: Path) -> None:
@@ -812,5 +807,4 @@ def _download(folder: Stored, held: Mapping[str, Held], aside: Path) -> None:
         if size != known.size or (known.sha256 and content.hexdigest() != known.sha256):
             raise BadInput(f"{folder / name}: arrives as other bytes than its folder's list says; run its stage again")
 
-    with ThreadPoolExecutor(_AT_ONCE) as at_once:
-        list(at_once.map(one, held))
+    _at_once(one, held)

@@ -40,13 +40,14 @@ from r2r.llm.server import (
     body,
     read_reply,
     refuse_local,
+    said,
     status_of,
     until_answered,
 )
 from r2r.places import Place
 
 if TYPE_CHECKING:
-    import httpx
+    pass
 
 # OpenAI's limits of a file, the size with some room.
 _MOST_REQUESTS, _MOST_BYTES = 50_000, 190_000_000
@@ -423,16 +424,12 @@ class Api:
                 try:
                     return read(answer)
                 except ValueError:
-                    raise Again(f"an answer that is no JSON: {_said(answer)}", answer) from None
+                    raise Again(f"an answer that is no JSON: {said(answer)}", answer) from None
             if answer.status_code >= 500 or (answer.status_code in OF_THE_SERVER and NO_MONEY not in answer.text):
-                raise Again(_said(answer), answer)
-            raise BadInput(f"{url}: {_said(answer)}{_missing(path, answer.status_code)}; {self.server.remedy}")
+                raise Again(said(answer), answer)
+            raise BadInput(f"{url}: {said(answer)}{_missing(path, answer.status_code)}; {self.server.remedy}")
 
         return await until_answered(ask, url, tries, f"see to the server, and {_GOES_ON}")
-
-
-def _said(answer: httpx.Response) -> str:
-    return f"{answer.status_code}: {' '.join(answer.text[:500].split())}"
 
 
 def _missing(path: str, status: int) -> str:

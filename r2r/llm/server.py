@@ -168,10 +168,9 @@ class RemoteModel:
                 f"{self.address}: sends requests on to {answer.url} in a way that loses them "
                 f"({answer.history[-1].status_code}); give the address that it sends on to"
             )
-        said, status = " ".join(answer.text[:500].split()), answer.status_code
-        problem = f"{status}: {said}"
+        status, problem = answer.status_code, said(answer)
         if answer.is_success:
-            problem = f"an answer that is no chat completion: {said}"
+            problem = f"an answer that is no chat completion: {problem.partition(': ')[2]}"
             try:
                 content = answer.json()
             except ValueError:
@@ -199,6 +198,11 @@ class RemoteModel:
     ) -> dict[str, Any]:
         """Return a request's body, spelled as the server takes it."""
         return self._extra | body(self.model, self.dialect, prompt, max_tokens, temperature, seed, schema)
+
+
+def said(answer: httpx.Response) -> str:
+    """Return an answer's status and the beginning of its text, on one line."""
+    return f"{answer.status_code}: {' '.join(answer.text[:500].split())}"
 
 
 def refuse_local(grammar: str | None, start: str) -> None:
