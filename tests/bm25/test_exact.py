@@ -21,7 +21,7 @@ SHARDS = [2, 4, 7]
 
 @pytest.fixture(scope="module")
 def scifact(lucene, data, tmp_path_factory):
-    queries = read_queries(f"beir:{data / 'scifact'}")["query"].to_pylist()
+    queries = read_queries(f"beir:{data / 'scifact'}")["query"].to_pylist()[:100]
     return _indexes(lucene, data / "scifact" / "corpus.jsonl", tmp_path_factory), queries
 
 

@@ -18,7 +18,7 @@ from tests.tiny import tiny_model
 pytestmark = pytest.mark.slow
 
 R2R = str(Path(sys.executable).parent / "r2r")
-ROWS, KILLS = 24, 20
+ROWS, KILLS = 24, 6
 FLAGS = "--passages 2 --reasoning direct --reason-chars 8 --max-tokens 256 --temperature 0.7 --false-evidence drop"
 
 

@@ -37,12 +37,13 @@ from transformers import AutoModelForCausalLM
 
 from demo_models import truth
 from demo_models.world import world
-from r2r import builtin
+from r2r import builtin, datasets
 from r2r.llm.prompt import chat_ids, load_tokenizer
 from r2r.nodecache import CACHE_VARIABLE
 from r2r.places import MARKER
 from r2r.student.prompt import label_ids, prompt
 from tests import s3
+from tests.test_stores import upload
 
 pytestmark = pytest.mark.slow
 
@@ -53,8 +54,9 @@ R2R, RAY = str(BIN / "r2r"), str(BIN / "ray")
 HEAD, *WORKERS = "127.0.0.2", "127.0.0.3", "127.0.0.4"
 STAGES = ["index", "retrieve", "retrieve-train", "annotate", "distill", "rerank", "rerank-zero-shot", "annotate-test"]
 STAGES += ["evaluate"]
-# What is smaller than in the run file.
-SMALLER = {"train_queries": "demo#train200", "queries": "demo#dev", "qrels": "demo#dev"}
+# What is smaller than in the run file: training queries and steps, the queries that are ranked, and those of another
+# collection.
+TRAIN, QUERIES, OTHER = "demo#train200", 50, 20
 STEPS = 110
 
 
@@ -164,8 +166,22 @@ def r2r(*arguments):
     )
 
 
-def smaller(file: Path, **changes) -> Path:
-    settings = yaml.safe_load(Path("jobs/configs/demo.yaml").read_text()) | SMALLER
+def few(folder: Path, split: str, count: int) -> str:
+    """Write the first queries of one of the world's splits, and their judgements. Return their dataset."""
+    built = f"demo#{split}"
+    queries = datasets.read_queries(built).to_pylist()[:count]
+    judged = [row for row in datasets.read_qrels(built).to_pylist() if row["qid"] in {one["qid"] for one in queries}]
+    (folder / split / "qrels").mkdir(parents=True)
+    lines = [json.dumps({"_id": row["qid"], "text": row["query"]}) for row in queries]
+    (folder / split / "queries.jsonl").write_text("\n".join(lines) + "\n")
+    lines = ["query-id\tcorpus-id\tscore", *(f"{row['qid']}\t{row['docid']}\t{row['relevance']}" for row in judged)]
+    (folder / split / "qrels" / "test.tsv").write_text("\n".join(lines) + "\n")
+    return f"beir:{folder / split}"
+
+
+def smaller(file: Path, queries: str, **changes) -> Path:
+    settings = yaml.safe_load(Path("jobs/configs/demo.yaml").read_text())
+    settings |= {"train_queries": TRAIN, "queries": queries, "qrels": queries}
     settings["distill"] |= {"steps": STEPS}
     # Another test runs beside this one: an engine with a thread for each CPU would wait for it at every step.
     settings["annotate"] |= {"cpus": 1}
@@ -180,7 +196,7 @@ def smaller(file: Path, **changes) -> Path:
 def demo(tmp_path_factory):
     """The folder of one whole run, copied from the store that it was made in, and what it printed."""
     out = tmp_path_factory.mktemp("runs") / "demo"
-    file = smaller(out.parent / "smaller.yaml")
+    file = smaller(out.parent / "smaller.yaml", few(out.parent / "few", "dev", QUERIES))
     with s3.serving() as store, cluster(tmp_path_factory.mktemp("home"), store.environment()) as started:
         submit = [RAY, "job", "submit", "--address", started.dashboard, "--working-dir", ".", "--"]
         pipeline = ["python", "jobs/pipeline.py", str(file), "--out", "s3://bucket/runs/demo"]
@@ -209,8 +225,8 @@ def test_every_stage_leaves_its_tables(demo):
     for stage in STAGES:
         assert json.loads((out / stage / "manifest.json").read_text())["versions"]["ray"]
     assert json.loads((out / "index" / "manifest.json").read_text())["settings"]["shards"] == 2
-    assert len(rows(out / "retrieve", "candidates")) == 100
-    assert len((out / "retrieve" / "run.txt").read_text().splitlines()) > 100
+    assert len(rows(out / "retrieve", "candidates")) == QUERIES
+    assert len((out / "retrieve" / "run.txt").read_text().splitlines()) > QUERIES
     annotated, rejected = rows(out / "annotate", "annotations"), rows(out / "annotate", "rejects")
     assert len(annotated) + len(rejected) == 200 and len(rejected) <= 4
     for row in annotated:
@@ -236,7 +252,7 @@ def test_rankings_reorder_the_candidates_and_explain_the_first(demo):
 def test_the_table_and_the_report_hold_all_rows(demo):
     out, printed = demo
     metrics = json.loads((out / "evaluate" / "metrics.json").read_text())
-    assert metrics["queries"] == 100
+    assert metrics["queries"] == QUERIES
     assert list(metrics["systems"]) == ["bm25", "zero-shot", "student", "teacher", "random", "oracle"]
     measured = {name: row["nDCG@10"] for name, row in metrics["systems"].items()}
     assert measured["random"] < measured["bm25"] < measured["oracle"]
@@ -263,7 +279,7 @@ def test_the_student_learns_to_rank_from_its_teacher(demo):
 def test_the_student_learns_to_explain_from_its_teacher(demo):
     out, _ = demo
     found = json.loads((out / "evaluate" / "manifest.json").read_text())["explanations"]
-    assert found["explained"] > 0.95 * 3 * 100
+    assert found["explained"] > 0.95 * 3 * QUERIES
     assert found["evidence_verbatim"] > 0.95 and found["neighbours"] > 0.95
     # So much the form of the reply ensures; that it says what is true of a passage must be learned.
     made = world()
@@ -285,7 +301,7 @@ def test_the_reasons_are_measured_beside_the_teachers(demo):
     out, printed = demo
     found = json.loads((out / "judge" / "measures.json").read_text())
     assert found["measures"]["verbatim"]["value"] > 0.95 and found["measures"]["consistency"]["noticed"]
-    assert found["against"]["teacher"]["verbatim"]["n"] > 100
+    assert found["against"]["teacher"]["verbatim"]["n"] > QUERIES
     page = (out / "judge" / "report.html").read_text()
     assert "Systems beside each other" in page and "<th>teacher</th>" in page
     assert "judge/report.html" in printed
@@ -309,10 +325,10 @@ def test_the_student_does_not_trust_the_first_labels(demo):
     tokenizer = load_tokenizer(base)
     labels = label_ids(tokenizer, base)[:8]
     chances = torch.zeros(8)
-    for row in rows(out / "retrieve", "candidates")[:50]:
+    for row in rows(out / "retrieve", "candidates"):
         ids = chat_ids(tokenizer, prompt(row["query"], row["texts"][:1] * 8))
         with torch.no_grad():
-            chances += model(torch.tensor([ids])).logits[0, -1, labels].softmax(-1) / 50
+            chances += model(torch.tensor([ids])).logits[0, -1, labels].softmax(-1) / QUERIES
     print(chances)
     assert chances[4:].sum() > 1 / 3
 
@@ -322,7 +338,7 @@ def test_again_elsewhere_with_a_changed_setting_only_its_stage_and_those_after_a
     out, _ = demo
     before = {stage: (out / stage / "manifest.json").stat().st_mtime_ns for stage in STAGES}
     explained = {row["qid"]: row["docids"] for row in rows(out / "rerank", "rankings")}
-    changed = smaller(tmp_path / "changed.yaml", explain=0)
+    changed = smaller(tmp_path / "changed.yaml", f"beir:{out.parent / 'few' / 'dev'}", explain=0)
     redone = r2r("run", str(changed), "--out", str(out))
     assert redone.returncode == 0, redone.stderr[-3000:]
     assert redone.stdout.count("done already") == len(STAGES) - 2
@@ -331,16 +347,17 @@ def test_again_elsewhere_with_a_changed_setting_only_its_stage_and_those_after_a
     ranked = rows(out / "rerank", "rankings")
     assert not any(any(row["direct"]) for row in ranked)
     # Other requests share the engine's batches: floating point may order two passages that are alike otherwise.
-    assert sum(row["docids"] == explained[row["qid"]] for row in ranked) >= 95
+    assert sum(row["docids"] == explained[row["qid"]] for row in ranked) >= 0.95 * QUERIES
 
 
-def evaluated(file: Path, *names: str) -> Path:
+def evaluated(file: Path, queries: str, *names: str) -> Path:
     """Write a run file with these evaluations: of the world's own corpus, and of folders beside the file."""
-    settings = yaml.safe_load(smaller(file, explain=0).read_text()) | {"zero_shot": False, "teacher_row": False}
-    settings["evaluations"] = []
+    settings = yaml.safe_load(smaller(file, queries, explain=0).read_text())
+    settings |= {"zero_shot": False, "teacher_row": False, "evaluations": []}
     for name in names:
-        spec = "demo#train100" if name == "world" else f"beir:{file.parent / name}"
-        settings["evaluations"].append({"name": name, "corpus": spec.partition("#")[0], "queries": spec, "qrels": spec})
+        spec = f"beir:{file.parent / name}"
+        corpus = "demo" if name == "train" else spec
+        settings["evaluations"].append({"name": name, "corpus": corpus, "queries": spec, "qrels": spec})
     file.write_text(yaml.safe_dump(settings))
     return file
 
@@ -355,30 +372,32 @@ def test_other_collections_share_the_student_and_one_that_fails_spares_the_rest(
         (tmp_path / name / "queries.jsonl").write_text(json.dumps({"_id": "q", "text": passages[0].shown[:40]}) + "\n")
         (tmp_path / name / "qrels" / "test.tsv").write_text(f"query-id\tcorpus-id\tscore\nq\t{passages[0].docid}\t1\n")
     trained = (out / "distill" / "manifest.json").stat().st_mtime_ns
-    done = r2r("run", str(evaluated(tmp_path / "many.yaml", "broken", "world", "small")), "--out", str(out))
+    main = f"beir:{out.parent / 'few' / 'dev'}"
+    few(tmp_path, "train", OTHER)
+    done = r2r("run", str(evaluated(tmp_path / "many.yaml", main, "broken", "train", "small")), "--out", str(out))
     assert done.returncode == 2, done.stderr[-3000:]
     told = (
         f"r2r: evaluations: 1 of 4 collections failed, the others are done: broken: {tmp_path}/broken/corpus.jsonl:10: "
     )
     assert done.stderr.splitlines()[-1].startswith(told)
     found = json.loads((out / "evaluations" / "summary.json").read_text())
-    assert [found["collections"][name].get("queries") for name in ("main", "broken", "world", "small")] == [
-        100,
+    assert [found["collections"][name].get("queries") for name in ("main", "broken", "train", "small")] == [
+        QUERIES,
         None,
-        100,
+        OTHER,
         1,
     ]
     assert found["averages"]["average"]["missing"]["student"]["nDCG@10"] == "no figure for broken"
     # The world is the training corpus, so its index was there.
-    assert not (out / "evaluations" / "world" / "index").exists()
+    assert not (out / "evaluations" / "train" / "index").exists()
     assert (out / "distill" / "manifest.json").stat().st_mtime_ns == trained
 
-    left = r2r("run", str(evaluated(tmp_path / "less.yaml", "small")), "--out", str(out))
+    left = r2r("run", str(evaluated(tmp_path / "less.yaml", main, "small")), "--out", str(out))
     assert left.returncode == 0 and left.stdout.count(": done already") == 11, left.stdout
     found = json.loads((out / "evaluations" / "summary.json").read_text())
     figures = [found["collections"][name]["systems"]["student"]["nDCG@10"] for name in ("main", "small")]
     assert found["averages"]["average"]["systems"]["student"]["nDCG@10"] == pytest.approx(sum(figures) / 2)
-    again = r2r("run", str(evaluated(tmp_path / "again.yaml", "world", "small")), "--out", str(out), "--dry-run")
+    again = r2r("run", str(evaluated(tmp_path / "again.yaml", main, "train", "small")), "--out", str(out), "--dry-run")
     assert "run: 0 of 14 stages would run; nothing was done" in again.stdout
 
 
@@ -389,14 +408,20 @@ class Served(NamedTuple):
 
 @pytest.fixture(scope="module")
 def server(demo):
-    """The student behind HTTP. It ends when it is told to, and well."""
+    """The student behind HTTP, its adapter in a store. It ends when it is told to, and well."""
     out, _ = demo
+    with s3.serving() as store:
+        upload(store, out / "distill", "distill")
+        yield from serving("s3://bucket/distill", store.environment())
+
+
+def serving(adapter, store):
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     server = subprocess.Popen(
-        [R2R, "serve", "--student", "demo", "--adapter", str(out / "distill"), "--port", str(port)],
-        env=os.environ | {"RAY_ADDRESS": "local"},
+        [R2R, "serve", "--student", "demo", "--adapter", adapter, "--port", str(port)],
+        env=os.environ | {"RAY_ADDRESS": "local"} | store,
         stdout=subprocess.PIPE,
         text=True,
         # Where the tests run in the background of a shell, they ignore Ctrl-C, and so would the server.

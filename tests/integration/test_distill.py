@@ -26,10 +26,10 @@ pytestmark = pytest.mark.slow
 
 R2R = str(Path(sys.executable).parent / "r2r")
 TRAINING = Path(__file__).parents[1] / "student" / "training.py"
-STEPS = 120
+STEPS = 60
 SETTINGS = {
     **{"student": tiny_model(), "steps": STEPS, "workers": 2, "learning_rate": 0.01, "lora_dropout": 0.1},
-    **{"save_every": 10, "evaluate_every": 40, "held_out": 0.2, "reasoning": "direct", "max_length": 1024},
+    **{"save_every": 5, "evaluate_every": 20, "held_out": 0.2, "reasoning": "direct", "max_length": 1024},
 }
 
 
@@ -101,15 +101,15 @@ def test_kills_of_worker_driver_and_node_change_nothing(job, rows, tmp_path):
         free.bind(("127.0.0.1", 0))
         port = str(free.getsockname()[1])
 
-    job.kill("ray::RayTrainWorker", 12, resumed=0)
+    job.kill("ray::RayTrainWorker", 7, resumed=0)
     # The same command goes on by itself.
-    job.kill("driver", 32, resumed=1)
+    job.kill("driver", 17, resumed=1)
     job.process.wait()
     one_cpu = {"RAY_OVERRIDE_RESOURCES": '{"CPU": 1}'}
     job.start(**one_cpu)
-    job.kill("SIGTERM", 42, resumed=2)
+    job.kill("SIGTERM", 22, resumed=2)
     job.start(**one_cpu)
-    job.kill("raylet", 62, resumed=3)
+    job.kill("raylet", 32, resumed=3)
     # Its workers notice it sooner or later.
     if job.process.wait():
         job.start(**one_cpu)

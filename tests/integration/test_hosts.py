@@ -33,7 +33,7 @@ pytestmark = [
 ]
 
 WORKERS = ["worker-1", "worker-2"]
-ROWS, IN_FLIGHT, SECONDS = 100, 4, 0.8
+ROWS, IN_FLIGHT, SECONDS = 60, 4, 0.8
 # A teacher on the host of the store. It puts the longest passage first, and takes its time.
 TEACHER = f"""
 import json, re, time

@@ -1,6 +1,6 @@
-"""Index, queries from a server, and retrieve for the built-in world, each ended by SIGTERM in the middle and run again:
-one line, status 143, no process left, and the same command goes on. No question is asked twice, every drawn passage has
-an outcome, and retrieve takes the folder as its queries.
+"""Index, queries from a server, and retrieve for the built-in world, all in an object store, each ended by SIGTERM in
+the middle and run again: one line, status 143, no process left, and the same command goes on. No question is asked
+twice, every drawn passage has an outcome, and retrieve takes the folder as its queries.
 
 The other stages with models are terminated in the tests of their kills: annotate, distill, and rerank in a run
 (test_dl19).
@@ -19,6 +19,7 @@ from pathlib import Path
 import pytest
 
 from r2r import tables
+from r2r.places import place
 from r2r.teacher import queries
 from tests.ending import terminate
 
@@ -69,8 +70,9 @@ def server():
     http.server_close()
 
 
-def test_queries_are_made_although_each_job_is_ended(server, tmp_path):
-    log, index, out, candidates = (tmp_path / name for name in ("log", "index", "queries", "retrieve"))
+def test_queries_are_made_although_each_job_is_ended(server, store, tmp_path):
+    log = tmp_path / "log"
+    index, out, candidates = (f"s3://bucket/{name}" for name in ("index", "queries", "retrieve"))
 
     def goes_on(begun, *command):
         """Run a command, end it once `begun()` says so, and run it again."""
@@ -85,21 +87,21 @@ def test_queries_are_made_although_each_job_is_ended(server, tmp_path):
             assert process.poll() is None, log.read_text()[-3000:]
             time.sleep(0.01)
         terminate(process, log)
-        assert not (Path(command[-1]) / "manifest.json").exists()
+        assert not store.keys(command[-1].removeprefix("s3://bucket/") + "/manifest.json")
         LET_GO.set()
         assert start().wait(timeout=300) == 0, log.read_text()[-3000:]
 
     def answered():
-        return sum(file.read_bytes().count(b"\n") for file in out.glob("rows/*/*.jsonl")) >= FIRST
+        return sum(store.objects[key].content.count(b"\n") for key in store.keys("queries/rows/")) >= FIRST
 
-    goes_on((index / "shards").exists, "index", "--corpus", "demo", "--shards", "2", "--out", str(index))
+    goes_on(lambda: store.keys("index/shards/"), "index", "--corpus", "demo", "--shards", "2", "--out", index)
     LET_GO.clear()
-    asks = ["--index", str(index), "--teacher", server, "--n", str(PASSAGES), "--in-flight", "4", "--out", str(out)]
+    asks = ["--index", index, "--teacher", server, "--n", str(PASSAGES), "--in-flight", "4", "--out", out]
     goes_on(answered, "queries", "--corpus", "demo", *asks)
-    retrieves = ["--index", str(index), "--queries", str(out), "--k", "20", "--out", str(candidates)]
-    goes_on(candidates.exists, "retrieve", *retrieves)
+    retrieves = ["--index", index, "--queries", out, "--k", "20", "--out", candidates]
+    goes_on(lambda: store.keys("retrieve/"), "retrieve", *retrieves)
 
-    stats = json.loads((out / "stats.json").read_text())
+    stats = json.loads((place(out) / "stats.json").read_text())
     found = {name: tables.read(out, name).to_pylist() for name in ("passages", "queries", "qrels", "rejects")}
     outcomes = [row["qid"] for name in ("queries", "rejects") for row in found[name]]
     assert sorted(outcomes) == sorted(row["qid"] for row in found["passages"]) and len(outcomes) == PASSAGES
