@@ -1,4 +1,4 @@
-"""One annotation job of 300 queries, twice: in an object store, with an engine of its own and killed again and again;
+"""One annotation job of 160 queries, twice: in an object store, with an engine of its own and killed again and again;
 and on a disk, through a server and undisturbed. Both come to the same.
 
 Owns the kills: of the driver, of Ray's actor, of the engine's process, of the Ray node, and SIGTERM to the driver, at
@@ -28,7 +28,7 @@ from tests.tiny import tiny_model
 pytestmark = pytest.mark.slow
 
 R2R = str(Path(sys.executable).parent / "r2r")
-ROWS, IN_FLIGHT = 300, 8
+ROWS, IN_FLIGHT = 160, 8
 # What is killed while rows are being answered, and at any time, most of which is the start of an engine.
 WORKING = ["driver", "actor", "engine"]
 ANY_TIME = ["driver"] * 2 + ["SIGTERM", "actor", "engine"] + ["node"] * 2
@@ -36,7 +36,7 @@ ANY_TIME = ["driver"] * 2 + ["SIGTERM", "actor", "engine"] + ["node"] * 2
 
 @pytest.fixture
 def candidates(tmp_path):
-    """300 queries with two passages each, made of the words of the built-in world."""
+    """160 queries with two passages each, made of the words of the built-in world."""
     folder = tmp_path / "candidates"
     texts = [passage.text for passage in world().world.passages]
     draw = random.Random(0)
