@@ -10,8 +10,10 @@ Owns what is planted, which reasons are true, and the correlation. The measures 
     python -m demo_models.judged --out runs/truth --student demo --adapter runs/demo/distill \
         --write r2r/judge/standing.json                               # with those of a student: 3 minutes on 2 cores
     python -m demo_models.judged --out runs/truth --run runs/demo     # of a finished demo's own reasons, too
+    python -m demo_models.judged --out runs/truth --judge Qwen/Qwen2.5-7B-Instruct    # with a judge's verdicts
 
-Rows that the student has ranked are kept in the folder, so the same command goes on after a stop.
+Rows that a student has ranked or a judge has answered are kept in the folder, so the same command goes on after a stop.
+A judge's verdicts have no standing that could ship: it would be that of one judge.
 """
 
 from __future__ import annotations
@@ -34,7 +36,7 @@ from r2r.config import JudgeSettings
 from r2r.judge import explained
 from r2r.judge.bootstrap import interval
 from r2r.judge.explained import Explained
-from r2r.judge.stage import MEASURES, judge
+from r2r.judge.stage import MEASURES, VERDICTS, judge
 
 SEED = 22
 # A measure follows the truth if the interval of its correlation with it lies above this.
@@ -159,7 +161,10 @@ def correlation(pairs: Mapping[str, Sequence[tuple[float, float]]], seed: int) -
 
 
 # Which reasons a measure of a student's ranking is about. Those of a whole query are about all of its reasons.
-_OF = {one.name: one.part for one in MEASURES} | {"comprehensiveness": "evidence", "sufficiency": "evidence"}
+_OF = {one.name: one.part for one in MEASURES} | {
+    **{"comprehensiveness": "evidence", "sufficiency": "evidence"},
+    **{"supported": "direct", "right": "comparison"},
+}
 
 
 def validated(out: Path, rows: Sequence[Explained]) -> dict[str, dict[str, Any]]:
@@ -243,16 +248,19 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True, help="folder for the planted reasons and what is found")
     parser.add_argument("--student", help="model that ranks again, as for r2r judge")
     parser.add_argument("--adapter", help="its adapter")
+    parser.add_argument("--judge", help="model that judges the planted reasons, as for r2r judge")
+    parser.add_argument("--queries", type=int, help="only so many queries (default: all 200)")
     parser.add_argument(
         "--run", type=Path, help="folder of a finished demo run: its teacher's and student's reasons, too"
     )
     parser.add_argument("--write", type=Path, help="where to write the standing of the measures")
     given = parser.parse_args()
 
-    rows, kinds = planted(world().queries["test"], SEED)
+    rows, kinds = planted(world().queries["test"][: given.queries], SEED)
     source = given.out / "planted"
     tables.write(rows, source, "annotations")
-    settings = JudgeSettings(merge=given.adapter is not None)
+    # Of a weak judge, too, the replies that can be read are to be seen.
+    settings = JudgeSettings(merge=given.adapter is not None, judge=given.judge, max_reject_rate=1.0)
     say: Callable[[str], None] = print
     found: dict[str, dict[str, Any]] = {}
 
@@ -274,7 +282,8 @@ def main() -> None:
         measured("student", str(given.run / "rerank"), str(given.run / "retrieve"))
     tables.write_text(json.dumps(found, indent=2) + "\n", given.out / "truth.json")
     if given.write:
-        tables.write_text(json.dumps(standing, indent=2) + "\n", given.write)
+        ours = {name: one for name, one in standing.items() if name not in VERDICTS}
+        tables.write_text(json.dumps(ours, indent=2) + "\n", given.write)
 
 
 if __name__ == "__main__":

@@ -1,6 +1,8 @@
 """Reasons of known quality: which are true, and whether a measure that follows the truth is told from others."""
 
 import json
+import random
+import re
 from pathlib import Path
 
 import pytest
@@ -9,9 +11,13 @@ from demo_models import judged, truth
 from demo_models.world import world
 from r2r import tables
 from r2r.config import JudgeSettings
-from r2r.judge import explained
-from r2r.judge.stage import MEASURES, PROBES, judge
+from r2r.judge import explained, judging
+from r2r.judge.stage import MEASURES, PROBES, VERDICTS, judge
 from r2r.judge.standing import STANDING
+from r2r.llm import Reply
+from r2r.rows import pool
+from r2r.teacher import calls
+from tests.judge.rows import run_rows
 
 
 @pytest.fixture(scope="module")
@@ -75,6 +81,68 @@ def test_the_measures_of_the_words_follow_the_truth_where_they_can(made):
     assert means["verbatim"]["made up"] < 0.1 and means["verbatim"]["another sentence"] == 1
     assert means["consistency"]["the other way round"] == 0 and means["consistency"]["wrong about the other"] == 1
     assert means["boilerplate"]["empty talk"] == 1 and means["specificity"]["empty talk"] == 0
+
+
+class Judge:
+    """A judge that knows what is true, and is wrong about one in ten; a blind one tosses a coin."""
+
+    max_length, true, blind = None, frozenset(), False
+
+    def __init__(self, *arguments):
+        self.rng = random.Random(0)
+
+    def close(self):
+        pass
+
+    def approves(self, *reason):
+        return self.rng.random() < 0.5 if self.blind else (reason in self.true) != (self.rng.random() < 0.1)
+
+    async def complete(self, prompt, *, schema, max_tokens, temperature, seed):
+        query = re.search(r"^Query: (.*)$", prompt, re.MULTILINE)[1]
+        texts = dict(re.findall(r"^Passage \[(\d+)\]: (.*?)\n\n", prompt, re.MULTILINE | re.DOTALL))
+        found = []
+        for number, written in re.findall(r"^Written about passage \[(\d+)\]:\n(.*?)\n\n", prompt, re.M | re.DOTALL):
+            said = dict(line[2:].split(": ", 1) for line in written.split("\n"))
+            one = {"passage": int(number), "claims": [], "comparison": "none"}
+            if reason := said.get("reason"):
+                fine = self.approves(query, texts[number], reason)
+                one["claims"] = [{"claim": reason, "verdict": "supported" if fine else "contradicted"}]
+            if comparison := said.get("comparison"):
+                fine = self.approves(query, texts[number], *named(comparison, texts))
+                one["comparison"] = "right" if fine else "wrong"
+            found.append(one)
+        return Reply(json.dumps({"judged": found}), True, 100, 10)
+
+
+def named(comparison, texts):
+    """Return a comparison in parts, with the text of the passage that it names."""
+    above, number, told = re.fullmatch(r"(.*?)(?:\[(\d+)\](.*))?", comparison).groups()
+    return above, texts.get(number), told
+
+
+@pytest.mark.parametrize("blind", [False, True])
+def test_a_judge_that_knows_the_truth_follows_it_and_a_blind_one_does_not(blind, made, tmp_path, monkeypatch):
+    source = str(made[0] / "planted")
+    rows = explained.read(source, None)
+    known, true = judged.truths(rows), set()
+    for row in rows:
+        texts = {str(rank): text for rank, text in enumerate(row.texts, start=1)}
+        for at, docid in enumerate(row.docids):
+            if known[row.qid, docid].get("direct"):
+                true.add((row.query, row.texts[at], row.direct[at]))
+            if known[row.qid, docid].get("comparison"):
+                true.add((row.query, row.texts[at], *named(row.comparison[at], texts)))
+    monkeypatch.setattr(Judge, "true", true)
+    monkeypatch.setattr(Judge, "blind", blind)
+    monkeypatch.setattr(calls, "open_model", Judge)
+    monkeypatch.setattr(judging, "_probe", lambda *asked: None)
+    monkeypatch.setattr(pool, "run_rows", run_rows)
+    judge(source, None, tmp_path, JudgeSettings(judge="http://none/v1#judge", max_reject_rate=1.0))
+    found = judged.validated(tmp_path, rows)
+    for name in VERDICTS:
+        assert found[name]["n"] > 50 and found[name]["follows"] != blind
+        # Two passes, each wrong about one in ten.
+        assert blind or found[name]["correlation"] > 0.7
 
 
 def test_the_standing_that_ships_is_of_these_measures():
