@@ -102,10 +102,12 @@ async def measure(ranker: Ranker, given: argparse.Namespace) -> None:
     print(f"| {' | '.join(head)} |\n{'| --- ' * len(head)}|")
     kept: dict[str, tuple[list[dict[str, Any]], list[Ranked]]] = {}
     tests = []
+    # A query likelihood is of one passage: there are no windows to go over.
+    strategies = ("sliding",) if ranker.taught.scores == "likelihood" else ("sliding", "parallel")
     for candidates in given.candidates:
         depth, _, folder = candidates.partition("=")
         rows = datasets.read_candidates(folder).to_pylist()[: given.queries]
-        for strategy in ("sliding", "parallel"):
+        for strategy in strategies:
             ranker.settings = ranker.settings.model_copy(update={"strategy": strategy})
             found, alone = await ranked(ranker, rows, 1)
             _, together = await ranked(ranker, rows, 4)
@@ -115,9 +117,10 @@ async def measure(ranker: Ranker, given: argparse.Namespace) -> None:
             print(f"| {depth} | {strategy} | {calls:.1f} | {times} | {value:.4f} |", flush=True)
             kept[f"{depth}, {strategy}"] = rows, found
         by_strategy = {
-            strategy: each(rows, [one.order for one in kept[f"{depth}, {strategy}"][1]])
-            for strategy in ("sliding", "parallel")
+            strategy: each(rows, [one.order for one in kept[f"{depth}, {strategy}"][1]]) for strategy in strategies
         }
+        if len(strategies) == 1:
+            continue
         test = paired_tests(by_strategy, "sliding")["systems"]["parallel"]["nDCG@10"]
         tests.append(
             f"{depth} candidates: parallel - sliding {test['difference']:+.4f} "
