@@ -4,6 +4,7 @@ settings is what the settings say, and the cheap commands run."""
 import re
 import runpy
 import shlex
+from itertools import pairwise
 from pathlib import Path
 from typing import NamedTuple
 
@@ -171,3 +172,20 @@ def test_cheap_commands_run_in_order(ray_local, tmp_path, monkeypatch, capfd):
         "stages would run; nothing was done",
     ):
         assert said in printed
+
+
+@pytest.mark.parametrize(
+    "page", [*PAGES, *OTHER_PAGES, ROOT / "CHANGELOG.md"], ids=lambda page: str(page.relative_to(ROOT))
+)
+def test_each_row_of_a_table_has_as_many_cells_as_its_head(page):
+    lines = page.read_text().splitlines()
+    wrong = [
+        f"line {number}: {line}"
+        for number, (above, line) in enumerate(pairwise(lines), start=2)
+        if above.startswith("|") and line.startswith("|") and cells(above) != cells(line)
+    ]
+    assert wrong == []
+
+
+def cells(row: str) -> int:
+    return len(re.findall(r"(?<!\\)\|", row)) - 1
