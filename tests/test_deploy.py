@@ -20,7 +20,7 @@ from ray.serve.schema import ServeDeploySchema
 from r2r import cli
 from r2r.config import load_run_file
 from r2r.errors import BadInput
-from r2r.serving.app import Replica, build
+from r2r.serving.app import RAY_SERVE, Replica, build
 from tests.kuberay import RAY_JOB, RAY_SERVICE
 
 ROOT = Path(__file__).parent.parent
@@ -107,6 +107,13 @@ def test_no_pod_of_the_service_starts_without_keys(service):
     for template in pods(service["spec"]["rayClusterConfig"]):
         (keys,) = (one for one in template["containers"][0]["env"] if one["name"] == "R2R_API_KEYS")
         assert not keys["valueFrom"]["secretKeyRef"].get("optional")
+
+
+def test_ray_serve_is_set_as_r2r_serve_sets_its_own(service):
+    for pod in pods(service["spec"]["rayClusterConfig"]):
+        (container,) = pod["containers"]
+        given = {one["name"]: one["value"] for one in container["env"] if one["name"].startswith("RAY_SERVE_")}
+        assert given == RAY_SERVE
 
 
 def pods(spec: dict) -> list[dict]:

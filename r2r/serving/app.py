@@ -49,7 +49,7 @@ _PATIENCE = 10
 # Requests of a replica beyond those that it ranks: probes, and those that it refuses.
 _REFUSALS = 64
 # Settings of a Ray Serve that starts here, which it reads when it is imported; docs/serving.md lists them.
-_RAY_SERVE = {
+RAY_SERVE = {
     # A proxy that died is replaced after three looks, half a minute at Ray Serve's own 10 s.
     "RAY_SERVE_PROXY_HEALTH_CHECK_PERIOD_S": "2",
     # Proxy and replica talk by gRPC, whose own limit is 4 MB, and the replica has one event loop.
@@ -336,7 +336,7 @@ def serve(student: str, adapter: str | None, settings: ServeSettings) -> None:
             said = f"{settings.host} can be reached by others; give --api-keys or {KEYS_VARIABLE}"
             _say(f"warning: no API keys, and {said}")
         checked.set()
-        for name, value in _RAY_SERVE.items():
+        for name, value in RAY_SERVE.items():
             os.environ.setdefault(name, value)
         try:
             start_ray()
