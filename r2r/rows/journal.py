@@ -1,8 +1,9 @@
 """Finished rows, kept as soon as their answers arrive, so that a killed job loses no answer.
 
 Owns the files, `FOLDER/*.jsonl`, and their index. On a disk, each process appends to a file of its own. In a store,
-each write is a small object of its own, at most one a second and process; `compact` puts them together at the end of a
-job, and readers index copies on their own disk. Does not own what a row means: a key of 64 hexadecimal digits
+each write is a small object of its own, at most one a second and process. A process puts those of about a minute
+together, so that whoever reads a long job finds few; `compact` puts all together at its end. Readers index copies on
+their own disk. Does not own what a row means: a key of 64 hexadecimal digits
 identifies it. Skips a line that a kill or a full disk left unfinished.
 
     journal = Journal(Path("runs/demo/annotate/rows/5f0c…"))
@@ -13,6 +14,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import sys
 import threading
 import time
@@ -31,8 +33,12 @@ KEYS = "v2"
 
 # Seconds between two writes of a process to a store, which answers some thousands of writes a second and folder.
 _BETWEEN = 1.0
-# Objects that are worth putting together, and the bytes of one that is large enough.
+# Objects that a process puts together while it writes.
+_TOGETHER = 60
+# Objects that are worth putting together at the end, and the bytes of one that is large enough.
 _MANY, _LARGE = 8, 64 * 2**20
+# The name of what was put together: the writer, and the numbers of its first and last object.
+_RANGE = re.compile(r"([0-9a-f]{32})-([0-9]{6,})-([0-9]{6,})\.jsonl")
 
 # Every line begins {"key": "64 digits", "table": "its name", so both can be read without parsing the whole line.
 _KEY_SLICE, _TABLE_SLICE = slice(9, 73), slice(76, 140)
@@ -70,7 +76,12 @@ class Journal:
         self._write_lock = threading.Lock()
         self._file: BinaryIO | None = None
         self._writer, self._written, self._last = uuid.uuid4().hex, 0, -_BETWEEN
-        self._names = sorted({file.name for file in folder.glob("*.jsonl")} | set(also))
+        # This process's objects since it last put some together, and those that it put together before.
+        self._small, self._put = list[str](), list[str]()
+        there = {file.name for file in folder.glob("*.jsonl")}
+        self._names = without_parts(there | set(also))
+        # Put together already, and not removed yet.
+        self._left = sorted(there.difference(self._names))
         self._told: set[str] = set()
         self._local = places.copies(folder, self._names)
         self._path = self._local
@@ -174,9 +185,20 @@ class Journal:
                 new.append(f"all-{self._writer}-{len(new):06}.jsonl")
                 places.put(waiting, self.folder / new[-1])
                 waiting = b""
-        for name in old:
+        for name in [*old, *self._left]:
             (self.folder / name).unlink(missing_ok=True)
-        self._names = new
+        self._names, self._left = new, []
+
+    def _put_together(self) -> None:
+        """Put this process's small objects into one. They are removed when the next ones are put together: by then,
+        whoever was told their names was told the new one's."""
+        first, last = (name.rpartition("-")[2].removesuffix(".jsonl") for name in (self._small[0], self._small[-1]))
+        name = f"{self._writer}-{first}-{last}.jsonl"
+        places.put(b"".join((self._local / one).read_bytes() for one in self._small), self.folder / name)
+        for one in self._put:
+            (self.folder / one).unlink(missing_ok=True)
+        self._names.append(name)
+        self._put, self._small = self._small, []
 
     def _write(self, lines: bytes) -> tuple[Path, int]:
         """Append lines and return where they begin."""
@@ -187,6 +209,9 @@ class Journal:
             places.put(lines, self.folder / name)
             places.put(lines, self._local / name)
             self._names.append(name)
+            self._small.append(name)
+            if len(self._small) == _TOGETHER:
+                self._put_together()
             return self._local / name, 0
         try:
             if self._file is None:
@@ -204,6 +229,15 @@ class Journal:
             wrong = f"{self.folder}: {(error.strerror or str(error)).lower()}"
             raise BadInput(f"{wrong}; all finished rows are kept: make room and run the same command again") from None
         return file, offset
+
+
+def without_parts(names: set[str]) -> list[str]:
+    """Return the names without those of objects of which another one was put together, sorted."""
+    parts = set()
+    for name in names:
+        if found := _RANGE.fullmatch(name):
+            parts |= {f"{found[1]}-{number:06}.jsonl" for number in range(int(found[2]), int(found[3]) + 1)}
+    return sorted(names - parts)
 
 
 def _line(entry: dict[str, Any]) -> bytes:

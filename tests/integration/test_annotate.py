@@ -22,6 +22,7 @@ import pytest
 
 from demo_models.world import world
 from r2r import tables
+from r2r.rows.journal import without_parts
 from tests.ending import terminate
 from tests.tiny import tiny_model
 
@@ -127,8 +128,9 @@ def server():
 def kept(store) -> dict[str, bytes]:
     """Return the finished rows in the store's journal, by key: each is there once."""
     rows = {}
-    for name, one in list(store.objects.items()):
-        for line in one.content.splitlines() if name.startswith("killed/rows/") else ():
+    objects = {name.rpartition("/")[2]: one for name, one in list(store.objects.items()) if "killed/rows/" in name}
+    for name in without_parts(set(objects)):
+        for line in objects[name].content.splitlines():
             if "row" in (entry := json.loads(line)):
                 assert entry["key"] not in rows, name
                 rows[entry["key"]] = line

@@ -2,10 +2,12 @@
 
 import hashlib
 import json
+import os
 import resource
 
 import pytest
 
+from r2r import nodecache
 from r2r.errors import BadInput
 from r2r.places import place, put
 from r2r.rows import journal as journals
@@ -108,6 +110,33 @@ def test_compacting_keeps_every_row_round_and_death(out, monkeypatch):
     assert after.last_round("annotations") == 2
     # A disk has a file a process; the store had an object a write.
     assert (before, len(list(out.glob("*")))) == ((3, 3) if out.is_dir() and hasattr(out, "iterdir") else (18, 2))
+
+
+def test_a_process_leaves_few_objects_behind_and_readers_read_each_row_once(store, monkeypatch):
+    monkeypatch.setattr(journals, "_TOGETHER", 5)
+    folder, told = place("s3://bucket/rows"), []
+    journal = Journal(folder)
+    for number in range(22):
+        if number % 4 == 0:
+            journal.died(KEYS[0])
+        else:
+            journal.add(KEYS[number % 4], "annotations", {"qid": f"{number}"}, {}, number)
+        told += journal.names()
+    # Four times five together, the last five of them beside it, and the two after them.
+    assert len(store.keys("rows/")) == 4 + 5 + 2 and len(told) == 22 + 4
+    before = store.asked["GET"]
+    monkeypatch.setenv(nodecache.CACHE_VARIABLE, os.environ[nodecache.CACHE_VARIABLE] + "-of-another-node")
+    for reader in (Journal(folder), Journal(folder, told)):
+        assert [row(reader, key)["qid"] for key in KEYS[1:4]] == ["21", "18", "19"]
+        assert reader.deaths(KEYS[0]) == 6
+    # Neither asks for what was put together; and the second finds copies of what the first has read.
+    assert store.asked["GET"] - before <= 4 + 2 + 2
+    Journal(folder).compact()
+    assert len(store.keys("rows/")) == 4 + 5 + 2, "too few to be worth it"
+    monkeypatch.setattr(journals, "_MANY", 2)
+    Journal(folder).compact()
+    (one,) = store.keys("rows/")
+    assert one.startswith("rows/all-") and Journal(folder).deaths(KEYS[0]) == 6
 
 
 def test_a_kill_while_compacting_loses_nothing(store, monkeypatch):
