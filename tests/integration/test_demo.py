@@ -412,16 +412,17 @@ def server(demo):
     out, _ = demo
     with s3.serving() as store:
         upload(store, out / "distill", "distill")
-        yield from serving("s3://bucket/distill", store.environment())
+        cache = {CACHE_VARIABLE: str(out.parent / "cache")}
+        yield from serving("s3://bucket/distill", store.environment() | cache)
 
 
-def serving(adapter, store):
+def serving(adapter: str, env: dict[str, str]) -> Iterator[Served]:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     server = subprocess.Popen(
         [R2R, "serve", "--student", "demo", "--adapter", adapter, "--port", str(port)],
-        env=os.environ | {"RAY_ADDRESS": "local"} | store,
+        env=os.environ | {"RAY_ADDRESS": "local"} | env,
         stdout=subprocess.PIPE,
         text=True,
         # Where the tests run in the background of a shell, they ignore Ctrl-C, and so would the server.
