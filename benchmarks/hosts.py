@@ -42,7 +42,7 @@ WORKERS = ["worker-1", "worker-2", "worker-3"]
 STAGES = ["index", "retrieve", "retrieve-train", "annotate", "distill", "rerank", "evaluate"]
 # The demo's run file with less of everything.
 SMALLER = (
-    "--train-queries demo#train100 --queries demo#dev --qrels demo#dev --no-zero-shot --no-teacher-row "
+    "--train-queries demo#train100 --queries demo#dev --qrels demo#dev --retrieve.k 10 --no-zero-shot --no-teacher-row "
     "--no-judge-reasons --distill.steps 12 --distill.save-every 3 --distill.evaluate-every 6 --annotate.actors 2 "
     "--annotate.cpus 1 --rerank.actors 2 --rerank.cpus 1 --rerank.explain 1"
 )

@@ -116,6 +116,8 @@ class LocalModel:
     def close(self) -> None:
         """Stop the engine's processes; also when some of them have died."""
         self._llm.shutdown()
+        # vLLM does it again when Python ends, and then lacks what it needs for it.
+        self._llm.shutdown = lambda timeout=None: None
 
     async def _generate(self, ids: list[int], sampling: Any) -> Any:
         """Return vLLM's final RequestOutput. Raises Refused and Died as `r2r.llm.Model` says."""
@@ -195,6 +197,9 @@ def engine_arguments(model: str, engine: dict[str, Any], adapter: str | None = N
     }
     if current_platform.is_cpu():
         arguments |= _cpu_arguments(model, engine)
+        # vLLM compiles some small functions all the same, at the first request, with a C++ compiler.
+        if engine.get("enforce_eager", True):
+            os.environ.setdefault("TORCH_COMPILE_DISABLE", "1")
     if adapter:
         arguments |= {"enable_lora": True, "max_loras": 1, "max_lora_rank": _lora_rank(adapter)}
     return arguments | engine
