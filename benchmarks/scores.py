@@ -116,11 +116,11 @@ async def measure(ranker: Ranker, given: argparse.Namespace) -> None:
             times = f"{statistics.median(alone):.3f} | {statistics.median(together):.3f}"
             print(f"| {depth} | {strategy} | {calls:.1f} | {times} | {value:.4f} |", flush=True)
             kept[f"{depth}, {strategy}"] = rows, found
+        if len(strategies) == 1:
+            continue
         by_strategy = {
             strategy: each(rows, [one.order for one in kept[f"{depth}, {strategy}"][1]]) for strategy in strategies
         }
-        if len(strategies) == 1:
-            continue
         test = paired_tests(by_strategy, "sliding")["systems"]["parallel"]["nDCG@10"]
         tests.append(
             f"{depth} candidates: parallel - sliding {test['difference']:+.4f} "

@@ -160,10 +160,12 @@ def correlation(pairs: Mapping[str, Sequence[tuple[float, float]]], seed: int) -
     }
 
 
-# Which reasons a measure of a student's ranking is about. Those of a whole query are about all of its reasons.
+# Which reasons a measure is about. Those of a whole query are about all of its reasons.
 _OF = {one.name: one.part for one in MEASURES} | {
-    **{"comprehensiveness": "evidence", "sufficiency": "evidence"},
-    **{"supported": "direct", "right": "comparison"},
+    "comprehensiveness": "evidence",
+    "sufficiency": "evidence",
+    "supported": "direct",
+    "right": "comparison",
 }
 
 

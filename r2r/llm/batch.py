@@ -21,7 +21,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from functools import partial
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from r2r import tables
 from r2r.config import Dialect
@@ -45,9 +45,6 @@ from r2r.llm.server import (
     until_answered,
 )
 from r2r.places import Place
-
-if TYPE_CHECKING:
-    pass
 
 # OpenAI's limits of a file, the size with some room.
 _MOST_REQUESTS, _MOST_BYTES = 50_000, 190_000_000

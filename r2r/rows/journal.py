@@ -3,8 +3,8 @@
 Owns the files, `FOLDER/*.jsonl`, and their index. On a disk, each process appends to a file of its own. In a store,
 each write is a small object of its own, at most one a second and process. A process puts those of about a minute
 together, so that whoever reads a long job finds few; `compact` puts all together at its end. Readers index copies on
-their own disk. Does not own what a row means: a key of 64 hexadecimal digits
-identifies it. Skips a line that a kill or a full disk left unfinished.
+their own disk. Does not own what a row means: a key of 64 hexadecimal digits identifies it. Skips a line that a kill or
+a full disk left unfinished.
 
     journal = Journal(Path("runs/demo/annotate/rows/5f0c…"))
     journal.add(key, "annotations", {"qid": "q1", ...}, {"completion_tokens": 112})
@@ -76,8 +76,6 @@ class Journal:
         self._write_lock = threading.Lock()
         self._file: BinaryIO | None = None
         self._writer, self._written, self._last = uuid.uuid4().hex, 0, -_BETWEEN
-        # This process's objects since it last put some together, and those that it put together before.
-        self._small, self._put = list[str](), list[str]()
         there = {file.name for file in folder.glob("*.jsonl")}
         self._names = without_parts(there | set(also))
         # Put together already, and not removed yet.
@@ -190,27 +188,27 @@ class Journal:
         self._names, self._left = new, []
 
     def _put_together(self) -> None:
-        """Put this process's small objects into one. They are removed when the next ones are put together: by then,
+        """Put this process's last objects into one. They are removed when the next ones are put together: by then,
         whoever was told their names was told the new one's."""
-        first, last = (name.rpartition("-")[2].removesuffix(".jsonl") for name in (self._small[0], self._small[-1]))
-        name = f"{self._writer}-{first}-{last}.jsonl"
-        places.put(b"".join((self._local / one).read_bytes() for one in self._small), self.folder / name)
-        for one in self._put:
-            (self.folder / one).unlink(missing_ok=True)
+        first = self._written - _TOGETHER + 1
+        name = f"{self._writer}-{first:06}-{self._written:06}.jsonl"
+        parts = (self._local / part for part in _parts(self._writer, first, self._written))
+        # One that the store refused is not there.
+        places.put(b"".join(part.read_bytes() for part in parts if part.exists()), self.folder / name)
         self._names.append(name)
-        self._put, self._small = self._small, []
+        for part in _parts(self._writer, max(1, first - _TOGETHER), first - 1):
+            (self.folder / part).unlink(missing_ok=True)
 
     def _write(self, lines: bytes) -> tuple[Path, int]:
         """Append lines and return where they begin."""
         if isinstance(self.folder, Stored):
             # An object is never written to again: each write is one of its own.
             self._written += 1
-            name, self._last = f"{self._writer}-{self._written:06}.jsonl", time.monotonic()
+            (name,), self._last = _parts(self._writer, self._written, self._written), time.monotonic()
             places.put(lines, self.folder / name)
             places.put(lines, self._local / name)
             self._names.append(name)
-            self._small.append(name)
-            if len(self._small) == _TOGETHER:
+            if self._written % _TOGETHER == 0:
                 self._put_together()
             return self._local / name, 0
         try:
@@ -233,11 +231,16 @@ class Journal:
 
 def without_parts(names: set[str]) -> list[str]:
     """Return the names without those of objects of which another one was put together, sorted."""
-    parts = set()
+    parts = set[str]()
     for name in names:
         if found := _RANGE.fullmatch(name):
-            parts |= {f"{found[1]}-{number:06}.jsonl" for number in range(int(found[2]), int(found[3]) + 1)}
+            parts.update(_parts(found[1], int(found[2]), int(found[3])))
     return sorted(names - parts)
+
+
+def _parts(writer: str, first: int, last: int) -> list[str]:
+    """Return the names of a process's objects, from one number to another."""
+    return [f"{writer}-{number:06}.jsonl" for number in range(first, last + 1)]
 
 
 def _line(entry: dict[str, Any]) -> bytes:
