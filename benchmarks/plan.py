@@ -335,8 +335,8 @@ def distill(gpus: int, known: dict[str, float], examples: int = QUERIES) -> dict
 
 def rerank(queries: int, gpus: int, known: dict[str, float], candidates: int = 100, window: int = 20) -> dict[str, Any]:
     """Predict reranking with a 7B student: label scores in windows, no reasons."""
-    settings = RerankSettings(window=window, stride=max(1, window // 2), actors=gpus, in_flight=256)
-    calls = STRATEGIES[settings.strategy].calls(candidates, window, settings.stride or 1)
+    settings = RerankSettings(actors=gpus, in_flight=256)
+    calls = STRATEGIES["parallel"].calls(candidates, window, 1)
     tokens = calls * (window * known["passage tokens"] + 150)
     speed = known.get("speed rerank") or reading(MODELS["7B"], known)
     actors = min(gpus, queries)

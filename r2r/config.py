@@ -343,7 +343,7 @@ class RankSettings(Section):
     """How a student ranks a list: the same for `rerank` and `serve`. Where None, the adapter's own record decides."""
 
     window: int | None = Field(None, ge=2, le=20, description="passages per prompt (default: as trained, else 20)")
-    stride: int | None = Field(None, ge=1, description="passages that a window moves up (default: half the window)")
+    stride: int | None = Field(None, ge=1, description="passages that a sliding window moves up (default: half of it)")
     mode: Literal["score", "generate"] = Field(
         "score", description="rank by the labels' scores at one position, or have the order written out"
     )
@@ -363,8 +363,10 @@ class RankSettings(Section):
         le=20,
         description="times that each window is scored, its passages at other places and labels each time",
     )
-    strategy: Literal["sliding", "parallel"] = added(
-        "sliding", description="lists longer than a window: a sliding window, or groups at the same time and a final"
+    strategy: Literal["parallel", "sliding"] | None = Field(
+        None,
+        description="lists longer than a window: groups at the same time and a final, or a sliding window (default: "
+        "parallel; where a stride is given, sliding)",
     )
     score: Literal["share", "rank"] = Field(
         "share", description="a document's score: the share of the others expected below it, or 1 / rank"
@@ -377,6 +379,8 @@ class RankSettings(Section):
     def _windows_overlap(self) -> RankSettings:
         if self.scores == "likelihood" and self.mode == "generate":
             raise ValueError("mode: generate: writes an order; with scores likelihood, rank by score")
+        if self.strategy == "parallel" and self.stride:
+            raise ValueError(f"stride: {self.stride}: is of a sliding window; leave it out, or set strategy: sliding")
         self.check_windows(self.window or 20, self.stride or 1, self.order_position)
         return self
 

@@ -279,12 +279,16 @@ def watching(look: Callable[[], None]) -> Iterator[None]:
 
 
 def beside_driver(kind: type, *arguments: Any) -> Any:
-    """Start an actor on the driver's node and return it. There it ends with the job alone, not with a worker's node."""
+    """Start an actor on the driver's node and return it. There it ends with the job alone, not with a worker's node.
+
+    While a link to the driver is down, calls wait for it. A call whose answer is lost is made again, so one that was
+    made twice must change no more than one.
+    """
     import ray
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
     here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
-    return ray.remote(num_cpus=0, scheduling_strategy=here)(kind).remote(*arguments)
+    return ray.remote(num_cpus=0, max_task_retries=-1, scheduling_strategy=here)(kind).remote(*arguments)
 
 
 class _Board:

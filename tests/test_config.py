@@ -101,6 +101,7 @@ LATE = {
     "annotate: {teacher: demo, max_cost: 5}": "annotate.max_cost: needs prices to count with",
     "annotate: {teacher: demo, min_actors: 2}": "annotate.min_actors: 2: more than the 1 actors",
     "rerank: {window: 5, stride: 6}": "rerank.stride: 6: more than the window of 5",
+    "rerank: {strategy: parallel, stride: 6}": "rerank.stride: 6: is of a sliding window; leave it out, or set",
     "rerank: {window: 5, explain: 6}": "rerank.explain: 6: more than the window of 5",
     "rerank: {mode: generate, order_position: last}": "rerank.mode: generate: writes the order first",
     "annotate: {teacher: demo, reasoning: direct}": "distill.reasoning: both: the teacher gives direct",

@@ -69,8 +69,8 @@ def test_a_student_in_training_uses_no_more_gpus_than_a_step_has_batches(known):
 
 def test_few_queries_use_few_engines_and_windows_are_those_of_the_strategy(known):
     found = plan.rerank(43, 64, known)
-    assert (found["engines"], found["windows"]) == (43, 9)
-    assert plan.rerank(43, 64, known, window=5)["windows"] == 49
+    assert (found["engines"], found["windows"]) == (43, 6)
+    assert plan.rerank(43, 64, known, window=5)["windows"] == 35
 
 
 def test_an_actors_process_is_a_limit_of_its_own(known):

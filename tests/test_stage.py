@@ -78,7 +78,7 @@ def other(section: str, name: str) -> typing.Any:
     }
     special |= {"order_position": "last" if section == "distill" else "first", "min_actors": 2, "workers": 3}
     special |= {"reasoning": "direct" if section == "annotate" else "none", "min_workers": 2}
-    special |= {"scores": "likelihood" if section == "distill" else "labels"}
+    special |= {"scores": "likelihood" if section == "distill" else "labels", "strategy": "sliding"}
     if name in special:
         return special[name]
     kinds = typing.get_args(field.annotation)

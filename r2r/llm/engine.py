@@ -114,7 +114,14 @@ class LocalModel:
             raise Died("the engine has died")
 
     def close(self) -> None:
-        """Stop the engine's processes; also when some of them have died."""
+        """Stop the engine's processes; also when some of them have died. Requests in flight raise Died."""
+        from vllm.utils.async_utils import cancel_task_threadsafe, run_in_loop
+        from vllm.v1.engine.exceptions import EngineDeadError
+
+        # A task of vLLM's that still listened would print the engine's end as an error.
+        if listening := self._llm.output_handler:
+            cancel_task_threadsafe(listening)
+            run_in_loop(listening.get_loop(), self._llm.output_processor.propagate_error, EngineDeadError())
         self._llm.shutdown()
         # vLLM does it again when Python ends, and then lacks what it needs for it.
         self._llm.shutdown = lambda timeout=None: None

@@ -133,21 +133,27 @@ class OverBudget(Exception):
 class Budget:
     """The money that is left; one Ray actor for all workers.
 
-    A call reserves the most that it may cost, and gives the rest back. If its worker dies, the reservation stays.
+    A call reserves the most that it may cost, and gives the rest back. If its worker dies, the reservation stays. Each
+    method may be called again for the same call, as Ray does when a link fails; that changes nothing.
     """
 
     def __init__(self, left: float):
         self.left = left
+        self.reserved: dict[str, float] = {}
 
-    def reserve(self, most: float) -> bool:
-        """Take `most` from the money left. Return whether there was enough."""
-        if most > self.left:
-            return False
-        self.left -= most
+    def reserve(self, call: str, most: float) -> bool:
+        """Take `most` from the money left, for a call with a name of its own. Return whether there was enough."""
+        if call not in self.reserved:
+            if most > self.left:
+                return False
+            self.left -= most
+            self.reserved[call] = most
         return True
 
-    def give_back(self, rest: float) -> None:
-        self.left += rest
+    def give_back(self, call: str, spent: float) -> None:
+        """Give back what the call reserved and did not spend."""
+        if (most := self.reserved.pop(call, None)) is not None:
+            self.left += most - spent
 
 
 def open_budget(out: Place, version: str, settings: TeacherSettings) -> Any:
@@ -305,10 +311,10 @@ class Teacher:
         return Answer(None, attempt, reason, text, counts)
 
     async def _call(self, message: str, schema: dict[str, Any], attempt: int, sample: int) -> Reply:
-        settings, most = self.settings, 0.0
+        settings, call = self.settings, uuid.uuid4().hex
         if self.budget:
             most = cost(len(self.prompter.ids(message)), settings.max_tokens, settings)
-            if not await self.budget.reserve.remote(most):
+            if not await self.budget.reserve.remote(call, most):
                 raise OverBudget
         reply = None
         try:
@@ -323,4 +329,4 @@ class Teacher:
         finally:
             if self.budget:
                 spent = cost(reply.prompt_tokens, reply.completion_tokens, settings) if reply else 0
-                self.budget.give_back.remote(most - spent)
+                self.budget.give_back.remote(call, spent)

@@ -17,7 +17,7 @@ from r2r.judge.standing import STANDING
 from r2r.llm import Reply
 from r2r.rows import pool
 from r2r.teacher import calls
-from tests.judge.rows import run_rows
+from tests.judge.rows import read_prompt, run_rows
 
 
 @pytest.fixture(scope="module")
@@ -98,12 +98,10 @@ class Judge:
         return self.rng.random() < 0.5 if self.blind else (reason in self.true) != (self.rng.random() < 0.1)
 
     async def complete(self, prompt, *, schema, max_tokens, temperature, seed):
-        query = re.search(r"^Query: (.*)$", prompt, re.MULTILINE)[1]
-        texts = dict(re.findall(r"^Passage \[(\d+)\]: (.*?)\n\n", prompt, re.MULTILINE | re.DOTALL))
+        query, texts, written = read_prompt(prompt)
         found = []
-        for number, written in re.findall(r"^Written about passage \[(\d+)\]:\n(.*?)\n\n", prompt, re.M | re.DOTALL):
-            said = dict(line[2:].split(": ", 1) for line in written.split("\n"))
-            one = {"passage": int(number), "claims": [], "comparison": "none"}
+        for number, said in written.items():
+            one = {"passage": number, "claims": [], "comparison": "none"}
             if reason := said.get("reason"):
                 fine = self.approves(query, texts[number], reason)
                 one["claims"] = [{"claim": reason, "verdict": "supported" if fine else "contradicted"}]
@@ -117,7 +115,7 @@ class Judge:
 def named(comparison, texts):
     """Return a comparison in parts, with the text of the passage that it names."""
     above, number, told = re.fullmatch(r"(.*?)(?:\[(\d+)\](.*))?", comparison).groups()
-    return above, texts.get(number), told
+    return above, texts.get(int(number or 0)), told
 
 
 @pytest.mark.parametrize("blind", [False, True])
@@ -126,7 +124,7 @@ def test_a_judge_that_knows_the_truth_follows_it_and_a_blind_one_does_not(blind,
     rows = explained.read(source, None)
     known, true = judged.truths(rows), set()
     for row in rows:
-        texts = {str(rank): text for rank, text in enumerate(row.texts, start=1)}
+        texts = dict(enumerate(row.texts, start=1))
         for at, docid in enumerate(row.docids):
             if known[row.qid, docid].get("direct"):
                 true.add((row.query, row.texts[at], row.direct[at]))

@@ -15,6 +15,7 @@ import pytest
 
 from r2r.config import RerankSettings
 from r2r.datasets import read_candidates
+from r2r.llm import Died
 from r2r.reasons import is_verbatim
 from r2r.student.rank import Ranker
 from tests.ending import terminate
@@ -130,10 +131,11 @@ def peft_logprobs(base, folder, known):
         return list(zip(adapted, [read(one) for one in known], strict=True))
 
 
-def test_one_engine_ranks_in_every_way(run, data):
+def test_one_engine_ranks_in_every_way_and_ends_in_silence(run, data, capfd):
     """The order scored, written, and scored after the reasons; with the adapter, and any chat model without one."""
     query, texts = next((row["query"], row["texts"][:8]) for row in candidates_of(data))
     asyncio.run(rank_in_every_way(str(run / "distill"), query, texts))
+    assert "Traceback" not in capfd.readouterr().err
 
 
 def candidates_of(data):
@@ -155,8 +157,12 @@ async def rank_in_every_way(adapter, query, texts):
             )
             for index, reason in ranked.reasons.items():
                 assert not reason["evidence"] or is_verbatim(reason["evidence"], texts[index])
+        waiting = asyncio.create_task(ranker.rank(query, texts, explain=2))
+        await asyncio.sleep(0.02)
     finally:
         ranker.model.close()
+    with pytest.raises(Died):
+        await waiting
 
 
 def failed(ranked):

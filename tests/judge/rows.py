@@ -1,6 +1,7 @@
-"""Explained rankings for tests: from the demo's world, whose truth is known."""
+"""Explained rankings for tests, from the demo's world, whose truth is known; and what a judge is shown of them."""
 
 import asyncio
+import re
 from collections import Counter
 
 from demo_models.truth import ideal
@@ -29,6 +30,16 @@ def true_annotation(query) -> dict:
         **{"direct": found.direct, "evidence": found.evidence, "comparison": found.comparison},
         **{"teacher": "truth", "key": query.qid, "attempts": 1, "prompt_tokens": 0, "completion_tokens": 0},
     }
+
+
+def read_prompt(prompt) -> tuple[str, dict[int, str], dict[int, dict[str, str]]]:
+    """Return what a judge's prompt shows: the query, passages by number, and what is written of them ("reason",
+    "comparison")."""
+    query = re.search(r"^Query: (.*)$", prompt, re.MULTILINE)[1]
+    passages = re.findall(r"^Passage \[(\d+)\]: (.*?)\n\n", prompt, re.MULTILINE | re.DOTALL)
+    written = re.findall(r"^Written about passage \[(\d+)\]:\n(.*?)\n\n", prompt, re.MULTILINE | re.DOTALL)
+    reasons = {int(number): dict(line[2:].split(": ", 1) for line in said.split("\n")) for number, said in written}
+    return query, {int(number): text for number, text in passages}, reasons
 
 
 def run_rows(rows, job, settings, out, go_on):

@@ -14,7 +14,7 @@ from r2r.judge.figures import plant
 from r2r.llm import Refused, Reply
 from r2r.rows import pool
 from r2r.stage import Identity
-from tests.judge.rows import row, run_rows
+from tests.judge.rows import read_prompt, row, run_rows
 
 WORDS = ["fleas", "dogs", "cats", "bees"]
 SETTINGS = JudgeSettings(judge="http://none/v1#judge", planted=0.3, price_in=1.0, price_out=2.0)
@@ -45,16 +45,15 @@ class Model:
         if self.refuses:
             raise Refused("too long")
         self.asked.append(prompt)
-        passages = dict(re.findall(r"^Passage \[(\d)\]: (.*)$", prompt, re.MULTILINE))
-        written = re.findall(
-            r"passage \[(\d)\]:\n- reason: It is (.*)\n- comparison: It is (.*), unlike \[(\d)\]", prompt
-        )
+        _, passages, written = read_prompt(prompt)
         judged = []
-        for number, reason, comparison, other in written:
+        for number, said in written.items():
+            reason = said["reason"].removeprefix("It is ")
+            comparison, other = re.fullmatch(r"It is (.*), unlike \[(\d)\]", said["comparison"]).groups()
             fits = self.blind or reason in passages[number]
-            true = self.blind or (comparison in passages[number] and comparison not in passages[other])
+            true = self.blind or (comparison in passages[number] and comparison not in passages[int(other)])
             claims = [{"claim": reason, "verdict": "supported" if fits else "contradicted"}]
-            judged.append({"passage": int(number), "claims": claims, "comparison": "right" if true else "wrong"})
+            judged.append({"passage": number, "claims": claims, "comparison": "right" if true else "wrong"})
         return Reply(json.dumps({"judged": judged}), True, 100, 10)
 
 
@@ -109,7 +108,7 @@ def test_the_second_pass_shows_the_passages_the_other_way_round(monkeypatch):
     judge = judging.Judge(judging.teacher_settings(SETTINGS), lambda row: "k" * 64, None)
     one = rows()[0]._asdict() | {"planted_direct": [False] * 4, "planted_comparison": [False] * 4}
     asyncio.run(judge(one))
-    first, second = (re.findall(r"^Passage \[\d\]: (.*)$", prompt, re.MULTILINE) for prompt in judge.model.asked)
+    first, second = (list(read_prompt(prompt)[1].values()) for prompt in judge.model.asked)
     assert first == second[::-1] and sorted(first) == sorted(one["texts"])
     # Comparisons name the passages as they are shown.
     number = first.index("This is about dogs.") + 1

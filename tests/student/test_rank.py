@@ -20,7 +20,7 @@ from r2r.student import rank, rerank
 from r2r.student.prompt import LABELS
 from r2r.student.rank import Ranker
 from r2r.student.scores import FirstStage, by_rank
-from r2r.windows import windows
+from r2r.student.strategies import STRATEGIES
 from tests.student.grammars import allows
 from tests.tiny import tiny_model
 
@@ -88,13 +88,17 @@ def best_first(texts):
     return sorted(range(len(texts)), key=lambda index: texts[index], reverse=True)
 
 
-@pytest.mark.parametrize("n", [1, 2, 20, 45])
-@pytest.mark.parametrize("settings", [{}, {"mode": "generate"}, {"order_position": "last", "reason_chars": 20}])
+@pytest.mark.parametrize("n", [1, 2, 20, 25, 45])
+@pytest.mark.parametrize(
+    "settings", [{}, {"stride": 10}, {"mode": "generate"}, {"order_position": "last", "reason_chars": 20}]
+)
 def test_each_way_to_rank_ranks(ranker, n, settings):
     texts = passages(n)
     ranked = asyncio.run(ranker(**settings).rank("what is it worth", texts))
     assert sorted(ranked.order) == list(range(n)) and ranked.order[:10] == best_first(texts)[:10]
-    assert ranked.counts["windows"] == (len(windows(n, 20, 10)) if n > 1 else 0)
+    # A stride is that of a sliding window.
+    strategy = STRATEGIES["sliding" if "stride" in settings else "parallel"]
+    assert ranked.counts["windows"] == (strategy.calls(n, 20, 10) if n > 1 else 0)
     if not settings:
         assert ranked.counts["completion_tokens"] == ranked.counts["windows"]
 
@@ -114,7 +118,8 @@ def test_a_window_is_scored_in_several_orders_and_explained_from_the_first(ranke
     ranked = asyncio.run(asking.rank("q", texts, explain=3))
     # The stand-in scores passages alike wherever they stand.
     assert ranked.order == first.order and ranked.reasons == first.reasons
-    assert ranked.counts["windows"] == 3 * first.counts["windows"] == 6
+    assert ranked.counts["windows"] == 3 * first.counts["windows"] == 9
+    # The groups, then the final.
     shown = [re.findall(r"A thing worth (\d+)\. \[", prompt) for prompt in asking.model.prompts[start:]]
     assert len({tuple(one) for one in shown if sorted(one) == sorted(shown[0])}) == 3
 

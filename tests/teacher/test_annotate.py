@@ -440,7 +440,7 @@ class Broke:
     def __init__(self):
         self.reserve = self
 
-    async def remote(self, most):
+    async def remote(self, call, most):
         return False
 
 
