@@ -86,13 +86,15 @@ class Job:
         print(f"  {time.monotonic() - self.begun:4.0f} s: {text}", flush=True)
 
     def working(self, stage: str) -> Host:
-        """Wait until a stage's rows are answered, or its training has begun, and return a host that does so."""
+        """Wait until a stage is at work, and return a host that works on it."""
         if stage == "distill":
             host = self.wait_until(lambda: having(self.hosts, "ray::RayTrainWorker"))
             # It loads libraries first, for about as long.
             time.sleep(20)
             return host
-        self.wait_until(lambda: re.search(rf"{stage}: .* tokens/s", self.said()))
+        # Annotating until it has answered rows; reranking is over too soon after its first.
+        answered = "tokens/s" if stage == "annotate" else ""
+        self.wait_until(lambda: re.search(rf"^{stage}: .*{answered}", self.said(), re.MULTILINE))
         return self.wait_until(lambda: having(self.hosts, "VLLM::EngineCore"))
 
     def cut(self, host: Host, seconds: float) -> None:
@@ -192,9 +194,9 @@ def main() -> None:
 
 
 def last_line(said: str) -> str:
-    """Return the last line of a log that Ray's client did not write itself."""
+    """Return the last line of a log that Ray did not write itself."""
     lines = [line.strip() for line in re.split(r"[\r\n]", said) if line.strip()]
-    return next((line for line in reversed(lines) if not re.match(r"\d{4}-\d\d-\d\d ", line)), "")[:100]
+    return next((line for line in reversed(lines) if not re.match(r"\d{4}-\d\d-\d\d |.*\(raylet", line)), "")[:100]
 
 
 if __name__ == "__main__":
