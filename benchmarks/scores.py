@@ -76,7 +76,7 @@ async def differences(ranker: Ranker, rows: list[dict[str, Any]]) -> list[float]
     """Return the difference of values of each pair of passages of annotations: the teacher's better minus its worse."""
     apart = []
     for row in rows:
-        order, _, values = await ranker._by_windows(row["query"], row["texts"], False, Counter())
+        order, _, values = await ranker.valued(row["query"], row["texts"], False, Counter())
         value = dict(zip(order, values, strict=True))
         if value:
             best_first = [value[position - 1] for position in row["ranking"]]

@@ -164,8 +164,7 @@ class Ranker:
             raise Refused("explain: the student gives no reasons (reasoning none); leave it out")
         counts: Counter[str] = Counter()
         off = await self.check_adapter()
-        find = self._by_likelihood if self.taught.scores == "likelihood" else self._by_windows
-        order, top, values = await find(query, passages, bool(explain), counts)
+        order, top, values = await self.valued(query, passages, bool(explain), counts)
         scores = self._scores(values, counts) if values else by_rank(len(order))
         final = order
         if first_stage:
@@ -186,6 +185,14 @@ class Ranker:
             return by_rank(len(values))
         counts["uncalibrated"] += self.taught.temperature is None
         return shares(values, self.taught.temperature or 1.0)
+
+    async def valued(
+        self, query: str, passages: list[str], explain: bool, counts: Counter[str]
+    ) -> tuple[list[int], Window, list[float]]:
+        """Return the order; a window whose passages lead it; and the values of the passages in this order, from which
+        scores are made: of labels or of query likelihood, as the student was taught."""
+        find = self._by_likelihood if self.taught.scores == "likelihood" else self._by_windows
+        return await find(query, passages, explain, counts)
 
     async def _by_windows(
         self, query: str, passages: list[str], explain: bool, counts: Counter[str]
