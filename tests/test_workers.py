@@ -1,4 +1,7 @@
+import json
 import os
+import re
+import subprocess
 import sys
 from pathlib import Path
 
@@ -52,6 +55,41 @@ def test_relative_paths_mean_the_same_to_a_worker_of_a_ray_that_was_started_else
     monkeypatch.chdir(tmp_path)
     answers = on_workers([pa.table({"number": [1]})], Here, (), count=1, ahead=1)
     assert list(answers) == [{"folder": str(tmp_path)}]
+
+
+# Two reports of one worker, the second of which replaces the first, and one of another.
+REPORTS = """
+import ray
+from r2r.workers import _Board, beside_driver, start_ray
+
+class Board(_Board):
+    calls = 0
+
+    def tell(self, *report):
+        self.calls += 1
+        return super().tell(*report)
+
+    def told(self):
+        return self.calls, dict(self.sums())
+
+start_ray()
+board = beside_driver(Board)
+
+@ray.remote(num_cpus=1, max_retries=-1)
+def report(board):
+    return [ray.get(board.tell.remote(*one)) for one in (("a", {"done": 1}), ("a", {"done": 2}), ("b", {"done": 3}))]
+
+print(ray.get(report.remote(board)), *ray.get(board.told.remote()))
+"""
+
+
+def test_a_report_whose_answer_is_lost_is_made_again():
+    # Ray's own way to lose answers: of the first calls of each process, here.
+    lost = {"CoreWorkerService.grpc_client.PushTask": {"num_failures": 2, "resp_failure_prob": 100}}
+    env = os.environ | {"RAY_testing_rpc_failure": json.dumps(lost), "RAY_ADDRESS": "local"}
+    done = subprocess.run([sys.executable, "-c", REPORTS], env=env, capture_output=True, text=True, timeout=300)
+    found = re.search(r"^\[True, True, True\] (\d+) {'done': 5}$", done.stdout, re.MULTILINE)
+    assert found and int(found[1]) > 3, done.stderr
 
 
 @pytest.mark.parametrize(
