@@ -85,4 +85,4 @@ def test_a_query_is_ranked_without_an_engine(monkeypatch):
     texts = [f"A thing worth {number}." for number in range(30)]
     first, second = (asyncio.run(rank.Ranker("demo", None, RerankSettings()).rank("q", texts)) for _ in range(2))
     assert first.order == second.order != list(range(30))
-    assert sorted(first.order) == list(range(30)) and first.counts["windows"] == 2
+    assert sorted(first.order) == list(range(30)) and first.counts["windows"] == 3
