@@ -375,6 +375,15 @@ class RankSettings(Section):
     reason_chars: int = Field(400, ge=1, description="longest reason or evidence of a passage, in characters")
     merge: bool = Field(False, description="merge the adapter into the student's weights: LoRA is slow on a CPU")
 
+    @property
+    def long_lists(self) -> str:
+        """The strategy for lists that are longer than a window."""
+        return self.strategy or ("sliding" if self.stride else "parallel")
+
+    def what(self) -> dict[str, Any]:
+        # By its name, since another strategy may be the default one day.
+        return super().what() | {"strategy": self.long_lists}
+
     @model_validator(mode="after")
     def _windows_overlap(self) -> RankSettings:
         if self.scores == "likelihood" and self.mode == "generate":

@@ -44,7 +44,7 @@ BASE = {
         "annotate": {"teacher": "demo", "actors": 2},
         "distill": {"student": "demo", "batches": 4, "reasoning": "direct"},
     },
-    **{"rerank": {"window": 10, "stride": 5, "actors": 2}, "zero_shot": True, "teacher_row": True},
+    **{"rerank": {"window": 10, "actors": 2}, "zero_shot": True, "teacher_row": True},
 }
 CASES = [(section, name) for section, model in SECTIONS.items() for name in model.model_fields]
 

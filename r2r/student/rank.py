@@ -201,7 +201,7 @@ class Ranker:
         in this order (see `scores.aligned`), none in mode generate and of a single passage."""
         windows: list[Window] = []
         known: list[tuple[list[int], list[float]]] = []
-        strategy = STRATEGIES[self.settings.strategy or ("sliding" if self.settings.stride else "parallel")]
+        strategy = STRATEGIES[self.settings.long_lists]
         left = strategy.calls(len(passages), self.taught.window, self.taught.stride) * self.settings.passes
         self.so_far["begun"] += left
 
