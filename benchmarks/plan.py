@@ -336,7 +336,7 @@ def distill(gpus: int, known: dict[str, float], examples: int = QUERIES) -> dict
 def rerank(queries: int, gpus: int, known: dict[str, float], candidates: int = 100, window: int = 20) -> dict[str, Any]:
     """Predict reranking with a 7B student: label scores in windows, no reasons."""
     settings = RerankSettings(actors=gpus, in_flight=256)
-    calls = STRATEGIES["parallel"].calls(candidates, window, 1)
+    calls = STRATEGIES[settings.long_lists].calls(candidates, window, 1)
     tokens = calls * (window * known["passage tokens"] + 150)
     speed = known.get("speed rerank") or reading(MODELS["7B"], known)
     actors = min(gpus, queries)

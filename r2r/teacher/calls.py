@@ -311,8 +311,9 @@ class Teacher:
         return Answer(None, attempt, reason, text, counts)
 
     async def _call(self, message: str, schema: dict[str, Any], attempt: int, sample: int) -> Reply:
-        settings, call = self.settings, uuid.uuid4().hex
+        settings = self.settings
         if self.budget:
+            call = uuid.uuid4().hex
             most = cost(len(self.prompter.ids(message)), settings.max_tokens, settings)
             if not await self.budget.reserve.remote(call, most):
                 raise OverBudget
