@@ -41,7 +41,7 @@ distill:
 rerank:
   window: 20
   stride: 10
-  passage_tokens: 24
+  passage_tokens: 16
   engine: {{dtype: float32}}
   cpus: 1
 evaluate:

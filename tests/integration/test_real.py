@@ -25,7 +25,20 @@ pytestmark = pytest.mark.slow
 
 ROOT = Path(__file__).parent.parent.parent
 REAL = runpy.run_path(str(ROOT / "benchmarks" / "real.py"))
-QUERIES, DEPTH, ANNOTATIONS, STEPS = 2, 7, 10, 1
+QUERIES, DEPTH, ANNOTATIONS, PASSAGES, STEPS = 2, 7, 10, 3, 1
+
+
+def shorter(line: str) -> str:
+    """Return a recorded annotation without the last passages of its order."""
+    record = json.loads(line)
+    kept = record["re_rank_id"][:PASSAGES]
+    number = {old: new for new, old in enumerate(sorted(kept), start=1)}
+    passages = [
+        one | {"identifier": number[one["identifier"]]} for one in record["reason"]["ranked_passages"][:PASSAGES]
+    ]
+    record |= {"re_rank_id": [number[old] for old in kept], "sorted_docids": record["sorted_docids"][:PASSAGES]}
+    record |= {"unsorted_docs": [record["unsorted_docs"][old - 1] for old in sorted(kept)]}
+    return json.dumps(record | {"reason": {"ranked_passages": passages}}) + "\n"
 
 
 @pytest.fixture(scope="module")
@@ -33,7 +46,7 @@ def run(data, tmp_path_factory):
     """The folder of the run, and what it printed."""
     folder = tmp_path_factory.mktemp("real")
     lines = (data / "teacher-gpt4" / "msmarco_500.jsonl").read_text().splitlines(keepends=True)
-    (folder / "few.jsonl").write_text("".join(lines[:ANNOTATIONS]))
+    (folder / "few.jsonl").write_text("".join(map(shorter, sorted(lines, key=len)[:ANNOTATIONS])))
     listed = json.loads((data / "msmarco-dl19" / "bm25-top100.json").read_text())[:QUERIES]
     (folder / "few.json").write_text(json.dumps([one | {"hits": one["hits"][:DEPTH]} for one in listed]))
     command = [sys.executable, ROOT / "benchmarks" / "real.py", "--annotations", f"teacher:{folder / 'few.jsonl'}"]
@@ -89,4 +102,4 @@ def test_the_student_explains_the_first_three(run):
     ranked = rows(out / "few" / "distilled-reasons", "rankings")
     assert any(any(row["direct"][:3]) for row in ranked) and not any(any(row["direct"][3:]) for row in ranked)
     record = json.loads((out / "distill-reasons" / "model" / "r2r.json").read_text())
-    assert (record["scores"], record["reasoning"], record["window"]) == ("likelihood", "direct", 5)
+    assert (record["scores"], record["reasoning"], record["window"]) == ("likelihood", "direct", PASSAGES)
