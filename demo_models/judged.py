@@ -261,8 +261,8 @@ def main() -> None:
     rows, kinds = planted(world().queries["test"][: given.queries], SEED)
     source = given.out / "planted"
     tables.write(rows, source, "annotations")
-    # Of a weak judge, too, the replies that can be read are to be seen.
-    settings = JudgeSettings(merge=given.adapter is not None, judge=given.judge, max_reject_rate=1.0)
+    # Of a weak judge, too, the replies that can be read are to be seen; it would hardly answer better a second time.
+    settings = JudgeSettings(merge=given.adapter is not None, judge=given.judge, attempts=1, max_reject_rate=1.0)
     say: Callable[[str], None] = print
     found: dict[str, dict[str, Any]] = {}
 

@@ -55,7 +55,7 @@ HEAD, *WORKERS = "127.0.0.2", "127.0.0.3", "127.0.0.4"
 STAGES = ["index", "retrieve", "retrieve-train", "annotate", "distill", "rerank", "rerank-zero-shot", "annotate-test"]
 STAGES += ["evaluate"]
 # What is smaller than in the run file: training queries and steps, and the queries that are ranked.
-TRAIN, QUERIES = "demo#train150", 50
+TRAIN, QUERIES = "demo#train200", 50
 STEPS = 110
 
 
@@ -86,13 +86,14 @@ def start_node(env: dict[str, str], address: str, temp: str, *flags: str) -> sub
     return subprocess.Popen(command, env=env | cache, start_new_session=True)
 
 
-def end_node(node: subprocess.Popen) -> None:
+def end(nodes: list[subprocess.Popen]) -> None:
     """End what `ray start --block` started, of which Ray puts some into sessions of their own."""
-    try:
-        processes = [psutil.Process(node.pid), *psutil.Process(node.pid).children(recursive=True)]
-    except psutil.NoSuchProcess:
-        return
-    node.send_signal(signal.SIGTERM)
+    processes = []
+    for node in nodes:
+        with suppress(psutil.NoSuchProcess):
+            processes += [psutil.Process(node.pid), *psutil.Process(node.pid).children(recursive=True)]
+    for node in nodes:
+        node.terminate()
     _, alive = psutil.wait_procs(processes, timeout=20)
     for process in alive:
         with suppress(psutil.NoSuchProcess):
@@ -153,8 +154,7 @@ def cluster(home: Path, store: dict[str, str]) -> Iterator[Cluster]:
             assert joined
         yield started
     finally:
-        for node in reversed(nodes):
-            end_node(node)
+        end(nodes)
         shutil.rmtree(temp, ignore_errors=True)
 
 
@@ -227,7 +227,7 @@ def test_every_stage_leaves_its_tables(demo):
     assert len(rows(out / "retrieve", "candidates")) == QUERIES
     assert len((out / "retrieve" / "run.txt").read_text().splitlines()) > QUERIES
     annotated, rejected = rows(out / "annotate", "annotations"), rows(out / "annotate", "rejects")
-    assert len(annotated) + len(rejected) == 150 and len(rejected) <= 4
+    assert len(annotated) + len(rejected) == 200 and len(rejected) <= 4
     for row in annotated:
         assert sorted(row["ranking"]) == [*range(1, 9)]
         assert all(len(row[column]) == 8 for column in ("docids", "texts", "direct", "evidence", "comparison"))
@@ -368,9 +368,8 @@ def test_again_elsewhere_with_a_changed_setting_only_its_stage_and_those_after_a
     done, before, explained, _ = elsewhere
     after = {stage: (out / stage / "manifest.json").stat().st_mtime_ns for stage in STAGES}
     assert [stage for stage in STAGES if after[stage] != before[stage]] == ["rerank", "evaluate"]
-    assert [line.split(":")[0] for line in done.stdout.splitlines() if "done already" in line] == [
-        *("index", "retrieve", "retrieve-train", "annotate", "distill")
-    ]
+    spared = {line.rpartition("/")[2].rstrip(")") for line in done.stdout.splitlines() if "done already" in line}
+    assert spared == {"index", "retrieve", "retrieve-train", "annotate", "distill"}
     ranked = rows(out / "rerank", "rankings")
     assert not any(any(row["direct"]) for row in ranked)
     # Other requests share the engine's batches: floating point may order two passages that are alike otherwise.
