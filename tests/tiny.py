@@ -4,6 +4,8 @@ As a teacher it has random preferences and writes random letters as reasons, so 
 own teacher, few are.
 
     tiny_model()  # '/home/me/.cache/r2r-tests-5f0c…/model'
+
+vLLM's own commands run it with VLLM_FLAGS and VLLM_ENV, as an engine in process does.
 """
 
 from __future__ import annotations
@@ -17,6 +19,11 @@ from pathlib import Path
 from demo_models import grammar, untrained
 from demo_models import world as worlds
 from demo_models.world import world
+
+# In one process: a second one would only pin threads.
+VLLM_FLAGS = ["--dtype", "float32", "--enforce-eager", "--no-enable-chunked-prefill", "--distributed-executor-backend"]
+VLLM_FLAGS += ["vllm.v1.executor.uniproc_executor.UniProcExecutor"]
+VLLM_ENV = {"VLLM_CPU_KVCACHE_SPACE": "2", "VLLM_CPU_OMP_THREADS_BIND": "nobind", "OMP_NUM_THREADS": "1"}
 
 # The weights' standard deviation: large enough that the replies depend on the passages.
 _SPREAD = 0.1

@@ -23,7 +23,7 @@ from demo_models.world import world
 from r2r import tables
 from r2r.rows.journal import without_parts
 from tests.ending import terminate
-from tests.tiny import tiny_model
+from tests.tiny import VLLM_ENV, VLLM_FLAGS, tiny_model
 
 pytestmark = pytest.mark.slow
 
@@ -99,14 +99,10 @@ class Server:
         self.address = f"http://127.0.0.1:{port}"
         # What `vllm serve` runs, whose command does not know itself in the build for CPUs.
         command = [sys.executable, "-m", "vllm.entrypoints.openai.api_server", "--model", tiny_model()]
-        command += ["--host", "127.0.0.1", "--port", str(port), "--dtype", "float32", "--max-num-seqs", "256"]
-        # In one process, as an engine in process: a second one would only pin threads.
-        command += ["--distributed-executor-backend", "vllm.v1.executor.uniproc_executor.UniProcExecutor"]
-        command += ["--enforce-eager", "--no-enable-chunked-prefill"]
+        command += ["--host", "127.0.0.1", "--port", str(port), "--max-num-seqs", "256", *VLLM_FLAGS]
         command += ["--structured-outputs-config", '{"backend": "xgrammar", "disable_any_whitespace": true}']
-        env = {"VLLM_CPU_KVCACHE_SPACE": "2", "VLLM_CPU_OMP_THREADS_BIND": "nobind", "OMP_NUM_THREADS": "1"}
         quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
-        self.process = subprocess.Popen(command, env=os.environ | env, **quiet)
+        self.process = subprocess.Popen(command, env=os.environ | VLLM_ENV, **quiet)
 
     def ready(self) -> bool:
         assert self.process.poll() is None

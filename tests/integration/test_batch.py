@@ -13,7 +13,7 @@ import pytest
 from demo_models.world import world
 from r2r import tables
 from tests.llm.batches import Batches, answered
-from tests.tiny import tiny_model
+from tests.tiny import VLLM_ENV, VLLM_FLAGS, tiny_model
 
 pytestmark = pytest.mark.slow
 
@@ -106,10 +106,8 @@ def test_what_vllm_answers_in_files_is_taken(candidates, tmp_path):
 
     # What the command `vllm run-batch` runs.
     run = [sys.executable, "-m", "vllm.entrypoints.openai.run_batch", "-i", requests, "-o", replies]
-    run += ["--model", tiny_model(), "--dtype", "float32", "--enforce-eager", "--no-enable-chunked-prefill"]
-    run += ["--distributed-executor-backend", "vllm.v1.executor.uniproc_executor.UniProcExecutor"]
-    env = {"VLLM_CPU_KVCACHE_SPACE": "1", "VLLM_CPU_OMP_THREADS_BIND": "nobind", "OMP_NUM_THREADS": "1"}
-    done = subprocess.run(run, env=os.environ | env, capture_output=True, text=True, timeout=600)
+    run += ["--model", tiny_model(), *VLLM_FLAGS]
+    done = subprocess.run(run, env=os.environ | VLLM_ENV, capture_output=True, text=True, timeout=600)
     assert done.returncode == 0, done.stderr[-3000:]
 
     job = annotate(candidates, tmp_path / "out", teacher, *flags)
