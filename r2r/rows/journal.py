@@ -19,7 +19,7 @@ import sys
 import threading
 import time
 import uuid
-from collections import Counter
+from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
@@ -72,7 +72,8 @@ class Journal:
     def __init__(self, folder: Place, also: Iterable[str] = ()) -> None:
         self.folder = folder
         self._lines: dict[bytes, _Line] = {}
-        self._deaths: Counter[bytes] = Counter()
+        # By key, the deaths' own names: a kill while objects are put together leaves their lines twice.
+        self._deaths = defaultdict[bytes, set[str]](set)
         self._write_lock = threading.Lock()
         self._file: BinaryIO | None = None
         self._writer, self._written, self._last = uuid.uuid4().hex, 0, -_BETWEEN
@@ -112,7 +113,7 @@ class Journal:
 
     def deaths(self, key: str) -> int:
         """Return how many engines died while they worked on the row."""
-        return self._deaths[bytes.fromhex(key)]
+        return len(self._deaths.get(bytes.fromhex(key), ()))
 
     def add(self, key: str, table: str, row: dict[str, Any], counts: Mapping[str, Any], round: int = 0) -> None:
         """Record a row's answer. It is kept when this returns. Raises BadInput if the disk or the store takes no more.
@@ -133,8 +134,9 @@ class Journal:
     def died(self, key: str) -> None:
         """Record that an engine died while it worked on the row. Raises BadInput as `add`."""
         with self._write_lock:
-            self._write(_line({"key": key, "table": _DEATH_TABLE}))
-            self._deaths[bytes.fromhex(key)] += 1
+            name = uuid.uuid4().hex
+            self._write(_line({"key": key, "table": _DEATH_TABLE, "death": name}))
+            self._deaths[bytes.fromhex(key)].add(name)
 
     def _index(self, file: Path) -> None:
         with file.open("rb") as lines:
@@ -144,7 +146,7 @@ class Journal:
                     key = bytes.fromhex(line[_KEY_SLICE].decode())
                     table = sys.intern(line[_TABLE_SLICE].decode().split('"')[3])
                     if table == _DEATH_TABLE:
-                        self._deaths[key] += 1
+                        self._deaths[key].add(json.loads(line).get("death", f"{file.name} {offset}"))
                     else:
                         self._keep_latest(key, _Line(file, offset, table))
                 offset += len(line)
@@ -170,8 +172,8 @@ class Journal:
     def compact(self) -> None:
         """Put the small objects of a store together into few large ones; a disk has few files anyway.
 
-        The small ones are removed once the large ones are there. A kill in between leaves rows twice, which is the same
-        row.
+        The small ones are removed once the large ones are there. A kill in between leaves lines twice, and they count
+        once.
         """
         if not isinstance(self.folder, Stored) or len(self._names) < _MANY:
             return

@@ -145,6 +145,7 @@ def test_a_kill_while_compacting_loses_nothing(store, monkeypatch):
     for number in range(3):
         for key in KEYS:
             journal.add(key, "annotations", {"qid": f"{number}"}, {}, number)
+        journal.died(KEYS[0])
     # As if killed after the first objects were removed, or before any was.
     kept = dict(store.objects)
     Journal(folder).compact()
@@ -152,6 +153,7 @@ def test_a_kill_while_compacting_loses_nothing(store, monkeypatch):
         store.objects = {**store.objects, **dict(list(kept.items())[removed:])}
         again = Journal(folder)
         assert [row(again, key)["qid"] for key in KEYS] == ["2"] * 5
+        assert again.deaths(KEYS[0]) == 3
         again.compact()
 
 
