@@ -31,6 +31,8 @@ from typing import Any
 import httpx
 import psutil
 
+sys.path.insert(0, str(Path(__file__).parent.parent))
+
 from demo_models.world import world
 
 CLIENTS = (1, 4, 16, 64)

@@ -1,9 +1,12 @@
 """README.md and docs/: each command is one that the real parser takes, each file and link exists, the reference of the
 settings is what the settings say, and the cheap commands run."""
 
+import os
 import re
 import runpy
 import shlex
+import subprocess
+import sys
 from itertools import pairwise
 from pathlib import Path
 from typing import NamedTuple
@@ -134,6 +137,27 @@ def test_links_lead_somewhere(page):
 def test_python_blocks_compile(page):
     for number, text in enumerate(blocks(page, "python")):
         compile(text, f"{page.name}:{number}", "exec")
+
+
+def test_each_benchmark_finds_what_it_imports(tmp_path):
+    """All in one process, for speed, each as if it was started as a program."""
+    program = """
+import runpy, sys
+from pathlib import Path
+paths, folder = list(sys.path), Path(sys.argv[1])
+for script in sorted(folder.glob("*.py")):
+    sys.path[:] = [str(folder), *paths]
+    runpy.run_path(str(script))
+    for name in list(sys.modules):
+        if name.partition(".")[0] in ("benchmarks", "demo_models", "tests"):
+            del sys.modules[name]
+    print(script.name)
+"""
+    command = [sys.executable, "-c", program, ROOT / "benchmarks"]
+    env = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    done = subprocess.run(command, cwd=tmp_path, env=env, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.split() == sorted(file.name for file in (ROOT / "benchmarks").glob("*.py"))
 
 
 def test_the_reference_of_settings_is_up_to_date():

@@ -9,9 +9,10 @@ from tests.judge.rows import true_annotation
 def test_every_third_query_has_the_reasons_of_the_next_passage_and_few_of_these_are_kept(tmp_path):
     rows = [true_annotation(query) for query in world().queries["dev"]]
     tables.write(rows, tmp_path / "run" / "annotate", "annotations")
-    assert keep.learned("all", tmp_path / "run", tmp_path) == str(tmp_path / "run" / "annotate")
+    source = str(tmp_path / "run" / "annotate")
+    assert keep.learned("all", source, tmp_path) == source
     read = {
-        condition: datasets.read_annotations(keep.learned(condition, tmp_path / "run", tmp_path))[0]
+        condition: datasets.read_annotations(keep.learned(condition, source, tmp_path))[0]
         for condition in keep.CONDITIONS
     }
     rows = read["all"]
