@@ -124,7 +124,7 @@ class _Annotate(_Arguments):
         return {"teacher": f"teacher:{place}"} if place else {}
 
 
-_IMPORT = Field(None, description="published annotations in the place of a teacher: --teacher teacher:PLACE")
+_IMPORT = Field(None, description="published annotations instead of a teacher: --teacher teacher:PLACE")
 # A class cannot have the field, since its name is a keyword of Python.
 _fields: dict[str, Any] = {"import": (str | None, _IMPORT)}
 _ANNOTATE = create_model("_ANNOTATE", __base__=_Annotate, __doc__=_Annotate.__doc__, **_fields)

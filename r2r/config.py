@@ -277,7 +277,7 @@ class DistillSettings(Section):
         description="a passage's score: its label's logit in a window, or the log-likelihood of the query after it",
     )
     steps: int = Field(100, ge=1, description="optimizer steps")
-    epochs: float | None = added(None, gt=0, description="passes over the annotations, in the place of steps")
+    epochs: float | None = added(None, gt=0, description="passes over the annotations, instead of steps")
     batch: int = Field(2, ge=1, description="examples per forward pass")
     batches: int = Field(2, ge=1, description="batches per optimizer step, shared out among the workers")
     workers: int = how(2, ge=1, description="training processes, at most one per batch of a step")

@@ -48,7 +48,7 @@ MARKER = ".files.json"
 
 # Attempts of a request, and the pause before the second one; each later pause is twice as long, up to the longest.
 _TRIES, _PAUSE, _LONGEST = 8, 0.5, 30.0
-# Attempts of which one of them is made inside pyarrow: an object in many parts shall not fail with one of them.
+# Attempts of which one of them is made inside pyarrow: an object in many parts must not fail with one of them.
 _INNER_TRIES = 2
 # Attempts to reach a store while a job is planned: somebody waits for the answer.
 _PLAN_TRIES = 3
@@ -58,7 +58,7 @@ _FEW = 8
 # Bytes that take long enough to be told.
 _LARGE = 500_000_000
 _CHUNK = 16 * 2**20
-# What trying again does not mend, in the words of the three stores.
+# Errors that a retry does not fix, in the words of the three stores.
 _FINAL = re.compile(
     r"ACCESS_DENIED|NO_SUCH_BUCKET|INVALID_ACCESS_KEY_ID|SIGNATURE_DOES_NOT_MATCH|UNRECOGNIZED_CLIENT|INVALID_SIGNATURE"
     r"|INVALID_CLIENT_TOKEN_ID|MISSING_AUTHENTICATION_TOKEN|OPTED_OUT|HTTP status 40[0134]|PERMISSION_DENIED"
@@ -239,7 +239,7 @@ def _system(root: str, options: str) -> tuple[Any, str]:
         more = "&".join(filter(None, (options, urllib.parse.urlencode(limit))))
         system, path = fs.FileSystem.from_uri(root + f"?{more}" * bool(more))
         return system, path.strip("/")
-    # Given one by one, since an address can set no time limit, and only an address would heed AWS_ENDPOINT_URL.
+    # Given one by one, since an address can set no time limit, and without one pyarrow ignores AWS_ENDPOINT_URL.
     address = os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL", "")
     own_scheme, _, host = address.rpartition("://")
     endpoint = given.get("endpoint_override") or host.rstrip("/")

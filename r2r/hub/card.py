@@ -144,6 +144,6 @@ def _figures(one: Measured) -> dict[str, Any]:
 
 
 def rewritten(file: Path, base: str) -> str:
-    """Return adapter_config.json with the base's public name in the place of a folder on this machine."""
+    """Return adapter_config.json with the base's public name instead of a folder on this machine."""
     config = json.loads(file.read_text(encoding="utf-8"))
     return json.dumps(config | {"base_model_name_or_path": base}, indent=2, ensure_ascii=False) + "\n"

@@ -4,7 +4,7 @@ A comparison says that one passage stands above another; their evidence is what 
 query's first passages again after the two have swapped their evidence, and after they have swapped random words. A
 second passage without evidence gives random words in exchange. From -1 to 1, higher is better; 0 means that the
 evidence decides no more than other words. Source: counterfactual tests of faithfulness, as in Atanasova et al.,
-"Faithfulness Tests for Natural Language Explanations" (ACL 2023), with a swap in the place of an insertion.
+"Faithfulness Tests for Natural Language Explanations" (ACL 2023), with a swap instead of an insertion.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
 """simulatability: Kendall's tau between a ranking and the order that a model gives who sees its reasons only.
 
-The model, any student, gets the direct reason and the comparison of each passage in the place of the passage, shuffled.
-From -1 to 1, higher is better. Floor: the same with nothing in the place of the passages. Reasons from which nobody can
+The model, any student, gets the direct reason and the comparison of each passage instead of the passage, shuffled.
+From -1 to 1, higher is better. Floor: the same with nothing instead of the passages. Reasons from which nobody can
 tell the order do not explain it. Source: Doshi-Velez and Kim, "Towards a Rigorous Science of Interpretable Machine
-Learning" (2017), forward simulation; with a model in the place of people as in Hase and Bansal, "Evaluating Explainable
+Learning" (2017), forward simulation; with a model instead of people as in Hase and Bansal, "Evaluating Explainable
 AI" (ACL 2020).
 """
 

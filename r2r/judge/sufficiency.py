@@ -1,9 +1,9 @@
 """sufficiency: how many places higher a passage stands with its evidence alone than with random words alone.
 
-The student ranks the query's first passages again, once with the evidence in the place of its passage, and once with as
+The student ranks the query's first passages again, once with the evidence instead of its passage, and once with as
 many random words of the same passage. Higher is better; 0 means that the evidence is worth no more than other words.
 Source: DeYoung et al., "ERASER: A Benchmark to Evaluate Rationalized NLP Models" (ACL 2020), where lower is better,
-here with places in the ranking in the place of the model's probability, and against random words.
+here with places in the ranking instead of the model's probability, and against random words.
 """
 
 from __future__ import annotations

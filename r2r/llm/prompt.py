@@ -151,7 +151,7 @@ def _frame(tokenizer: Any) -> tuple[str, str]:
             return before, after
     raise BadInput(
         f"{tokenizer.name_or_path}: its chat template does not take a user's message: {said}; "
-        f"name an instruction-tuned model, or mend the template"
+        f"name an instruction-tuned model, or fix the template"
     )
 
 
