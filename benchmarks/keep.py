@@ -20,11 +20,13 @@ Owns the conditions and the table. Quality, not speed. Each stage is done once; 
 from __future__ import annotations
 
 import argparse
+import csv
 import json
 import os
 import statistics
 import sys
-from collections.abc import Mapping
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -32,6 +34,7 @@ import r2r
 from r2r import datasets, tables
 from r2r.config import load_run_file
 from r2r.errors import BadInput
+from r2r.evaluation.significance import paired_tests
 from r2r.judge import explained
 from r2r.judge.stage import judge
 
@@ -108,6 +111,29 @@ def table(found: Mapping[str, Mapping[int, Mapping[str, float]]]) -> list[str]:
     return lines
 
 
+def compared(out: Path, conditions: Sequence[str], seeds: Sequence[int]) -> list[str]:
+    """Return a line for each condition but the first: its difference from that one, and p.
+
+    The test is paired, over the queries; a query's value is the mean of the seeds.
+    """
+    values = {}
+    for condition in conditions:
+        by_query: dict[str, list[float]] = defaultdict(list)
+        for seed in seeds:
+            with (out / f"{condition}-{seed}" / "evaluate" / "per_query.csv").open(newline="") as file:
+                for row in csv.DictReader(file):
+                    if row["system"] == "student":
+                        by_query[row["qid"]].append(float(row["nDCG@10"]))
+        values[condition] = {"nDCG@10": {qid: statistics.mean(found) for qid, found in by_query.items()}}
+    lines = []
+    for condition, tests in paired_tests(values, conditions[0])["systems"].items():
+        found = tests["nDCG@10"]
+        interval = f"{found['low']:+.4f} to {found['high']:+.4f}"
+        difference = f"{condition} - {conditions[0]}: nDCG@10 {found['difference']:+.4f}"
+        lines.append(f"{difference} ({interval}), p {found['p_holm']:.3f}")
+    return lines
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     which = parser.add_mutually_exclusive_group(required=True)
@@ -131,7 +157,7 @@ def main() -> None:
         annotations = learned(condition, source, given.out)
         places = {seed: given.out / f"{condition}-{seed}" for seed in given.seeds}
         found[condition] = {seed: measure(annotations, seed, place, candidates) for seed, place in places.items()}
-    print("\n".join(table(found)))
+    print("\n".join([*table(found), "", *compared(given.out, given.conditions, given.seeds)]))
 
 
 if __name__ == "__main__":

@@ -28,3 +28,15 @@ def test_every_third_query_has_the_reasons_of_the_next_passage_and_few_of_these_
 def test_the_table_has_the_mean_the_spread_and_each_seed():
     found = {"all": {0: {"nDCG@10": 0.5}, 1: {"nDCG@10": 0.7}}, "kept": {0: {"nDCG@10": 0.25}}}
     assert keep.table(found)[2:] == ["| all | 0.600 ± 0.141 (0.500, 0.700) |", "| kept | 0.250 (0.250) |"]
+
+
+def test_conditions_are_compared_query_by_query(tmp_path):
+    for condition, gain in (("all", 0.0), ("kept", 0.1)):
+        for seed in (0, 1):
+            folder = tmp_path / f"{condition}-{seed}" / "evaluate"
+            folder.mkdir(parents=True)
+            rows = [f"student,q{number},{0.3 + gain + 0.01 * seed * number}\n" for number in range(8)]
+            (folder / "per_query.csv").write_text("".join(["system,qid,nDCG@10\n", "oracle,q0,1.0\n", *rows]))
+    (line,) = keep.compared(tmp_path, ["all", "kept"], [0, 1])
+    # Of the 256 patterns of signs, two are as far from 0.
+    assert line == "kept - all: nDCG@10 +0.1000 (+0.1000 to +0.1000), p 0.008"
