@@ -45,7 +45,7 @@ from benchmarks import real  # noqa: E402
 from demo_models import judged  # noqa: E402
 
 KEEP, STEPS, PASSAGES, EXPLAINED = 0.4, 100, 8, 2
-# Of the real model, whose held-out nDCG did not rise after as many (docs/real.md).
+# Of the real model, whose held-out nDCG rises little after them (docs/real.md).
 REAL_STEPS = 28
 QUERIES = "demo#dev"
 CONDITIONS = ("all", "kept", "spoiled", "spoiled-kept")

@@ -48,7 +48,7 @@ MARKER = ".files.json"
 
 # Attempts of a request, and the pause before the second one; each later pause is twice as long, up to the longest.
 _TRIES, _PAUSE, _LONGEST = 8, 0.5, 30.0
-# Attempts of which one of them is made inside pyarrow: an object in many parts must not fail with one of them.
+# Attempts inside pyarrow, for each of ours: one bad part must not fail an object of many.
 _INNER_TRIES = 2
 # Attempts to reach a store while a job is planned: somebody waits for the answer.
 _PLAN_TRIES = 3

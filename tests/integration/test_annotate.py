@@ -175,7 +175,7 @@ def kill_again_and_again(job: Annotation, store, name: str, draw: random.Random)
 
 
 def test_kills_and_a_server_change_nothing(candidates, server, store, tmp_path):
-    # Later than the job's end needs, and sooner than an actor can start: a restarted one believes the listing.
+    # The listing is so late that the job's end cannot rely on it. An actor's start does, and takes longer than that.
     store.faults.throttle, store.faults.cut, store.faults.late = 0.02, 0.02, 0.5
     draw, found, kills = random.Random(7), {}, 0
     for name in KILLS:
