@@ -6,9 +6,9 @@
 
 The annotations are those of a finished demo run, or the 500 that are recorded from GPT-4. Conditions: `all` of them;
 those that are `kept`; all, with reasons that are handed to the next passage in every third query (`spoiled`); and what
-is kept of these (`spoiled-kept`). Each student sees as many examples, fewer than the demo's. It ranks the
-first passages of the dev queries, in one window, and explains the first ones. The figures: nDCG@10, and the share of
-its reasons that are true, which the demo's world knows.
+is kept of these (`spoiled-kept`). Each student sees as many examples, fewer than the demo's. It ranks the first
+passages of the dev queries, in one window, and explains the first ones. The figures: nDCG@10, and the share of its
+reasons that are true, which the demo's world knows.
 KEEP was chosen by how many of the demo's annotations it keeps, about two thirds, before any student was made.
 
 With `--real` the student is the language model of `real.py`, which learns the order only: nobody knows which of its
@@ -26,7 +26,7 @@ import os
 import statistics
 import sys
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 
@@ -111,25 +111,26 @@ def table(found: Mapping[str, Mapping[int, Mapping[str, float]]]) -> list[str]:
     return lines
 
 
-def compared(out: Path, conditions: Sequence[str], seeds: Sequence[int]) -> list[str]:
+def compared(places: Mapping[str, Mapping[int, Path]]) -> list[str]:
     """Return a line for each condition but the first: its difference from that one, and p.
 
-    The test is paired, over the queries; a query's value is the mean of the seeds.
+    places: the folder of each condition's students, by seed. The test is paired, over the queries; a query's value is
+    the mean of the seeds.
     """
     values = {}
-    for condition in conditions:
+    for condition, seeds in places.items():
         by_query: dict[str, list[float]] = defaultdict(list)
-        for seed in seeds:
-            with (out / f"{condition}-{seed}" / "evaluate" / "per_query.csv").open(newline="") as file:
+        for place in seeds.values():
+            with (place / "evaluate" / "per_query.csv").open(newline="") as file:
                 for row in csv.DictReader(file):
                     if row["system"] == "student":
                         by_query[row["qid"]].append(float(row["nDCG@10"]))
         values[condition] = {"nDCG@10": {qid: statistics.mean(found) for qid, found in by_query.items()}}
-    lines = []
-    for condition, tests in paired_tests(values, conditions[0])["systems"].items():
+    lines, first = [], next(iter(places))
+    for condition, tests in paired_tests(values, first)["systems"].items():
         found = tests["nDCG@10"]
         interval = f"{found['low']:+.4f} to {found['high']:+.4f}"
-        difference = f"{condition} - {conditions[0]}: nDCG@10 {found['difference']:+.4f}"
+        difference = f"{condition} - {first}: nDCG@10 {found['difference']:+.4f}"
         lines.append(f"{difference} ({interval}), p {found['p_holm']:.3f}")
     return lines
 
@@ -146,18 +147,20 @@ def main() -> None:
     if given.real:
         if not (data := os.environ.get("R2R_DATA_DIR")):
             raise BadInput("keep: --real: no data; set R2R_DATA_DIR")
-        source = f"teacher:{data}/teacher-gpt4/msmarco_500.jsonl"
-        candidates = Path(real.candidates(f"rankgpt:{data}/msmarco-dl19/bm25-top100.json", given.out))
-        measure = partial(measured_real, qrels=f"{data}/msmarco-dl19/qrels.txt")
+        source = real.ANNOTATIONS.format(data=data)
+        candidates = Path(real.candidates(real.DL19.format(data=data), given.out))
+        measure = partial(measured_real, qrels=real.DL19_QRELS.format(data=data))
     else:
         source, candidates, measure = str(given.run / "annotate"), given.out / "retrieve", measured
         r2r.retrieve(str(given.run / "index"), QUERIES, str(candidates), r2r.RetrieveSettings(k=PASSAGES))
+    places = {
+        condition: {seed: given.out / f"{condition}-{seed}" for seed in given.seeds} for condition in given.conditions
+    }
     found = {}
-    for condition in given.conditions:
+    for condition, seeds in places.items():
         annotations = learned(condition, source, given.out)
-        places = {seed: given.out / f"{condition}-{seed}" for seed in given.seeds}
-        found[condition] = {seed: measure(annotations, seed, place, candidates) for seed, place in places.items()}
-    print("\n".join([*table(found), "", *compared(given.out, given.conditions, given.seeds)]))
+        found[condition] = {seed: measure(annotations, seed, place, candidates) for seed, place in seeds.items()}
+    print("\n".join([*table(found), "", *compared(places)]))
 
 
 if __name__ == "__main__":

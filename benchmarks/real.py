@@ -32,6 +32,10 @@ from r2r.errors import BadInput
 DEPTH = 20
 # Where models are kept.
 CACHE = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "reason-to-rank"
+# What lies in the folder that R2R_DATA_DIR names.
+ANNOTATIONS = "teacher:{data}/teacher-gpt4/msmarco_500.jsonl"
+DL19, DL19_QRELS = "rankgpt:{data}/msmarco-dl19/bm25-top100.json", "{data}/msmarco-dl19/qrels.txt"
+SCIFACT = "beir:{data}/scifact"
 # Reads the format of the packages' weights for transformers.
 READER = "gguf==0.19.0"
 
@@ -213,9 +217,8 @@ def main() -> None:
     given = parser.parse_args()
     collections = given.collection or []
     if data and not collections:
-        dl19 = f"{data}/msmarco-dl19"
-        collections = [f"dl19=rankgpt:{dl19}/bm25-top100.json,{dl19}/qrels.txt", f"scifact=beir:{data}/scifact"]
-    annotations = given.annotations or (f"teacher:{data}/teacher-gpt4/msmarco_500.jsonl" if data else "")
+        collections = [named.format(data=data) for named in (f"dl19={DL19},{DL19_QRELS}", f"scifact={SCIFACT}")]
+    annotations = given.annotations or (ANNOTATIONS.format(data=data) if data else "")
     if not annotations or not collections:
         raise BadInput("real: no data; set R2R_DATA_DIR, or give --annotations and --collection NAME=DATASET,QRELS")
     if given.seeds < 1:

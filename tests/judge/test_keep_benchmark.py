@@ -31,12 +31,13 @@ def test_the_table_has_the_mean_the_spread_and_each_seed():
 
 
 def test_conditions_are_compared_query_by_query(tmp_path):
+    places = {condition: {seed: tmp_path / f"{condition}-{seed}" for seed in (0, 1)} for condition in ("all", "kept")}
     for condition, gain in (("all", 0.0), ("kept", 0.1)):
-        for seed in (0, 1):
-            folder = tmp_path / f"{condition}-{seed}" / "evaluate"
+        for seed, place in places[condition].items():
+            folder = place / "evaluate"
             folder.mkdir(parents=True)
             rows = [f"student,q{number},{0.3 + gain + 0.01 * seed * number}\n" for number in range(8)]
             (folder / "per_query.csv").write_text("".join(["system,qid,nDCG@10\n", "oracle,q0,1.0\n", *rows]))
-    (line,) = keep.compared(tmp_path, ["all", "kept"], [0, 1])
+    (line,) = keep.compared(places)
     # Of the 256 patterns of signs, two are as far from 0.
     assert line == "kept - all: nDCG@10 +0.1000 (+0.1000 to +0.1000), p 0.008"
