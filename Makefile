@@ -2,6 +2,7 @@
 # make demo       every stage on the built-in collection, into runs/demo/
 # make real       a real language model on real text: needs the data that R2R_DATA_DIR names
 # make test       everything: lint, then all tests
+# make clients    an environment with other rerankers' clients, for the tests of the server; make test makes it
 # make fast       lint, then the tests that start no Ray, no engine and no training
 # make coverage   the same tests, and the share of lines that they run
 # make lint       ruff and mypy
@@ -24,7 +25,7 @@ else
 endif
 READY := .venv/ready-$(BUILD)
 
-.PHONY: setup demo real test fast coverage lint clean
+.PHONY: setup clients demo real test fast coverage lint clean
 setup: $(READY)
 
 $(READY): pyproject.toml constraints.txt constraints-cpu.txt overrides-cpu.txt
@@ -39,6 +40,16 @@ $(READY): pyproject.toml constraints.txt constraints-cpu.txt overrides-cpu.txt
 
 .venv/bin/r2r: $(READY)
 
+# Their packages contradict the engine's, so they have an environment of their own.
+CLIENTS := .venv/clients/ready
+clients: $(CLIENTS)
+
+$(CLIENTS): pyproject.toml tests/serving/constraints.txt | $(READY)
+	.venv/bin/uv venv --quiet --allow-existing --python .venv/bin/python .venv/clients
+	UV_FIND_LINKS="$(FIND_LINKS)" .venv/bin/uv pip install --python .venv/clients/bin/python --quiet --compile-bytecode \
+	  --constraints tests/serving/constraints.txt --group clients
+	@touch $@
+
 demo: $(READY)
 	.venv/bin/r2r run jobs/configs/demo.yaml
 
@@ -51,7 +62,7 @@ lint: $(READY)
 	.venv/bin/ruff check . && .venv/bin/ruff format --check .
 	.venv/bin/mypy
 
-test: lint
+test: lint $(CLIENTS)
 	$(PYTEST)
 
 fast: lint

@@ -476,6 +476,9 @@ class ServeSettings(RankSettings):
         None, min_length=1, description="the student's name in requests and answers (default: its folder's or hub name)"
     )
     api_keys: str | None = how(None, description="file with API keys, one a line; R2R_API_KEYS holds keys themselves")
+    allowed_origins: Words = how(
+        [], description="sites whose pages may call the server, such as https://search.example.org; * for all"
+    )
     max_requests: int = how(128, ge=1, description="requests in flight at a replica; more are answered with 429")
     request_timeout: float = how(120, gt=0, description="seconds that a ranking may take")
     min_replicas: int = how(1, ge=1, description="replicas that are kept without load")
@@ -483,6 +486,14 @@ class ServeSettings(RankSettings):
     cpus: float = how(1, gt=0, description="CPUs that Ray reserves for a replica")
     gpus: float = how(0, ge=0, description="GPUs that Ray reserves for a replica")
     engine: dict[str, Any] = Field({}, description="engine arguments of vLLM, as JSON")
+
+    @field_validator("allowed_origins")
+    @classmethod
+    def _origins(cls, sites: list[str]) -> list[str]:
+        for site in sites:
+            if site != "*" and not re.fullmatch(r"https?://[^/\s*]+", site):
+                raise ValueError(f"allowed_origins: {site}: no origin; give scheme and host, as https://search.example.org, or *")
+        return sites
 
     @model_validator(mode="after")
     def _enough_replicas(self) -> ServeSettings:

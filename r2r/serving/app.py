@@ -26,6 +26,7 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse, StreamingResponse
 from prometheus_client import CONTENT_TYPE_LATEST
 from starlette.exceptions import HTTPException
+from starlette.middleware.cors import CORSMiddleware
 
 from r2r import __version__
 from r2r.config import ServeSettings, validate
@@ -86,6 +87,15 @@ def application(ranker: Ranker, settings: ServeSettings, name: str, keys: Sequen
     """
     app, metrics = FastAPI(title="Reason-to-Rank", version=__version__), Metrics()
     app.add_middleware(Gate, keys=keys, most=settings.max_requests, metrics=metrics)
+    if settings.allowed_origins:
+        # Around the gate: a browser asks first, without a key, and shows a refusal only with these headers.
+        app.add_middleware(
+            CORSMiddleware,
+            allow_origins=settings.allowed_origins,
+            allow_methods=["GET", "POST"],
+            allow_headers=["authorization", "content-type", "x-api-key"],
+            expose_headers=["retry-after"],
+        )
     answer_errors(app)
     started = int(time.time())
 

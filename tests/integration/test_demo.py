@@ -7,6 +7,7 @@ end every Ray of this machine. They are set up as cluster.yaml does it: the head
 without the token.
 """
 
+import asyncio
 import ipaddress
 import json
 import os
@@ -465,20 +466,77 @@ def test_the_server_and_its_ray_listen_on_loopback_but_for_a_port_that_asks_for_
     assert refused.value.code() == grpc.StatusCode.UNAUTHENTICATED
 
 
-def test_the_server_ranks_as_rerank_did(demo, served):
+def test_the_server_ranks_and_explains_as_rerank_did(demo, served):
     # It was told neither window nor stride: the adapter's record has both. And its adapter is beside the weights, where
     # rerank's is in them: floating point may order two passages that are alike otherwise.
     out, _ = demo
     ranked = {row["qid"]: row for row in rows(out / "rerank", "rankings")}
-    same = 0
+    same, explained, alike = 0, 0, 0
     for row in rows(out / "retrieve", "candidates")[:20]:
-        body = {"query": row["query"], "documents": row["texts"]}
+        body = {"query": row["query"], "documents": row["texts"], "explain": 3}
         answer = httpx.post(served, json=body, timeout=120).raise_for_status().json()
-        if [row["docids"][one["index"]] for one in answer["results"]] == ranked[row["qid"]]["docids"]:
+        before = ranked[row["qid"]]
+        if [row["docids"][one["index"]] for one in answer["results"]] == before["docids"]:
             same += 1
             scores = [one["relevance_score"] for one in answer["results"]]
-            assert scores == pytest.approx(ranked[row["qid"]]["scores"], abs=0.01)
+            assert scores == pytest.approx(before["scores"], abs=0.01)
+            for place, one in enumerate(answer["results"][:3]):
+                written = {name: before[name][place] for name in ("direct", "evidence", "comparison")}
+                explained += any(written.values())
+                alike += any(written.values()) and by_docid(one["reasons"], row["docids"]) == written
     assert same >= 19
+    assert explained > 0.9 * 3 * same and alike >= 0.9 * explained, (explained, alike)
+
+
+def by_docid(reasons: dict[str, str] | None, docids: list[str]) -> dict[str, str]:
+    """Return a server's reasons with documents named as in the rankings: by docid, not by index."""
+    named = {
+        name: re.sub(r"\[(\d+)\]", lambda found: f"[{docids[int(found[1])]}]", text or "")
+        for name, text in (reasons or {}).items()
+    }
+    return {"direct": "", "evidence": "", "comparison": ""} | named
+
+
+def test_a_client_that_goes_away_leaves_the_engine_idle_within_a_second(demo, server):
+    out, _ = demo
+    (engine,) = [one for one in server.process.children(recursive=True) if "EngineCore" in one.name()]
+    candidates = rows(out / "retrieve", "candidates")
+
+    def busy(seconds: float) -> float:
+        """Return the CPU seconds that the engine spends in so many seconds."""
+        before = engine.cpu_times()
+        time.sleep(seconds)
+        return engine.cpu_times().user - before.user
+
+    async def leave(count: int) -> float:
+        """Ask for more reasons than can be written in a while, half of them as a stream, and go away."""
+        limits = httpx.Limits(max_connections=count)
+        async with httpx.AsyncClient(timeout=120, limits=limits) as asking:
+            asked = [
+                asyncio.create_task(
+                    asking.post(
+                        server.url,
+                        json={
+                            "query": f"{row['query']} {number}",
+                            "documents": row["texts"],
+                            "explain": True,
+                            "stream": bool(number % 2),
+                        },
+                    )
+                )
+                for number, row in enumerate(candidates[:count])
+            ]
+            await asyncio.sleep(4)
+            spent = await asyncio.to_thread(busy, 2)
+            assert not any(one.done() for one in asked)
+            for one in asked:
+                one.cancel()
+            await asyncio.gather(*asked, return_exceptions=True)
+        return spent
+
+    assert asyncio.run(leave(40)) > 0.5
+    time.sleep(1)
+    assert busy(2) < 0.2
 
 
 def test_the_student_is_served(served):

@@ -2,10 +2,12 @@
 
 import asyncio
 import json
+import re
 
 import httpx
 import pytest
 
+from r2r.config import ServeSettings, validate
 from r2r.errors import BadInput
 from r2r.serving import limits
 from r2r.serving.limits import is_loopback, read_keys
@@ -142,6 +144,28 @@ def test_a_body_that_is_too_large_is_not_read(monkeypatch):
 def test_other_sites_are_not_let_in():
     answer = client()[0].post("/v1/rerank", json=WITH, headers={"origin": "https://other.example"})
     assert not any(name.startswith("access-control") for name in answer.headers)
+
+
+SITE = "https://search.example.org"
+
+
+def test_a_site_that_is_allowed_is_let_in_and_no_other():
+    asking = client("secret", allowed_origins=[SITE])[0]
+    wanted = {"access-control-request-method": "POST", "access-control-request-headers": "x-api-key, content-type"}
+    for site, status, allowed in ((SITE, 200, SITE), ("https://other.example", 400, None)):
+        before = asking.options("/v1/rerank", headers={"origin": site} | wanted)
+        answer = asking.post("/v1/rerank", json=WITH, headers={"origin": site, "x-api-key": "secret"})
+        assert (before.status_code, answer.status_code) == (status, 200)
+        assert [one.headers.get("access-control-allow-origin") for one in (before, answer)] == [allowed] * 2
+    # What is refused is shown by the browser, too.
+    refused = asking.post("/v1/rerank", json=WITH, headers={"origin": SITE})
+    assert (refused.status_code, refused.headers["access-control-allow-origin"]) == (401, SITE)
+
+
+@pytest.mark.parametrize("site", ["search.example.org", f"{SITE}/", f"{SITE}/search", "https://*.example.org", "null"])
+def test_a_site_that_is_no_origin_is_told(site):
+    with pytest.raises(BadInput, match=rf"allowed_origins: {re.escape(site)}: no origin; give scheme and host"):
+        validate(ServeSettings, {"allowed_origins": [site]}, "")
 
 
 def asking_at_once(app):
