@@ -1,12 +1,12 @@
 """The server under load: latency beside the bare engine, overload, memory, and what a killed process costs.
 
     python benchmarks/serve.py [--requests 300] [--documents 20] [--memory 10000]
-           [--memory-documents 2] [--out serve.json]
+           [--memory-documents 2] [--replicas 1] [--out serve.json]
 
 Each request has a query and as many passages of the built-in world, drawn anew, so that no two prompts share more than
 their beginning. The bare engine answers the same prompts in the same run, as token ids in its own process, with no
-HTTP, no Ray and no reading of requests between: what a server could reach at best. Server and engine have one thread
-each.
+HTTP, no Ray and no reading of requests between: what a server could reach at best. Server and engine have the same
+settings, and one thread each.
 
 Owns the load and what is measured. The server is `r2r serve`, as a user starts it.
 """
@@ -24,7 +24,8 @@ import subprocess
 import sys
 import time
 from collections import Counter
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +37,9 @@ sys.path.insert(0, str(Path(__file__).parent.parent))
 from demo_models.world import world
 
 CLIENTS = (1, 4, 16, 64)
+ROUNDS = 3
+# The number of the first request, for each of CLIENTS, and of the warm-up, with its requests.
+FIRST, WARM_UP = (1_000_000, 2_000_000, 3_000_000, 4_000_000), (10_000_000, 50)
 # Processes that are killed, by the beginning of their titles.
 VICTIMS = {"engine": "VLLM::EngineCore", "replica": "ray::ServeReplica:rerank", "proxy": "ray::ProxyActor"}
 # Answers in a row after which the server counts as back.
@@ -88,26 +92,39 @@ def percentiles(seconds: list[float]) -> dict[str, float]:
     return {"p50_ms": round(1000 * cuts[9], 1), "p95_ms": round(1000 * cuts[18], 1)}
 
 
-async def latencies(send: Send, requests: int) -> dict[str, dict[str, float]]:
-    """Return latency and throughput for each of CLIENTS, after a warm-up."""
-    await under_load(send, 4, 50, first=10_000_000)
-    found = {}
-    for place, clients in enumerate(CLIENTS):
-        seconds, statuses, whole = await under_load(send, clients, requests, first=1_000_000 * (place + 1))
-        assert statuses == {200: requests}, statuses
-        found[str(clients)] = percentiles(seconds) | {"per_second": round(requests / whole, 1)}
-        print(f"  {clients} clients: {found[str(clients)]}", flush=True)
+async def latencies(sides: dict[str, Send], requests: int) -> dict[str, dict[str, Any]]:
+    """Return latency and throughput of each side for each of CLIENTS, after a warm-up. The sides take turns, ROUNDS
+    times, since a machine's speed changes while it is measured."""
+    for send in sides.values():
+        await under_load(send, 4, WARM_UP[1], first=WARM_UP[0])
+    found: dict[str, dict[str, Any]] = {name: {} for name in sides}
+    for clients, first in zip(CLIENTS, FIRST, strict=True):
+        seconds: dict[str, list[float]] = {name: [] for name in sides}
+        whole: Counter[str] = Counter()
+        for turn in range(ROUNDS):
+            for name, send in sides.items():
+                share = requests // ROUNDS
+                answered, statuses, took = await under_load(send, clients, share, first + turn * share)
+                assert statuses == {200: share}, statuses
+                seconds[name] += answered
+                whole[name] += took
+        for name in sides:
+            found[name][str(clients)] = percentiles(seconds[name]) | {
+                "per_second": round(len(seconds[name]) / whole[name], 1)
+            }
+        print(f"  {clients} clients: { {name: found[name][str(clients)] for name in sides} }", flush=True)
     return found
 
 
 class Server:
-    """`r2r serve` with the demo's student, ready."""
+    """`r2r serve` with the demo's student and so many replicas, ready."""
 
-    def __init__(self) -> None:
+    def __init__(self, replicas: int) -> None:
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
             port = free.getsockname()[1]
         command = [sys.executable, "-m", "r2r", "serve", "--student", "demo", "--port", str(port)]
+        command += ["--replicas", str(replicas), "--min-replicas", str(replicas)]
         env = os.environ | {"RAY_ADDRESS": "local"}
         begun = time.monotonic()
         self.process = subprocess.Popen(command, env=env, stdout=subprocess.PIPE, text=True)
@@ -205,15 +222,16 @@ async def kill(server: Server, send: Send, name: str, first: int) -> dict[str, A
     return found
 
 
-async def of_server(requests: Requests, given: argparse.Namespace) -> dict[str, Any]:
-    """Return everything that is measured of the server."""
-    server = Server()
+async def measured(requests: Requests, given: argparse.Namespace) -> dict[str, Any]:
+    """Return everything that is measured: latencies of both sides, then what only a server has."""
+    server = Server(given.replicas)
     print(f"server: ready after {server.start:.0f} s", flush=True)
+    found: dict[str, Any] = {"start_s": round(server.start)}
     try:
-        limits = httpx.Limits(max_connections=None)
-        async with httpx.AsyncClient(limits=limits, timeout=60) as client:
+        async with httpx.AsyncClient(limits=httpx.Limits(max_connections=None), timeout=60) as client:
             send = sender(client, server.url, requests)
-            found: dict[str, Any] = {"start_s": round(server.start), "latency": await latencies(send, given.requests)}
+            with bare_engine(requests, given) as ask:
+                found["latency"] = await latencies({"server": send, "engine": ask}, given.requests)
             found["overload"] = await overload(send, 1280)
             if given.memory:
                 short = sender(client, server.url, Requests(given.memory_documents))
@@ -226,28 +244,29 @@ async def of_server(requests: Requests, given: argparse.Namespace) -> dict[str, 
     return found
 
 
-async def of_engine(requests: Requests, given: argparse.Namespace) -> dict[str, dict[str, float]]:
-    """Return the latencies of the bare engine for the same prompts."""
+@contextmanager
+def bare_engine(requests: Requests, given: argparse.Namespace) -> Iterator[Send]:
+    """Start an engine in this process, with one thread, and yield what asks it the requests' prompts."""
     os.environ["OMP_NUM_THREADS"] = "1"
     from r2r import builtin
     from r2r.llm import open_label_model
+    from r2r.llm.engine import with_short_steps
     from r2r.llm.prompt import chat_ids
     from r2r.student.prompt import label_ids, prompt
 
-    model = open_label_model(builtin.model("demo", "student"), {})
+    model = open_label_model(builtin.model("demo", "student"), with_short_steps({}))
     labels = label_ids(model.tokenizer, "demo")[: given.documents]
     ids: dict[int, list[int]] = {}
+    for first, count in [WARM_UP, *((first, given.requests) for first in FIRST)]:
+        for number in range(first, first + count):
+            ids[number] = chat_ids(model.tokenizer, prompt(*requests.of(number)))
 
     async def send(number: int) -> int:
         await model.label_logprobs(ids.pop(number), labels)
         return 200
 
-    for first, count in [(10_000_000, 50)] + [(1_000_000 * (place + 1), given.requests) for place in range(4)]:
-        for number in range(first, first + count):
-            ids[number] = chat_ids(model.tokenizer, prompt(*requests.of(number)))
     try:
-        print("bare engine", flush=True)
-        return await latencies(send, given.requests)
+        yield send
     finally:
         model.close()
 
@@ -258,12 +277,14 @@ def main() -> None:
     parser.add_argument("--documents", type=int, default=20, help="documents of a request, at most 20")
     parser.add_argument("--memory", type=int, default=10_000, help="requests over which memory is watched; 0 for none")
     parser.add_argument("--memory-documents", type=int, default=2, help="documents of each of those requests")
+    parser.add_argument("--replicas", type=int, default=1, help="replicas of the server, of which kills hit one")
     parser.add_argument("--out", type=Path, help="file for the figures, as JSON")
     given = parser.parse_args()
     requests = Requests(given.documents)
-    found = {"server": asyncio.run(of_server(requests, given)), "engine": asyncio.run(of_engine(requests, given))}
+    found = asyncio.run(measured(requests, given))
+    latency = found["latency"]
     ratios = {
-        clients: round(found["server"]["latency"][clients]["p50_ms"] / found["engine"][clients]["p50_ms"], 2)
+        clients: round(latency["server"][clients]["p50_ms"] / latency["engine"][clients]["p50_ms"], 2)
         for clients in map(str, CLIENTS)
     }
     print(f"p50 of the server / of the bare engine, by clients: {ratios}", flush=True)

@@ -492,7 +492,9 @@ class ServeSettings(RankSettings):
     def _origins(cls, sites: list[str]) -> list[str]:
         for site in sites:
             if site != "*" and not re.fullmatch(r"https?://[^/\s*]+", site):
-                raise ValueError(f"allowed_origins: {site}: no origin; give scheme and host, as https://search.example.org, or *")
+                raise ValueError(
+                    f"allowed_origins: {site}: no origin; give scheme and host, as https://search.example.org, or *"
+                )
         return sites
 
     @model_validator(mode="after")

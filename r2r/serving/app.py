@@ -32,7 +32,7 @@ from r2r import __version__
 from r2r.config import ServeSettings, validate
 from r2r.errors import BadInput
 from r2r.llm import Died, Refused
-from r2r.llm.engine import check_arguments
+from r2r.llm.engine import check_arguments, with_short_steps
 from r2r.llm.prompt import cut_to_fit
 from r2r.places import place
 from r2r.serving import shapes
@@ -279,7 +279,8 @@ class Replica:
     ):
         use_driver_folder(folder)
         self.settings, self.name, self.keys = settings, name, keys
-        self.ranker = Ranker(student, adapter, settings)
+        waited_for = settings.model_copy(update={"engine": with_short_steps(settings.engine)})
+        self.ranker = Ranker(student, adapter, waited_for)
         await self.ranker.rank("ready", ["yes", "no"])
 
     def __serve_build_asgi_app__(self) -> FastAPI:

@@ -3,6 +3,7 @@
 import asyncio
 import functools
 import re
+import sys
 import threading
 from types import SimpleNamespace
 
@@ -13,6 +14,7 @@ from ray import serve as ray_serve
 from r2r.config import ServeSettings
 from r2r.errors import BadInput, Terminated
 from r2r.llm import Died
+from r2r.llm.engine import with_short_steps
 from r2r.serving import app
 from tests.serving import served
 
@@ -116,6 +118,7 @@ def test_a_replica_is_ready_when_its_adapter_was_checked_and_its_engine_answered
         return made[-1]
 
     monkeypatch.setattr(app, "Ranker", ranker)
+    monkeypatch.setattr(app, "with_short_steps", lambda engine: engine)
     arguments = (ServeSettings(), "demo", [], str(tmp_path))
     with pytest.raises(BadInput, match="does not fit"):
         asyncio.run(app.Replica.__init__(object.__new__(app.Replica), "demo", "x", *arguments))
@@ -135,3 +138,18 @@ def test_a_free_port_is_told(calls, monkeypatch, capsys):
     assert int(port) > 1023
     with pytest.raises(BadInput, match=r"^host: 192\.0\.2\.1: .*; give an address of this machine$"):
         app.serve("demo", None, ServeSettings(host="192.0.2.1", port=0))
+
+
+@pytest.mark.parametrize(
+    ("cpu", "given", "added"),
+    [
+        (True, {"dtype": "float32"}, {"enable_chunked_prefill": True, "max_num_batched_tokens": 512}),
+        (True, {"max_num_batched_tokens": 2048}, {"enable_chunked_prefill": True}),
+        (True, {"enable_chunked_prefill": False}, {}),
+        (False, {}, {}),
+    ],
+)
+def test_on_a_cpu_a_step_of_the_engine_is_short_unless_told_otherwise(monkeypatch, cpu, given, added):
+    platforms = SimpleNamespace(current_platform=SimpleNamespace(is_cpu=lambda: cpu))
+    monkeypatch.setitem(sys.modules, "vllm.platforms", platforms)
+    assert with_short_steps(given) == given | added
