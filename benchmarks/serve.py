@@ -42,6 +42,8 @@ ROUNDS = 3
 FIRST, WARM_UP = (1_000_000, 2_000_000, 3_000_000, 4_000_000), (10_000_000, 50)
 # Processes that are killed, by the beginning of their titles.
 VICTIMS = {"engine": "VLLM::EngineCore", "replica": "ray::ServeReplica:rerank", "proxy": "ray::ProxyActor"}
+# Seconds after which a lost replica has a successor.
+REPLACED = 75
 # Answers in a row after which the server counts as back.
 IN_A_ROW = 20
 
@@ -236,9 +238,11 @@ async def measured(requests: Requests, given: argparse.Namespace) -> dict[str, A
             if given.memory:
                 short = sender(client, server.url, Requests(given.memory_documents))
                 found["memory"] = await memory(server, short, given.memory)
-            found["kills"] = {
-                name: await kill(server, send, name, 100_000_000 * (place + 1)) for place, name in enumerate(VICTIMS)
-            }
+            found["kills"] = {}
+            for place, name in enumerate(VICTIMS):
+                found["kills"][name] = await kill(server, send, name, 100_000_000 * (place + 1))
+                # Where other replicas answer, the one that was lost is still to be replaced.
+                await asyncio.sleep(REPLACED if given.replicas > 1 else 0)
     finally:
         server.end()
     return found
