@@ -16,9 +16,6 @@ import traceback
 from collections.abc import Callable
 from typing import Any
 
-# The packages speak to their makers at import or after a call if they are not told otherwise.
-os.environ |= {"HAYSTACK_TELEMETRY_ENABLED": "False", "LITELLM_LOCAL_MODEL_COST_MAP": "True"}
-
 Found = list[tuple[str, float]]
 CLIENTS: dict[str, Callable[[str, str, str, str, list[str]], Found]] = {}
 
@@ -163,6 +160,8 @@ def openai(url: str, key: str, model: str, query: str, documents: list[str]) -> 
 
 
 if __name__ == "__main__":
+    # The packages speak to their makers at import or after a call if they are not told otherwise.
+    os.environ |= {"HAYSTACK_TELEMETRY_ENABLED": "False", "LITELLM_LOCAL_MODEL_COST_MAP": "True"}
     address, key, model = sys.argv[1:]
     asked = json.load(sys.stdin)
     answers: dict[str, Any] = {}
