@@ -87,7 +87,7 @@ def run_ours(work: Path, out: Path, settings: argparse.Namespace) -> dict[str, A
 
 
 def run_theirs(work: str, max_tokens: int) -> None:
-    """Print the reply tokens and the seconds of LLM.generate. Runs in its own process."""
+    """Write the reply tokens and the seconds of LLM.generate into theirs.json. Runs in its own process."""
     from r2r.config import AnnotateSettings
     from r2r.datasets import read_candidates
     from r2r.llm.engine import engine_arguments
@@ -111,7 +111,8 @@ def run_theirs(work: str, max_tokens: int) -> None:
     start = time.perf_counter()
     outputs = llm.generate([TokensPrompt(prompt_token_ids=ids) for ids in prompts], sampling, use_tqdm=False)
     seconds = time.perf_counter() - start
-    print(json.dumps([sum(len(output.outputs[0].token_ids) for output in outputs), seconds]), flush=True)
+    tokens = sum(len(output.outputs[0].token_ids) for output in outputs)
+    Path(work, "theirs.json").write_text(json.dumps([tokens, seconds]))
     llm.llm_engine.engine_core.shutdown()
 
 
@@ -173,8 +174,8 @@ def main(given: list[str]) -> None:
         stats = run_ours(work, work / f"out-{number}-{time.time():.0f}", settings)
         ours.append(stats["tokens"]["completion_per_second"])
         command = [sys.executable, __file__, "theirs", str(work), str(settings.max_tokens)]
-        done = subprocess.run(command, check=True, capture_output=True, text=True, env=env)
-        tokens, seconds = json.loads(done.stdout.strip().splitlines()[-1])
+        subprocess.run(command, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=env)
+        tokens, seconds = json.loads((work / "theirs.json").read_text())
         if tokens != stats["tokens"]["completion"]:
             raise RuntimeError(f"LLM.generate wrote {tokens} tokens, the job {stats['tokens']['completion']}")
         theirs.append(tokens / seconds)

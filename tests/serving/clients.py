@@ -162,14 +162,15 @@ def openai(url: str, key: str, model: str, query: str, documents: list[str]) -> 
 if __name__ == "__main__":
     # The packages speak to their makers at import or after a call if they are not told otherwise.
     os.environ |= {"HAYSTACK_TELEMETRY_ENABLED": "False", "LITELLM_LOCAL_MODEL_COST_MAP": "True"}
+    # Some packages print, too.
+    printed, sys.stdout = sys.stdout, sys.stderr
     address, key, model = sys.argv[1:]
     asked = json.load(sys.stdin)
     answers: dict[str, Any] = {}
     for name, asking in CLIENTS.items():
-        print(f"{name} asks", file=sys.stderr)
+        print(f"{name} asks")
         try:
             answers[name] = asking(address, key, model, asked["query"], asked["documents"])
         except Exception:
             answers[name] = traceback.format_exc()
-    # Some packages print to stdout, before and at their end.
-    print(json.dumps(answers))
+    json.dump(answers, printed)
