@@ -24,6 +24,7 @@ else
   INSTALL := --constraints constraints-cpu.txt --overrides overrides-cpu.txt $(if $(FIND_LINKS),,--torch-backend=cpu)
 endif
 READY := .venv/ready-$(BUILD)
+INTO := UV_FIND_LINKS="$(FIND_LINKS)" .venv/bin/uv pip install --quiet --compile-bytecode --python
 
 .PHONY: setup clients demo real test fast coverage lint clean
 setup: $(READY)
@@ -34,7 +35,7 @@ $(READY): pyproject.toml constraints.txt constraints-cpu.txt overrides-cpu.txt
 	@test -x .venv/bin/python || $(PYTHON) -m venv .venv || \
 	  { echo "$(PYTHON) cannot make environments: install its venv package (on Debian: python3-venv)"; exit 2; }
 	.venv/bin/python -m pip install --quiet --disable-pip-version-check uv
-	UV_FIND_LINKS="$(FIND_LINKS)" .venv/bin/uv pip install --python .venv/bin/python --quiet --compile-bytecode \
+	$(INTO) .venv/bin/python \
 	  --constraints constraints.txt $(INSTALL) --editable ".[$(BUILD),test]"
 	@rm -f .venv/ready-* && touch $@
 
@@ -46,8 +47,7 @@ clients: $(CLIENTS)
 
 $(CLIENTS): pyproject.toml tests/serving/constraints.txt | $(READY)
 	.venv/bin/uv venv --quiet --allow-existing --python .venv/bin/python .venv/clients
-	UV_FIND_LINKS="$(FIND_LINKS)" .venv/bin/uv pip install --python .venv/clients/bin/python --quiet --compile-bytecode \
-	  --constraints tests/serving/constraints.txt --group clients
+	$(INTO) .venv/clients/bin/python --constraints tests/serving/constraints.txt --group clients
 	@touch $@
 
 demo: $(READY)

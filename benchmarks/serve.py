@@ -240,9 +240,10 @@ async def measured(requests: Requests, given: argparse.Namespace) -> dict[str, A
                 found["memory"] = await memory(server, short, given.memory)
             found["kills"] = {}
             for place, name in enumerate(VICTIMS):
+                if place and given.replicas > 1:
+                    # Others answered, so the one that was lost is still to be replaced.
+                    await asyncio.sleep(REPLACED)
                 found["kills"][name] = await kill(server, send, name, 100_000_000 * (place + 1))
-                # Where other replicas answer, the one that was lost is still to be replaced.
-                await asyncio.sleep(REPLACED if given.replicas > 1 else 0)
     finally:
         server.end()
     return found

@@ -215,8 +215,8 @@ def engine_arguments(model: str, engine: dict[str, Any], adapter: str | None = N
 def with_short_steps(engine: dict[str, Any]) -> dict[str, Any]:
     """Return the engine arguments for requests that people wait for: on a CPU, a step reads at most 512 tokens.
 
-    A new request waits until the step at work ends, and one whose client has gone is at work until then: half a minute
-    for a step as long as vLLM's default. Arguments of `engine` win. Not for requests with a seed.
+    A new request waits until the step at work ends, and one whose client has gone is at work until then: over 15
+    seconds with vLLM's own steps. Arguments of `engine` win. Not for requests with a seed.
     """
     from vllm.platforms import current_platform
 

@@ -42,7 +42,7 @@ from r2r import builtin, datasets
 from r2r.llm.prompt import chat_ids, load_tokenizer
 from r2r.nodecache import CACHE_VARIABLE
 from r2r.places import MARKER
-from r2r.student.prompt import label_ids, prompt
+from r2r.student.prompt import label_ids, prompt, rename_brackets
 from tests import s3
 from tests.test_stores import upload
 
@@ -497,11 +497,9 @@ def test_the_server_ranks_and_explains_as_rerank_did(demo, explained, served):
 
 def by_docid(reasons: dict[str, str] | None, docids: list[str]) -> dict[str, str]:
     """Return a server's reasons with documents named as in the rankings: by docid, not by index."""
-    named = {
-        name: re.sub(r"\[(\d+)\]", lambda found: f"[{docids[int(found[1])]}]", text or "")
-        for name, text in (reasons or {}).items()
-    }
-    return {"direct": "", "evidence": "", "comparison": ""} | named
+    texts = {"direct": "", "evidence": "", "comparison": ""} | (reasons or {})
+    names = {str(index): docid for index, docid in enumerate(docids)}
+    return texts | {"comparison": rename_brackets(texts["comparison"], names)}
 
 
 def test_a_client_that_goes_away_leaves_the_engine_idle(demo, server):

@@ -38,6 +38,15 @@ def test_a_client_unchanged_gets_the_order_the_scores_and_the_documents(answers,
     assert answers[name] == ([["demo", 1]] if name == "openai models.list" else ranked)
 
 
+@pytest.mark.parametrize(
+    "path", ["/rerank", "/v1/rerank", "/v2/rerank", "/infinity/rerank", "/voyage/v1/rerank", "/v1/reranking"]
+)
+def test_every_shape_tells_the_tokens(path):
+    documents = "input" if path == "/v1/reranking" else "documents"
+    answer = client()[0].post(path, json={"query": "q", documents: DOCUMENTS}).raise_for_status().json()
+    assert answer["usage"]["total_tokens"] == 31
+
+
 def test_mixedbreads_shape_tells_what_was_asked_for():
     asked = {"model": "demo", "query": "q", "input": DOCUMENTS, "top_k": 2, "return_input": True}
     answer = client()[0].post("/v1/reranking", json=asked).json()
