@@ -34,16 +34,17 @@ annotate:
 distill:
   student: {student}
   steps: 20
-  workers: 2
+  workers: 1
   batch: 2
   held_out: 0.04
   learning_rate: 0.01
 rerank:
   window: 20
   stride: 10
-  passage_tokens: 16
+  passage_tokens: 8
   engine: {{dtype: float32}}
   cpus: 1
+  in_flight: 8
 evaluate:
   measures: ["nDCG@10"]
 runs:

@@ -1,6 +1,7 @@
 """Rows through workers without a model: which rows are asked and kept, and how rows that kill their engine end.
 
-tests/integration/test_annotate.py does the same with real engines and real kills.
+The actors are in this process, but for those of the tests that name Ray. tests/integration/test_annotate.py does the
+same with real engines and real kills.
 """
 
 import asyncio
@@ -8,6 +9,8 @@ import hashlib
 import os
 import sys
 from collections import Counter
+from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
 import pyarrow as pa
@@ -20,6 +23,7 @@ from r2r.errors import BadInput
 from r2r.llm import Died
 from r2r.rows import pool
 from r2r.rows.journal import Entry, Journal
+from r2r.workers import _Board
 
 
 def key(row):
@@ -73,23 +77,57 @@ class Worker:
             log.write(line + "\n")
 
 
+def answers_here(blocks, worker, arguments, count, ahead, *, batch_size, **resources):
+    """Yield what `on_workers` does, from `count` actors in this process that work at the same time."""
+    actors = [worker(*arguments) for _ in range(count)]
+    batches = [block.slice(at, batch_size) for block in blocks for at in range(0, len(block), batch_size)]
+
+    async def work():
+        return await asyncio.gather(*(actors[at % count](batch) for at, batch in enumerate(batches)))
+
+    yield from asyncio.run(work())
+
+
+@contextmanager
+def told_here(title, total, unit, postfix, go_on):
+    """Yield the `tell` of `progress`, for actors in this process. It asks `go_on` at each call."""
+    board = _Board()
+
+    class Tell:
+        @staticmethod
+        async def remote(source, counts):
+            goes_on = board.tell(source, counts)
+            if not go_on(board.sums()):
+                board.stop()
+            return goes_on
+
+    yield Tell
+
+
+def job_of(tmp_path, queries, version="v1", go_on=lambda counts: True, retry_rejects=False, **settings):
+    rows = [{"qid": f"q{at}", "query": query, "docids": ["d"], "texts": ["t"]} for at, query in enumerate(queries)]
+    candidates = Candidates(
+        [row["qid"] for row in rows],
+        lambda size: [Listed(tuple(rows[at : at + size])) for at in range(0, len(rows), size)],
+    )
+    job = pool.Job("rank", Worker, (tmp_path / "log",), key, version, ("rankings", "rejects"))
+    workers = ModelWorkers(**{"in_flight": 4, **settings})
+    return pool.run_rows(candidates, job, workers, tmp_path, go_on, retry_rejects)
+
+
 @pytest.fixture
-def run(ray_local, tmp_path):
+def run(monkeypatch, tmp_path):
+    monkeypatch.setattr(pool, "on_workers", answers_here)
+    monkeypatch.setattr(pool, "progress", told_here)
+    return partial(job_of, tmp_path)
+
+
+@pytest.fixture
+def run_on_ray(ray_local, tmp_path):
     from ray import cloudpickle
 
     cloudpickle.register_pickle_by_value(sys.modules[__name__])
-
-    def run(queries, version="v1", go_on=lambda counts: True, retry_rejects=False, **settings):
-        rows = [{"qid": f"q{at}", "query": query, "docids": ["d"], "texts": ["t"]} for at, query in enumerate(queries)]
-        candidates = Candidates(
-            [row["qid"] for row in rows],
-            lambda size: [Listed(tuple(rows[at : at + size])) for at in range(0, len(rows), size)],
-        )
-        job = pool.Job("rank", Worker, (tmp_path / "log",), key, version, ("rankings", "rejects"))
-        workers = ModelWorkers(**{"in_flight": 4, **settings})
-        return pool.run_rows(candidates, job, workers, tmp_path, go_on, retry_rejects)
-
-    return run
+    return partial(job_of, tmp_path)
 
 
 def log(tmp_path):
@@ -223,23 +261,26 @@ def test_a_row_that_kills_three_engines_is_rejected_and_no_other_row_is(run, tmp
     assert journal.deaths(key({"query": "poison"})) == 3
 
 
-def test_every_actor_that_fits_has_work(run, tmp_path):
+def test_every_actor_of_ray_that_fits_has_work(run_on_ray, tmp_path):
     # The Ray of the tests has two CPUs.
-    assert run([f"together {at}" for at in range(100)], actors=3).counts["rankings"] == 100
+    queries = ["reject", *(f"together {at}" for at in range(100))]
+    assert run_on_ray(queries, actors=3).counts == {"rankings": 100, "rejects": 1, "completion_tokens": 201}
     assert len(list(tmp_path.glob("process-*"))) == 2
-    assert max(int(line.split()[1]) for line in log(tmp_path)) == 4
+    asked = log(tmp_path)
+    assert max(int(line.split()[1]) for line in asked) == 4
+    assert sorted(line.split()[0] for line in asked) == sorted(f"q{at}" for at in range(101))
 
 
-def test_a_job_that_stops_keeps_its_rows(run, tmp_path):
+def test_a_job_that_stops_on_ray_keeps_its_rows(run_on_ray, tmp_path):
     queries = [f"reject {at}" for at in range(400)]
-    done = run(queries, go_on=lambda counts: counts["rejects"] <= 4)
+    done = run_on_ray(queries, go_on=lambda counts: counts["rejects"] <= 4)
     assert 4 < done.counts["rejects"] < 400
     assert done.unasked == 400 - done.counts["rejects"]
     assert len(log(tmp_path)) == done.counts["rejects"]
     assert tables.read(tmp_path, "rejects").num_rows == done.counts["rejects"]
     assert tables.read(tmp_path, "rankings").num_rows == 0
     # Earlier rejects count again, and are not asked again.
-    again = run(queries, go_on=lambda counts: counts["rejects"] <= 4)
+    again = run_on_ray(queries, go_on=lambda counts: counts["rejects"] <= 4)
     assert done.counts["rejects"] <= again.counts["rejects"] < 400
     assert len(log(tmp_path)) == again.counts["rejects"]
 
