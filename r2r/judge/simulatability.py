@@ -2,7 +2,7 @@
 
 The model, any student, gets the direct reason and the comparison of each passage instead of the passage, shuffled.
 From -1 to 1, higher is better. Floor: the same with nothing instead of the passages. Reasons from which nobody can
-tell the order do not explain it. Source: Doshi-Velez and Kim, "Towards a Rigorous Science of Interpretable Machine
+derive the order do not explain it. Source: Doshi-Velez and Kim, "Towards a Rigorous Science of Interpretable Machine
 Learning" (2017), forward simulation; with a model instead of people as in Hase and Bansal, "Evaluating Explainable
 AI" (ACL 2020).
 """

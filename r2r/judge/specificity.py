@@ -13,7 +13,7 @@ from r2r.judge.words import own_and_others
 
 
 def values(row: Explained) -> list[float | None]:
-    """Return the share for each direct reason, None where there is none or no other passage to tell it from."""
+    """Return the share for each direct reason, None where there is none or no other passage to compare with."""
     return [_value(row, at) for at in range(len(row.docids))]
 
 

@@ -27,7 +27,7 @@ _FUNCTION = frozenset(_FUNCTION_WORDS.split())
 
 @lru_cache(maxsize=8192)
 def words(text: str) -> frozenset[str]:
-    """Return the words of a text without their endings, but for function words."""
+    """Return the words of a text without their endings; function words are left out."""
     found = (word for word in _WORD.findall(text.lower()) if word not in _FUNCTION)
     return frozenset(_ENDINGS.sub("", word) if len(word) > 4 else word for word in found)
 

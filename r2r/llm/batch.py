@@ -1,8 +1,8 @@
 """A model behind a batch API: requests go out in files, and their replies come back within a day, at a lower price.
 
-Owns which requests go together, and how results are told apart. For the stages it is a model like others: a call waits
-for its reply, all rows in flight wait together, and whoever asks again is part of a later batch. A file is sent once no
-request has come for a moment, or it is full.
+Owns which requests go together, and which result belongs to which request. For the stages it is a model like others: a
+call waits for its reply, all rows in flight wait together, and whoever asks again is part of a later batch. A file is
+sent once no request has come for a moment, or it is full.
 
 A request is known by a hash of what it asks. A job that was killed finds its requests in the batches that it had sent,
 so nothing is paid for twice. Who carries the files is a `Carrier`: `Api`, OpenAI's batch API, or `Folder`, where the
@@ -107,7 +107,7 @@ class Carrier(Protocol):
 class BatchModel:
     """A model that answers in batches: the Model of `r2r.llm`.
 
-    `so_far` tells how many requests were sent (`begun`) and answered (`steps`), for the progress line.
+    `so_far` counts the requests that were sent (`begun`) and answered (`steps`), for the progress line.
     """
 
     def __init__(self, carrier: Carrier, max_length: int | None = None) -> None:
@@ -148,7 +148,7 @@ class BatchModel:
         """
         refuse_local(grammar, start)
         asked = self.carrier.spell(prompt, max_tokens, temperature, seed, schema)
-        # The seed tells attempts apart, also for a server that takes none.
+        # The seed distinguishes attempts, also for a server that takes none.
         name = digest([asked, seed])
         if name not in self._replies:
             self._replies[name] = asyncio.get_running_loop().create_future()
@@ -158,7 +158,7 @@ class BatchModel:
         return await asyncio.shield(self._replies[name])
 
     def in_writing(self) -> int:
-        """Return 0: a batch tells a reply's tokens when it is over."""
+        """Return 0: a batch reports a reply's tokens when it is over."""
         return 0
 
     def close(self) -> None:

@@ -80,7 +80,7 @@ async def until_answered(ask: Callable[[int], Awaitable[T]], where: str, tries: 
 
 
 class RemoteModel:
-    """A model on a server: the Model of `r2r.llm`. Only vLLM's servers tell their `max_length`.
+    """A model on a server: the Model of `r2r.llm`. Only vLLM's servers report their `max_length`.
 
     `dialect` is how its requests are spelled; what is None there is sent as OpenAI named it first. Raises BadInput if
     the address names no model and the server lists none.
@@ -187,7 +187,7 @@ class RemoteModel:
         raise Again(problem, answer)
 
     def in_writing(self) -> int:
-        """Return 0: a server tells a reply's tokens when it is finished."""
+        """Return 0: a server reports a reply's tokens when it is finished."""
         return 0
 
     def close(self) -> None:

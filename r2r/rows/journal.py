@@ -191,7 +191,7 @@ class Journal:
 
     def _put_together(self) -> None:
         """Put this process's last objects into one. They are removed when the next ones are put together: by then,
-        whoever was told their names was told the new one's."""
+        whoever got their names has got the new one's."""
         first = self._written - _TOGETHER + 1
         name = f"{self._writer}-{first:06}-{self._written:06}.jsonl"
         parts = (self._local / part for part in _parts(self._writer, first, self._written))

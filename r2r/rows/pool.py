@@ -46,8 +46,8 @@ _MAX_DEATHS = 3
 class RowWorker(Protocol):
     """What an actor makes to answer rows: a model, and how to ask it. Many calls run at once.
 
-    It may have the attribute `so_far`, a Counter that tells on the way how far its rows have come, for the progress
-    line: `steps` that are done, `begun` that are in all rows it has begun (see `Job.steps`).
+    It may have the attribute `so_far`, a Counter for the progress line: `steps` that are done, `begun` that are in all
+    rows it has begun (see `Job.steps`).
     """
 
     async def __call__(self, row: dict[str, Any]) -> tuple[str, dict[str, Any], Mapping[str, Any]] | None:
@@ -373,7 +373,7 @@ class _RowActor:
         async with self.worker_lock:
             if self.worker is None:
                 self.starting = True
-                # A model's constructor blocks this process: nothing can be told until it is done.
+                # A model's constructor blocks this process: nothing can be reported until it returns.
                 await self._tell(Counter(), now=True)
                 self.worker = self.job.worker(*self.job.arguments)
                 self.starting = False
@@ -381,7 +381,7 @@ class _RowActor:
             return self.worker
 
     async def _tell(self, counts: Counter[str], now: bool = False) -> None:
-        """Add counts to this actor's, and tell the driver at most once a second, or `now`."""
+        """Add counts to this actor's, and report to the driver at most once a second, or `now`."""
         self.counts.update(counts)
         if now or time.monotonic() - self.told_at > _BEAT:
             self.told_at = time.monotonic()

@@ -302,7 +302,7 @@ def public_name(student: str, settings: ServeSettings) -> str:
 
 
 class _Arguments(ServeSettings):
-    """What `serve.yaml` gives: what `r2r serve` takes, but for the address, which is Ray Serve's own."""
+    """What `serve.yaml` gives: what `r2r serve` takes, except the address, which is Ray Serve's own."""
 
     student: str
     adapter: str | None = None
@@ -371,7 +371,7 @@ def serve(student: str, adapter: str | None, settings: ServeSettings) -> None:
 
 
 def _free_port(host: str) -> int:
-    """Return a free port. Ray Serve would not tell which one it took. Raises BadInput for an address of others."""
+    """Return a free port. Ray Serve does not report which one it took. Raises BadInput for an address of others."""
     try:
         with socket.create_server((host, 0), family=socket.AF_INET6 if ":" in host else socket.AF_INET) as free:
             return int(free.getsockname()[1])

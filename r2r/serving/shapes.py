@@ -241,7 +241,7 @@ FAILED = Error(500, "server: failed on this request; its log says why")
 
 
 def error_of(error: Refused | Died | TimeoutError) -> Error:
-    """Return what a client is told of a ranking that failed."""
+    """Return the status and message for a ranking that failed."""
     if isinstance(error, Refused):
         return Error(400, str(error)[:500])
     if isinstance(error, Died):

@@ -45,7 +45,7 @@ _REASONS = 3
 def add_tools(app: FastAPI, ranked: Callable[[Request], Awaitable[Response]]) -> None:
     """Let the application answer MCP clients at PATH, without sessions: any replica may answer any call.
 
-    `ranked` raises what `answer_errors` of `r2r.serving.app` answers. Clients are told the same sentence.
+    `ranked` raises what `answer_errors` of `r2r.serving.app` answers. Clients get the same sentence.
     """
     from mcp.server import Server
     from mcp.server.streamable_http_manager import StreamableHTTPASGIApp, StreamableHTTPSessionManager
@@ -102,7 +102,7 @@ def _request(name: str, arguments: dict[str, Any]) -> Request:
 
 
 def _sentence(error: Exception) -> str:
-    """Return what a client is told of a call that failed: what it would be told of the request."""
+    """Return the message for a call that failed: that of the same request by HTTP."""
     if isinstance(error, ValidationError):
         return sentence_of(error.errors()[0])
     if isinstance(error, HTTPException):

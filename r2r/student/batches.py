@@ -16,7 +16,7 @@ from typing import NamedTuple, TypeVar
 
 from r2r.config import DistillSettings
 
-# More queries would not tell checkpoints apart any better.
+# More queries would not separate checkpoints any better.
 _HELD_OUT_MOST = 500
 # Number of batches that are formed together, from examples sorted by length.
 _POOL = 64

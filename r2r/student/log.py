@@ -1,4 +1,4 @@
-"""What a training run tells of its steps: `steps.jsonl`, TensorBoard, an experiment tracker if one is asked for, and
+"""The log of a training run: `steps.jsonl`, TensorBoard, an experiment tracker if one is asked for, and
 how busy the GPUs are.
 
 Owns these and the count of floating point operations. Does not know how a step is taken.

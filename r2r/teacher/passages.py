@@ -40,7 +40,7 @@ class Positives(NamedTuple):
 
 
 def drawn(candidates: Candidates, corpus: str | None, settings: AnnotateSettings) -> Candidates:
-    """Return candidates in which each row has just the passages to rank; one row a draw, told apart by `draw`, from 0.
+    """Return candidates in which each row has just the passages to rank; one row a draw, numbered by `draw` from 0.
 
     corpus: the dataset with the texts of positives that are no candidates. A row's `counts` are of near-duplicates
     that were left out, and of positives. Raises BadInput if the positives judge none of the queries.

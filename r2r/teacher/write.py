@@ -59,7 +59,7 @@ def key(row: dict[str, Any], version: str) -> str:
 
 
 def normal(query: str) -> str:
-    """Return what two queries that are the same but for case, punctuation and white space have in common."""
+    """Return what two queries that are the same except for case, punctuation and white space have in common."""
     return " ".join(re.findall(r"\w+", unicodedata.normalize("NFKC", query).casefold()))
 
 

@@ -170,7 +170,7 @@ def test_a_share_that_leaves_none_stops(annotated, tmp_path):
 
 
 def test_nothing_is_kept_where_no_measure_tells_faults(annotated, tmp_path):
-    with pytest.raises(Stopped, match=r"keep: 0\.2: no measure tells faults in these annotations"):
+    with pytest.raises(Stopped, match=r"keep: 0\.2: no measure finds faults in these annotations"):
         keep.write(str(annotated), [], [], 0.2, tmp_path)
 
 
