@@ -64,11 +64,11 @@ from r2r.replies import parse_order
 )
 def test_an_order_is_read_however_it_is_written(text):
     parsed = parse_order(text, 3)
-    assert (parsed.status, parsed.order, parsed.mended) == ("ok", [3, 1, 2], [])
+    assert (parsed.status, parsed.order, parsed.repairs) == ("ok", [3, 1, 2], [])
 
 
 @pytest.mark.parametrize(
-    ("text", "mended"),
+    ("text", "repairs"),
     [
         ("[3] > [1] > [3] > [2]", ["duplicate dropped"]),
         ("[3] > [1]", ["missing appended"]),
@@ -76,14 +76,14 @@ def test_an_order_is_read_however_it_is_written(text):
         ("[3] > [12] > [1] > [2]", ["out of range dropped"]),
         ("[3] > [99999999999999999999] > [1] > [2]", ["out of range dropped"]),
         ("[3], [1], [3], [2]", ["duplicate dropped"]),
-        ("3] > [1] > [2]", ["brackets mended"]),
-        ("3 > [1] > [2]", ["brackets mended"]),
-        ("[3 > 1 > 2]", ["brackets mended"]),
+        ("3] > [1] > [2]", ["brackets repaired"]),
+        ("3 > [1] > [2]", ["brackets repaired"]),
+        ("[3 > 1 > 2]", ["brackets repaired"]),
         ("[3] > [1] > [2] >", ["cut-off end dropped"]),
         ("[3] > [1] > [", ["cut-off end dropped", "missing appended"]),
         ("[3] > [1] > [2", ["cut-off end dropped", "missing appended"]),
         ("1. [3]\n2. [1]\n3. [", ["cut-off end dropped", "missing appended"]),
-        ("1. [3] > 2. [1] > 3", ["brackets mended", "cut-off end dropped", "missing appended"]),
+        ("1. [3] > 2. [1] > 3", ["brackets repaired", "cut-off end dropped", "missing appended"]),
         ("```\n[3] > [1] > [2]\n```", ["fences removed"]),
         ("<answer>[3] > [1] > [2]</answer>", ["tags removed"]),
         ("[3] > [1] > [2]<|im_end|>", ["tags removed"]),
@@ -105,9 +105,9 @@ def test_an_order_is_read_however_it_is_written(text):
         ("e.g., [2] > [1].\n\n[3] > [1] > [2]", ["prose removed"]),
     ],
 )
-def test_what_leaves_the_order_beyond_doubt_is_mended(text, mended):
+def test_what_leaves_the_order_beyond_doubt_is_mended(text, repairs):
     parsed = parse_order(text, 3)
-    assert (parsed.status, parsed.order, parsed.mended) == ("repaired", [3, 1, 2], mended)
+    assert (parsed.status, parsed.order, parsed.repairs) == ("repaired", [3, 1, 2], repairs)
 
 
 @pytest.mark.parametrize(
@@ -173,7 +173,7 @@ def test_what_leaves_the_order_beyond_doubt_is_mended(text, mended):
 def test_what_only_looks_like_an_order_fails(text, reason):
     parsed = parse_order(text, 5)
     assert parsed.status == "failed" and reason in parsed.reason
-    assert parsed.order == [] == parsed.mended
+    assert parsed.order == [] == parsed.repairs
 
 
 def test_exactly_half_of_the_passages_is_enough_and_one_alone_is_no_order():
@@ -193,7 +193,7 @@ def test_a_long_reply_takes_no_long_time(text):
 
 def test_the_last_number_of_a_cut_reply_may_be_half_a_number():
     ten = " > ".join(map(str, range(2, 12)))
-    assert parse_order(ten + " > 1", 12).mended == ["cut-off end dropped", "missing appended"]
+    assert parse_order(ten + " > 1", 12).repairs == ["cut-off end dropped", "missing appended"]
     assert parse_order(ten + " > 1 > 12", 12).status == "ok"
 
 
@@ -266,7 +266,7 @@ TEXTS = st.text() | st.lists(st.sampled_from(PIECES), max_size=40).map("".join)
 def test_whatever_the_text_the_order_is_a_permutation_or_none(text, n):
     parsed = parse_order(text, n)
     assert (parsed.status == "failed") == bool(parsed.reason) == (parsed.order == [])
-    assert (parsed.status == "repaired") == bool(parsed.mended)
+    assert (parsed.status == "repaired") == bool(parsed.repairs)
     if parsed.order:
         assert sorted(parsed.order) == list(range(1, n + 1))
         again = parse_order(NOTATIONS[0](parsed.order), n)

@@ -18,13 +18,13 @@ from r2r.replies.strict import FENCE, Parsed, Unsound, complete_order, without_t
 
 def parse_order(text: str, n: int) -> Parsed:
     """Read a reply about `n` passages. The result has no reasons: a free-form reply holds only an order."""
-    mended: set[str] = set()
+    repairs: set[str] = set()
     try:
-        order = complete_order(_ranked_numbers(_plain_text(text, mended), n, mended), n, mended)
+        order = complete_order(_ranked_numbers(_plain_text(text, repairs), n, repairs), n, repairs)
     except Unsound as error:
         return Parsed("failed", str(error))
     empty = [""] * n
-    return Parsed("repaired" if mended else "ok", "", order, empty, empty, empty, sorted(mended))
+    return Parsed("repaired" if repairs else "ok", "", order, empty, empty, empty, sorted(repairs))
 
 
 _LABEL = r"(?:passage|document|doc|text)s?\ ?[#-]?\ ?"
@@ -77,18 +77,18 @@ _SAME = dict(zip(range(0xFF01, 0xFF5F), range(0x21, 0x7F), strict=True)) | {0x30
 _INVISIBLE = dict.fromkeys([0x200B, 0x200C, 0x200D, 0x2060, 0xFEFF])
 
 
-def _plain_text(text: str, mended: set[str]) -> str:
+def _plain_text(text: str, repairs: set[str]) -> str:
     """Return the answer in `text` without fences, tags, bullets, bold, quotation marks and comments."""
-    text = without_thinking(text.translate(_SAME | _INVISIBLE), mended).replace("&gt;", ">")
+    text = without_thinking(text.translate(_SAME | _INVISIBLE), repairs).replace("&gt;", ">")
     text, fences = FENCE.subn("", text)
     text, tags = re.subn(r"</?\|?[A-Za-z][\w-]*\|?>", "\n", text)
     text = re.sub(r"[*_`\"“”\\$]|(?<!\w)'|'(?!\w)", " ", text)
     text = re.sub(r"[^\S\n]+", " ", text)
     text = re.sub(r"(?m)^ ?(?:[-•+]|#+) |^ | $", "", text)
     text, comments = re.subn(r"(?<=[\]0-9]) ?\([^()\[\]\n>]*\)", "", text)
-    mended |= {"fences removed"} if fences else set()
-    mended |= {"tags removed"} if tags else set()
-    mended |= {"prose removed"} if comments else set()
+    repairs |= {"fences removed"} if fences else set()
+    repairs |= {"tags removed"} if tags else set()
+    repairs |= {"prose removed"} if comments else set()
     return text.strip()
 
 
@@ -129,7 +129,7 @@ def _numbers(reply: _Reply, places: Sequence[int], kinds: str) -> list[int]:
     return [int(run) if len(run) < 10 else reply.n + 1 for token in tokens for run in re.findall("[0-9]+", token)]
 
 
-def _ranked_numbers(text: str, n: int, mended: set[str]) -> list[int]:
+def _ranked_numbers(text: str, n: int, repairs: set[str]) -> list[int]:
     """Return the numbers of the one ranking in the plain `text`, best first. Raises Unsound."""
     tokens = list(_TOKEN.finditer(text))
     kinds = "".join(_NAMES[token.lastindex - 1] for token in tokens if token.lastindex)
@@ -137,9 +137,9 @@ def _ranked_numbers(text: str, n: int, mended: set[str]) -> list[int]:
     found = _find_chain(reply) or _find_list(reply)
     shape, numbers, cut = found.shape, found.numbers, _last_may_be_cut(reply, found)
     has_prose = re.search("[a-z?]", kinds[: found.start] + kinds[found.end :]) or len(shape) < found.end - found.start
-    mended |= {"cut-off end dropped"} if cut or shape[-1] in ">c" else set()
-    mended |= {"brackets mended"} if "h" in shape or {"n", "p"} <= set(shape) else set()
-    mended |= {"prose removed"} if has_prose else set()
+    repairs |= {"cut-off end dropped"} if cut or shape[-1] in ">c" else set()
+    repairs |= {"brackets repaired"} if "h" in shape or {"n", "p"} <= set(shape) else set()
+    repairs |= {"prose removed"} if has_prose else set()
     return numbers[:-1] if cut else numbers
 
 

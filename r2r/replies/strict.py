@@ -1,9 +1,9 @@
 """What all readers of replies share: the result, the order, the thinking, JSON and the texts in it.
 
-A reader repairs only what is beyond doubt and adds the kind of each repair to the set `mended`. Otherwise it raises
+A reader repairs only what is beyond doubt and adds the kind of each repair to the set `repairs`. Otherwise it raises
 Unsound. Does not know any format.
 
-    only_object('```json\\n{"a": 1}\\n```', mended) == {"a": 1}
+    only_object('```json\\n{"a": 1}\\n```', repairs) == {"a": 1}
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ class Parsed(NamedTuple):
     """One reply, read. All lists are empty if it failed.
 
     status: "ok", "repaired" or "failed". reason: why it failed. order: positions from 1, best first. direct, evidence,
-    comparison: one text a passage, in the order shown, empty if not asked for. mended: each kind of repair once.
+    comparison: one text a passage, in the order shown, empty if not asked for. repairs: each kind of repair once.
     """
 
     status: str
@@ -28,14 +28,14 @@ class Parsed(NamedTuple):
     direct: list[str] = []  # noqa: RUF012
     evidence: list[str] = []  # noqa: RUF012
     comparison: list[str] = []  # noqa: RUF012
-    mended: list[str] = []  # noqa: RUF012
+    repairs: list[str] = []  # noqa: RUF012
 
 
 class Unsound(Exception):
     """A reply that gives no clear answer; the message says why."""
 
 
-def complete_order(numbers: list[int], n: int, mended: set[str]) -> list[int]:
+def complete_order(numbers: list[int], n: int, repairs: set[str]) -> list[int]:
     """Return the order of all `n` passages: first the ones in `numbers`, then the missing ones as shown.
 
     Raises Unsound if `numbers` names less than half of them, or mostly other numbers.
@@ -49,20 +49,20 @@ def complete_order(numbers: list[int], n: int, mended: set[str]) -> list[int]:
     if len(named) > 2 * len(known):
         raise Unsound(f"most of its numbers are not from 1 to {n}")
     missing = [number for number in range(1, n + 1) if number not in known]
-    mended |= {"duplicate dropped"} if len(numbers) > len(named) else set()
-    mended |= {"out of range dropped"} if len(named) > len(known) else set()
-    mended |= {"missing appended"} if missing else set()
+    repairs |= {"duplicate dropped"} if len(numbers) > len(named) else set()
+    repairs |= {"out of range dropped"} if len(named) > len(known) else set()
+    repairs |= {"missing appended"} if missing else set()
     return known + missing
 
 
 _THINKING = re.compile(r"[<\[◁]\s?(/?)\s?(?:think|thinking|thought|reasoning)\s?[>\]▷]", re.IGNORECASE)
 
 
-def without_thinking(text: str, mended: set[str]) -> str:
+def without_thinking(text: str, repairs: set[str]) -> str:
     """Return the text outside of `<think>…</think>`. Raises Unsound if the thinking does not end."""
     kept, start, thinking = "", 0, False
     for tag in _THINKING.finditer(text):
-        mended.add("thinking removed")
+        repairs.add("thinking removed")
         if not tag[1]:
             kept += "" if thinking else text[start : tag.start()] + "\n"
             thinking = True
@@ -76,15 +76,15 @@ def without_thinking(text: str, mended: set[str]) -> str:
     return kept + text[start:]
 
 
-def decoded(text: str, mended: set[str]) -> Any:
+def decoded(text: str, repairs: set[str]) -> Any:
     """Return the JSON value that a reply is, or the one JSON object that it holds. Raises Unsound."""
     try:
         return DECODER.decode(text)
     except (ValueError, RecursionError):
-        return only_object(without_thinking(text, mended), mended)
+        return only_object(without_thinking(text, repairs), repairs)
 
 
-def only_object(text: str, mended: set[str]) -> dict[str, Any]:
+def only_object(text: str, repairs: set[str]) -> dict[str, Any]:
     """Return the one JSON object in `text`; the same object twice counts as one. Raises Unsound."""
     found, around, at = [], "", 0
     while (start := text.find("{", at)) >= 0:
@@ -101,8 +101,8 @@ def only_object(text: str, mended: set[str]) -> dict[str, Any]:
     if any(reply != found[0] for reply in found):
         raise Unsound("holds several JSON objects")
     around, fences = FENCE.subn("", around + text[at:])
-    mended |= {"fences removed"} if fences else set()
-    mended |= {"prose removed"} if around.strip() or len(found) > 1 else set()
+    repairs |= {"fences removed"} if fences else set()
+    repairs |= {"prose removed"} if around.strip() or len(found) > 1 else set()
     return found[0]
 
 
@@ -121,12 +121,12 @@ DECODER = json.JSONDecoder(strict=False, object_pairs_hook=_unique, parse_consta
 FENCE = re.compile(r"```[a-z]*", re.IGNORECASE)
 
 
-def text_field(name: str, values: list[Any], mended: set[str], may_be_empty: bool = False) -> list[str]:
+def text_field(name: str, values: list[Any], repairs: set[str], may_be_empty: bool = False) -> list[str]:
     """Return the field `name` of all passages as stripped, valid Unicode. Raises Unsound if a value is no text."""
     if not all(isinstance(value, str) for value in values):
         raise Unsound(f"{name} is missing or no text")
     if not may_be_empty and not all(value.strip() for value in values):
         raise Unsound(f"{name} is empty")
     cleaned = [clean(value) for value in values]
-    mended |= {"broken character replaced"} if any(broken for _, broken in cleaned) else set()
+    repairs |= {"broken character replaced"} if any(broken for _, broken in cleaned) else set()
     return [value.strip() for value, _ in cleaned]

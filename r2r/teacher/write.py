@@ -63,12 +63,12 @@ def normal(query: str) -> str:
     return " ".join(re.findall(r"\w+", unicodedata.normalize("NFKC", query).casefold()))
 
 
-def read_query(text: str, longest: int, mended: set[str]) -> str:
+def read_query(text: str, longest: int, repairs: set[str]) -> str:
     """Return the query in a reply, of at most `longest` characters, on one line. Raises Unsound."""
-    reply = decoded(text, mended)
+    reply = decoded(text, repairs)
     if not isinstance(reply, dict):
         raise Unsound("no JSON object with a query")
-    query = fold(text_field("query", [reply.get("query")], mended)[0])
+    query = fold(text_field("query", [reply.get("query")], repairs)[0])
     if not normal(query):
         raise Unsound("query holds no word")
     if len(query) > longest:
@@ -145,10 +145,10 @@ class Writer(calls.Worker):
 
     def _read(self, reply: Reply, counts: Counter[str]) -> tuple[str, str]:
         """Return the query in a reply, and what is wrong with it, "" if nothing."""
-        mended: set[str] = set()
+        repairs: set[str] = set()
         try:
-            query = read_query(reply.text, self.settings.query_chars, mended)
+            query = read_query(reply.text, self.settings.query_chars, repairs)
         except Unsound as error:
             return "", calls.unread(reply, str(error), self.settings)
-        counts["repaired"] += bool(mended)
+        counts["repaired"] += bool(repairs)
         return query, "query of an example" if normal(query) in self.shown else ""

@@ -124,7 +124,7 @@ def test_a_students_labels_become_numbers_and_all_else_in_brackets_0():
 def test_a_written_order_is_read_as_strictly_as_a_teachers():
     labels = list(LABELS[:4])
     assert read_order("C > A > D > B", labels)[:3] == ("ok", "", [3, 1, 4, 2])
-    assert read_order("C > A > C > B", labels).mended == ["duplicate dropped", "missing appended"]
+    assert read_order("C > A > C > B", labels).repairs == ["duplicate dropped", "missing appended"]
     assert read_order("C > C > C > C", labels).status == "failed"
     assert allows(order_grammar(labels), "C > A > D > B")
     assert not allows(order_grammar(labels), "C > A > E > B")

@@ -79,7 +79,7 @@ def test_an_unsound_reply_fails_and_says_why(text, reason):
 
 
 @pytest.mark.parametrize(
-    ("text", "mended"),
+    ("text", "repairs"),
     [
         (f"```json\n{reply(3, 1, 2)}\n```", ["fences removed"]),
         (f"Here it is: {reply(3, 1, 2)}\nI hope that it helps [1].", ["prose removed"]),
@@ -90,9 +90,9 @@ def test_an_unsound_reply_fails_and_says_why(text, reason):
         (reply("3", "[1]", "Passage 2").replace("d[1]", "d1").replace("dPassage 2", "d2"), ["identifier was text"]),
     ],
 )
-def test_what_leaves_the_order_beyond_doubt_is_mended(text, mended):
+def test_what_leaves_the_order_beyond_doubt_is_mended(text, repairs):
     parsed = parse_reply(text, 3, "direct")
-    assert (parsed.status, parsed.order, parsed.mended) == ("repaired", [3, 1, 2], mended)
+    assert (parsed.status, parsed.order, parsed.repairs) == ("repaired", [3, 1, 2], repairs)
     assert parsed.direct == ["d1", "d2", "d3"]
 
 
@@ -103,7 +103,7 @@ def test_of_a_passage_named_twice_the_first_reasons_stay():
 
 def test_a_missing_passage_is_appended_only_where_it_needs_no_reasons():
     assert parse_reply(reply(3, 1), 3, "none")[:3] == ("repaired", "", [3, 1, 2])
-    assert parse_reply(reply(3, 1, 1), 3, "none").mended == ["duplicate dropped", "missing appended"]
+    assert parse_reply(reply(3, 1, 1), 3, "none").repairs == ["duplicate dropped", "missing appended"]
     for reasoning in ("direct", "comparison", "both"):
         assert parse_reply(reply(3, 1), 3, reasoning).status == "failed"
     assert "names 2 of 5" in parse_reply(reply(3, 1), 5, "none").reason
@@ -127,7 +127,7 @@ def test_a_list_in_another_order_than_its_own_scores_is_no_ranking(field, values
 
 def test_half_a_character_can_be_stored():
     parsed = parse_reply(reply(2, 1, direct_reason="\ud83d"), 2, "direct")
-    assert parsed.direct == ["\ufffd"] * 2 and parsed.mended == ["broken character replaced"]
+    assert parsed.direct == ["\ufffd"] * 2 and parsed.repairs == ["broken character replaced"]
 
 
 def test_a_passage_without_an_answer_has_no_evidence():
