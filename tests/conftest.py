@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-# Two tests run beside each other. Threads that wait for one another would spin, and take the CPU from the other test:
-# beside a busy program, an engine with two threads is four times slower then. OpenMP reads this when it is loaded.
+# Two tests run beside each other. Threads that wait for one another spin, and take the CPU from the other test:
+# beside a busy program, an engine with two threads is four times slower. OpenMP reads this when it is loaded.
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
 # Fixtures that start Ray and a training; what uses them is slow.

@@ -105,7 +105,7 @@ def test_an_order_is_read_however_it_is_written(text):
         ("e.g., [2] > [1].\n\n[3] > [1] > [2]", ["prose removed"]),
     ],
 )
-def test_what_leaves_the_order_beyond_doubt_is_mended(text, repairs):
+def test_what_leaves_the_order_beyond_doubt_is_repaired(text, repairs):
     parsed = parse_order(text, 3)
     assert (parsed.status, parsed.order, parsed.repairs) == ("repaired", [3, 1, 2], repairs)
 

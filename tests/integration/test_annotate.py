@@ -30,10 +30,10 @@ pytestmark = pytest.mark.slow
 R2R = str(Path(sys.executable).parent / "r2r")
 ROWS, IN_FLIGHT = 160, 8
 # What is killed of each job: while rows are being answered, and at any time, most of which is the start of an engine.
-# What needs no engine of the job's own is mostly killed where the engine, which takes long to start, is the server's.
+# What only ends the driver is killed where the engine, which takes longest to start, is the server's.
 KILLS = {
-    "engine": (["actor", "engine"], ["engine"]),
-    "server": (["driver", "actor"], ["driver", "SIGTERM", "node", "node", "actor"]),
+    "engine": (["actor", "engine"], ["driver", "actor", "engine"]),
+    "server": (["driver"], ["driver", "SIGTERM", "node", "node"]),
 }
 
 

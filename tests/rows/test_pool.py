@@ -1,6 +1,6 @@
 """Rows through workers without a model: which rows are asked and kept, and how rows that kill their engine end.
 
-The actors are in this process, but for those of the tests that name Ray. tests/integration/test_annotate.py does the
+The actors are in this process, except those of the tests that name Ray. tests/integration/test_annotate.py does the
 same with real engines and real kills.
 """
 

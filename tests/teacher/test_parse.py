@@ -90,7 +90,7 @@ def test_an_unsound_reply_fails_and_says_why(text, reason):
         (reply("3", "[1]", "Passage 2").replace("d[1]", "d1").replace("dPassage 2", "d2"), ["identifier was text"]),
     ],
 )
-def test_what_leaves_the_order_beyond_doubt_is_mended(text, repairs):
+def test_what_leaves_the_order_beyond_doubt_is_repaired(text, repairs):
     parsed = parse_reply(text, 3, "direct")
     assert (parsed.status, parsed.order, parsed.repairs) == ("repaired", [3, 1, 2], repairs)
     assert parsed.direct == ["d1", "d2", "d3"]
