@@ -1,6 +1,8 @@
-"""What tests share: a local Ray, and the real data beside the project."""
+"""What tests share: a local Ray, the actors of the row pool without Ray, and the real data beside the project."""
 
+import asyncio
 import os
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -30,6 +32,40 @@ def ray_local():
     ray.init(address="local", num_cpus=2, include_dashboard=False)
     yield ray
     ray.shutdown()
+
+
+@pytest.fixture
+def actors_here(monkeypatch):
+    """Let the actors of the row pool be in this process, with no Ray. They work at the same time, and ask the driver
+    whether to go on at each report."""
+    from r2r.rows import pool
+    from r2r.workers import _Board
+
+    def on_workers(blocks, worker, arguments, count, ahead, *, batch_size, **resources):
+        actors = [worker(*arguments) for _ in range(count)]
+        batches = [block.slice(at, batch_size) for block in blocks for at in range(0, len(block), batch_size)]
+
+        async def answers():
+            return await asyncio.gather(*(actors[at % count](batch) for at, batch in enumerate(batches)))
+
+        return asyncio.run(answers())
+
+    @contextmanager
+    def progress(title, total, unit, postfix, go_on):
+        board = _Board()
+
+        class Tell:
+            @staticmethod
+            async def remote(source, counts):
+                goes_on = board.tell(source, counts)
+                if not go_on(board.sums()):
+                    board.stop()
+                return goes_on
+
+        yield Tell
+
+    monkeypatch.setattr(pool, "on_workers", on_workers)
+    monkeypatch.setattr(pool, "progress", progress)
 
 
 @pytest.fixture(scope="session")

@@ -9,7 +9,6 @@ import hashlib
 import os
 import sys
 from collections import Counter
-from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 
@@ -23,7 +22,6 @@ from r2r.errors import BadInput
 from r2r.llm import Died
 from r2r.rows import pool
 from r2r.rows.journal import Entry, Journal
-from r2r.workers import _Board
 
 
 def key(row):
@@ -77,33 +75,6 @@ class Worker:
             log.write(line + "\n")
 
 
-def answers_here(blocks, worker, arguments, count, ahead, *, batch_size, **resources):
-    """Yield what `on_workers` does, from `count` actors in this process that work at the same time."""
-    actors = [worker(*arguments) for _ in range(count)]
-    batches = [block.slice(at, batch_size) for block in blocks for at in range(0, len(block), batch_size)]
-
-    async def work():
-        return await asyncio.gather(*(actors[at % count](batch) for at, batch in enumerate(batches)))
-
-    yield from asyncio.run(work())
-
-
-@contextmanager
-def told_here(title, total, unit, postfix, go_on):
-    """Yield the `tell` of `progress`, for actors in this process. It asks `go_on` at each call."""
-    board = _Board()
-
-    class Tell:
-        @staticmethod
-        async def remote(source, counts):
-            goes_on = board.tell(source, counts)
-            if not go_on(board.sums()):
-                board.stop()
-            return goes_on
-
-    yield Tell
-
-
 def job_of(tmp_path, queries, version="v1", go_on=lambda counts: True, retry_rejects=False, **settings):
     rows = [{"qid": f"q{at}", "query": query, "docids": ["d"], "texts": ["t"]} for at, query in enumerate(queries)]
     candidates = Candidates(
@@ -116,9 +87,7 @@ def job_of(tmp_path, queries, version="v1", go_on=lambda counts: True, retry_rej
 
 
 @pytest.fixture
-def run(monkeypatch, tmp_path):
-    monkeypatch.setattr(pool, "on_workers", answers_here)
-    monkeypatch.setattr(pool, "progress", told_here)
+def run(actors_here, tmp_path):
     return partial(job_of, tmp_path)
 
 

@@ -209,7 +209,7 @@ def test_windows_are_counted_on_the_way(ranker):
     assert asking.so_far == {"begun": 8, "steps": 8}
 
 
-def test_a_written_order_that_repeats_a_label_is_mended_and_one_that_says_too_little_changes_nothing(ranker):
+def test_a_written_order_that_repeats_a_label_is_repaired_and_one_that_says_too_little_changes_nothing(ranker):
     texts = passages(4)
     asking = ranker(mode="generate")
     asking.model.order = "D > B > D > A"
