@@ -62,7 +62,7 @@ class Input:
 class Stage:
     """One stage, ready to be planned and run.
 
-    check: raises BadInput for anything that would fail later, without writing; its argument says which sources are there.
+    check: raises BadInput for anything that would fail later, without writing. Its argument says which sources exist.
     work: does the work in `out`, given the stage's identity, and may go on after an earlier attempt. writes: the tables
     and files that it leaves. versions: name -> version of what else the outcome depends on, such as the prompt, part of
     the identity. after: called once the stage is done, also if it was done before, to tidy up or to print the outcome.
