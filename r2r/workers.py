@@ -316,6 +316,7 @@ def progress(
     unit: str,
     postfix: Callable[[Counter[str], float], str] = lambda counts, seconds: "",
     go_on: Callable[[Counter[str]], bool] = lambda counts: True,
+    initial: int = 0,
 ) -> Iterator[Any]:
     """Show a bar for work on the workers, and yield `tell`, the remote method with which they report.
 
@@ -327,18 +328,19 @@ def progress(
         unit: a unit's name; "B" is shown as kB, MB, ...
         postfix: the text after the bar, from the sums of all counts and the seconds so far.
         go_on: called about every second.
+        initial: units that were done before, which tell nothing about the rate.
     """
     start_ray()
     import ray
 
     board = beside_driver(_Board)
     # The first line says what is waited for.
-    with bar(title, total, unit, unit_scale=unit == "B", postfix=postfix(Counter(), 0)) as shown:
+    with bar(title, total, unit, unit_scale=unit == "B", initial=initial, postfix=postfix(Counter(), 0)) as shown:
 
         def look() -> None:
             counts = ray.get(board.sums.remote())
             shown.set_postfix_str(postfix(counts, shown.format_dict["elapsed"]), refresh=False)
-            shown.update(counts["done"] - shown.n)
+            shown.update(max(initial, counts["done"]) - shown.n)
             if not go_on(counts):
                 board.stop.remote()
 

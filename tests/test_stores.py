@@ -178,7 +178,7 @@ def test_what_was_trained_goes_into_a_store_whole(out, tmp_path, monkeypatch):
     settings = DistillSettings(student="demo", steps=4, held_out=0.0, max_length=4000)
     seen = []
 
-    def train(config, given, folder):
+    def train(config, given):
         checkpoints = place(config["checkpoints"])
         plan = json.loads((checkpoints / "plan.json").read_text())
         rows = config["rows"]()

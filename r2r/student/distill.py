@@ -10,8 +10,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections import Counter
 from functools import partial
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -30,7 +29,7 @@ from r2r.student.model import dtype
 from r2r.student.prompt import fields
 from r2r.student.rank import check_student
 from r2r.student.train import train
-from r2r.workers import bar, start_ray, use_driver_folder, watching
+from r2r.workers import progress, start_ray, use_driver_folder
 
 # How often training restarts after a worker died. Spot nodes get reclaimed.
 _MAX_RESTARTS = 10
@@ -97,7 +96,7 @@ def _work(annotations: str, out: Place, settings: DistillSettings, identity: Ide
     # In a file, since it is large and Ray Train shows its configuration on the dashboard.
     tables.write_text(json.dumps(plan) + "\n", checkpoints / "plan.json")
     config = {"settings": settings.model_dump(), "rows": partial(read_rows, annotations, settings)}
-    _train(config | {"out": str(out), "checkpoints": str(checkpoints)}, settings, out)
+    _train(config | {"out": str(out), "checkpoints": str(checkpoints)}, settings)
 
     # A training that patience ended has not come to its last step.
     state = checkpoint.load_state(checkpoint.step_folder(checkpoints, checkpoint.newest(checkpoints, settings.steps)))
@@ -208,7 +207,7 @@ def choose(rows: list[dict[str, Any]], settings: DistillSettings) -> dict[str, A
     return plan | {"left_out": len(rows) - len(fitting), "unranked": unranked}
 
 
-def _train(config: dict[str, Any], settings: DistillSettings, folder: Place) -> None:
+def _train(config: dict[str, Any], settings: DistillSettings) -> None:
     """Train to the end, on new workers from the last checkpoint whenever one has died."""
     start_ray()
     import ray
@@ -227,20 +226,21 @@ def _train(config: dict[str, Any], settings: DistillSettings, folder: Place) -> 
         # Adding workers restarts training at the last checkpoint, which is not worth it every minute.
         elastic_resize_monitor_interval_s=1800,
     )
-    log, checkpoints = folder / "steps.jsonl", place(config["checkpoints"])
-    if not checkpoint.newest(checkpoints):
-        log.unlink(missing_ok=True)
+    checkpoints = place(config["checkpoints"])
+    begun = checkpoint.newest(checkpoints)
     # Ray Train keeps notes on the run in its storage. Nobody reads them: checkpoints are ours.
-    with _progress(log, settings.steps), TemporaryDirectory(prefix="r2r-") as notes:
+    with (
+        progress("distill", settings.steps, "step", _said, initial=begun) as tell,
+        TemporaryDirectory(prefix="r2r-") as notes,
+    ):
+        given = config | {"here": os.getcwd(), "tell": tell}
         for life in range(_MAX_RESTARTS):
             if done := checkpoint.newest(checkpoints):
                 print(f"distill: goes on after step {done}", flush=True)
             storage = f"{notes}/{life}"
             run = RunConfig(name="train", storage_path=storage, failure_config=FailureConfig(max_failures=0))
             try:
-                TorchTrainer(
-                    _worker, train_loop_config=config | {"here": os.getcwd()}, scaling_config=scaling, run_config=run
-                ).fit()
+                TorchTrainer(_worker, train_loop_config=given, scaling_config=scaling, run_config=run).fit()
                 break
             except WorkerGroupError as error:
                 if life + 1 == _MAX_RESTARTS or not any(map(_died, error.worker_failures.values())):
@@ -257,7 +257,7 @@ def _died(failure: Exception) -> bool:
 
 def _worker(config: dict[str, Any]) -> None:
     use_driver_folder(config["here"])
-    train(config)
+    train(config | {"tell": config["tell"].remote})
 
 
 def _checked(best: Place, settings: DistillSettings) -> dict[str, Any]:
@@ -285,23 +285,11 @@ def _checked(best: Place, settings: DistillSettings) -> dict[str, Any]:
     return check | {"prompts": prompts}
 
 
-@contextmanager
-def _progress(log: Place, steps: int) -> Iterator[None]:
-    """Show a bar for a training that runs elsewhere, with its losses and tokens per second. log: its steps.jsonl."""
-    with bar("distill", steps, "step") as shown:
-        read = -1
-
-        def look() -> None:
-            nonlocal read
-            size = places.size(log) or 0
-            if size == read:
-                return
-            read, done = size, read_steps(log)
-            if done:
-                last = done[-1]
-                losses = " ".join(f"{name} {value:.3f}" for name, value in losses_of(last).items())
-                shown.set_postfix_str(f"{losses}, {last['tokens'] / last['seconds']:,.0f} tokens/s", refresh=False)
-            shown.update(len(done) - shown.n)
-
-        with watching(look):
-            yield
+def _said(counts: Counter[str], _: float) -> str:
+    """Return the text after the bar: what is waited for, or the last step's losses and tokens per second."""
+    if counts["to measure"]:
+        return f"measuring on the held-out queries, {counts['measured'] / counts['to measure']:.0%}"
+    if not counts["seconds"]:
+        return "waiting for the first step"
+    losses = " ".join(f"{name} {value:.3f}" for name, value in losses_of(counts).items())
+    return f"{losses}, {counts['tokens'] / counts['seconds']:,.0f} tokens/s"

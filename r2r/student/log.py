@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import json
 import os
-import time
 from collections.abc import Callable
 from contextlib import ExitStack
 from typing import Any
@@ -24,9 +23,6 @@ from r2r.student.losses import LOSSES
 # Dense bfloat16 operations per second, by a part of the GPU's name.
 _PEAK = {"H100": 989e12, "H200": 989e12, "A100": 312e12, "L40S": 362e12, "L4": 121e12, "A10": 125e12, "4090": 165e12}
 
-
-# Seconds between two uploads of the steps.
-_BETWEEN = 5.0
 # What trackers call the place of all runs, unless their own variables name one.
 _PROJECT = "reason-to-rank"
 
@@ -46,7 +42,7 @@ class Log:
         if not done:
             places.remove(out / "tensorboard")
         # These files grow, which an object of a store does not.
-        self.out, self.over, self.brought_at = out, ExitStack(), time.monotonic()
+        self.out, self.over = out, ExitStack()
         self.folder = self.over.enter_context(places.working(out))
         self.file = self.folder / "steps.jsonl"
         tables.write_text("".join(json.dumps(line) + "\n" for line in kept), self.file)
@@ -63,10 +59,6 @@ class Log:
         """Write a step: its number, what `train.take_step` returned, `seconds`, and `mfu` and `ndcg` if known."""
         with self.file.open("a") as lines:
             lines.write(json.dumps({name: value for name, value in entry.items() if name != "squares"}) + "\n")
-        if time.monotonic() - self.brought_at > _BETWEEN:
-            # For the driver's progress line.
-            places.bring(self.folder, self.out, "steps.jsonl")
-            self.brought_at = time.monotonic()
         step, scalars = entry["step"], {f"loss/{name}": value for name, value in losses_of(entry).items()}
         known = (name for name in ("learning_rate", "grad_norm", "padding", "mfu") if name in entry)
         scalars |= {f"training/{name}": entry[name] for name in known}

@@ -43,7 +43,7 @@ class Run(NamedTuple):
     """What a worker knows of its run, the same in all steps.
 
     folder: the run's checkpoints. rows: the annotations. plan: see `distill.choose`. labels: [20], the label tokens.
-    pad: the padding token. rank, world: number of this worker, from 0, and of all workers.
+    pad: the padding token. rank, world: number of this worker, from 0, and of all workers. tell: for the progress line.
     """
 
     settings: DistillSettings
@@ -55,6 +55,7 @@ class Run(NamedTuple):
     pad: int
     rank: int
     world: int
+    tell: Callable[[str, dict[str, Any]], Any]
 
 
 class Work(NamedTuple):
@@ -69,13 +70,17 @@ def train(config: dict[str, Any]) -> None:
     """Train to the last step, or until `patience` is over, from the newest checkpoint if there is one.
 
     config: `settings`, as a dict; `rows`, a function that returns the annotations; `out`, the stage's folder;
-    `checkpoints`, the run's folder, with the plan of `distill.choose` in `plan.json`. Leaves a checkpoint of the last
-    step, the best of what was trained, and the log.
+    `checkpoints`, the run's folder, with the plan of `distill.choose` in `plan.json`; `tell`, which the first worker
+    calls with a source and its counts, as `workers.progress` has it. Leaves a checkpoint of the last step, the best of
+    what was trained, and the log.
     """
     run = set_up(config)
     settings, last = run.settings, run.settings.steps
     engine, flops, state = resume(run)
     done = state["step"]
+    # In place of what a worker told that has died.
+    run.tell("steps", {"done": done})
+    run.tell("held out", {})
     groups, probes = ranking_examples(run)
     log = Log(place(config["out"]), done, settings) if run.rank == 0 else None
     if not done:
@@ -93,6 +98,7 @@ def train(config: dict[str, Any]) -> None:
             entry = {"step": number, **take_step(engine, work, run.labels, settings, step)}
             seconds = time.time() - begun
             entry["seconds"] = round(seconds, 3)
+            run.tell("steps", {"done": number, **entry})
             if most := peak(settings):
                 entry["mfu"] = flops(entry) / seconds / (most * run.world)
             if number % settings.evaluate_every == 0 or number == last:
@@ -121,7 +127,7 @@ def set_up(config: dict[str, Any]) -> Run:
 
     accelerator = deepspeed.get_accelerator()
     accelerator.set_device(int(os.environ.get("LOCAL_RANK", 0)))
-    folder = place(config["checkpoints"])
+    folder, rank = place(config["checkpoints"]), torch.distributed.get_rank()
     tokenizer = load_tokenizer(builtin.model(settings.student, "student"))
     return Run(
         settings=settings,
@@ -131,8 +137,9 @@ def set_up(config: dict[str, Any]) -> Run:
         tokenizer=tokenizer,
         labels=torch.tensor(label_ids(tokenizer, settings.student), device=accelerator.current_device_name()),
         pad=tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id,
-        rank=torch.distributed.get_rank(),
+        rank=rank,
         world=torch.distributed.get_world_size(),
+        tell=config["tell"] if rank == 0 else lambda source, counts: None,
     )
 
 
@@ -290,9 +297,10 @@ def measure(engine: Any, run: Run, groups: list[list[Example]]) -> tuple[float, 
     there are none."""
     if not groups:
         return None, None
-    sums = []
+    sums, mine = [], batches.shares(groups, run.rank, run.world)
     engine.eval()
-    for examples, counts in batches.shares(groups, run.rank, run.world):
+    for measured, (examples, counts) in enumerate(mine):
+        run.tell("held out", {"measured": measured, "to measure": len(mine)})
         batch = _to_device(examples, run, engine, windows=run.settings.scores == "labels")
         with torch.no_grad():
             scores, ranks = score(engine, batch, run.labels), batch["ranks"]
@@ -300,6 +308,7 @@ def measure(engine: Any, run: Run, groups: list[list[Example]]) -> tuple[float, 
         if counts:
             sums.append(torch.cat([values.sum(0), torch.tensor([len(values)], device=values.device)]))
     engine.train()
+    run.tell("held out", {})
     total, *losses, queries = _sum_over_workers(sums, 2 + len(TEMPERATURES), engine.device)
     return float(total / queries), temperature(torch.stack(losses))
 

@@ -17,10 +17,12 @@ from r2r import builtin
 from r2r.config import DistillSettings
 from r2r.errors import BadInput
 from r2r.student import adapter
+from r2r.student.distill import _said
 from r2r.student.log import operations, read_steps
 from r2r.student.losses import LOSSES
 from r2r.student.model import load_model, predict
 from r2r.student.train import is_over, learning_rate
+from r2r.workers import _Board
 from tests.tiny import tiny_model
 
 NAMES = [loss.name for loss in LOSSES if loss.always]
@@ -329,6 +331,21 @@ def test_steps_tell_what_they_were_made_of(trained):
     steps = read_steps(trained / "two workers" / "steps.jsonl")
     assert all(0 <= step["padding"] < 0.5 and step["grad_norm"] > 0 and step["examples"] == 4 for step in steps)
     assert sum(step["unranked"] for step in steps) > 0
+
+
+def test_the_progress_line_says_what_is_waited_for(trained):
+    board, lines, done = _Board(), [], []
+    for line in (trained / "two workers" / "told.jsonl").read_text().splitlines():
+        board.tell(*json.loads(line))
+        lines.append(_said(board.sums(), 0))
+        done.append(board.sums()["done"])
+    assert sorted(set(done)) == list(range(STEPS + 1)) == sorted(set(done), key=done.index)
+    assert lines[0] == "waiting for the first step" and lines[-1].endswith("tokens/s")
+    # Before the first step, and after every second one.
+    begins = "measuring on the held-out queries, 0%"
+    assert [step for step, line in zip(done, lines, strict=True) if line == begins] == [0, 2, 4, 6]
+    last = read_steps(trained / "two workers" / "steps.jsonl")[-1]
+    assert lines[-1].startswith(f"pairwise {last['pairwise']:.3f} listwise ")
 
 
 def test_tensorboard_has_them(trained):

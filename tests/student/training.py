@@ -2,7 +2,8 @@
 
 The first port is for one worker that runs FOLDER/jobs-1.json, the second for two workers that run jobs-2.json, and so
 on. A jobs file is a list of {"name", "settings", "after": a job to wait for, "resume": a job whose checkpoints to
-resume from, "die": the step at which to fail}. Each job leaves its files and gradients in FOLDER/NAME.
+resume from, "die": the step at which to fail}. Each job leaves its files and gradients, and what it told for the
+progress line, in FOLDER/NAME.
 """
 
 import json
@@ -39,9 +40,14 @@ def run(folder: Path, job: dict, rank: int) -> None:
     if rank == 0:
         (out / "checkpoints" / "plan.json").write_text(json.dumps(choose(rows(folder / "rows.json"), settings)))
     torch.distributed.barrier()
+
+    def tell(source: str, counts: dict) -> None:
+        with (out / "told.jsonl").open("a") as lines:
+            lines.write(json.dumps([source, counts]) + "\n")
+
     config = {
         **{"settings": settings.model_dump(), "rows": partial(rows, folder / "rows.json")},
-        **{"out": str(out), "checkpoints": str(out / "checkpoints")},
+        **{"out": str(out), "checkpoints": str(out / "checkpoints"), "tell": tell},
     }
     took = training.take_step
 
