@@ -95,6 +95,7 @@ JOBS = {
             resume="without patience",
         ),
         job("other losses", margin=0.3, lambdarank=0.7, **ONE_STEP),
+        job("likelihood, one worker", workers=1, scores="likelihood"),
         job("two workers, then one", resume="two workers stopped"),
         job("two workers, then one, zero 3", resume="two workers stopped, zero 3", zero_stage=3),
     ],
@@ -103,6 +104,7 @@ JOBS = {
         job("two workers, zero 0", zero_stage=0),
         job("all weights, two workers", method="full", learning_rate=1e-3),
         job("two workers, zero 3", zero_stage=3),
+        *(job(f"likelihood, two workers, zero {stage}", scores="likelihood", zero_stage=stage) for stage in (2, 3)),
         job("two workers stopped, zero 3", zero_stage=3, die=STOPPED),
         job("two workers stopped", die=STOPPED),
         job("one worker, then two, zero 3", zero_stage=3, resume="one worker stopped"),
@@ -208,6 +210,11 @@ def test_two_workers_have_the_gradients_of_one_with_doubled_accumulation(trained
 )
 def test_the_adapter_does_not_depend_on_workers_zero_or_checkpointing(trained, name):
     same(trained, "two workers", name, 1e-4)
+
+
+@pytest.mark.parametrize("stage", [2, 3])
+def test_nor_where_a_step_reads_windows_and_single_passages(trained, stage):
+    same(trained, "likelihood, one worker", f"likelihood, two workers, zero {stage}", 1e-4)
 
 
 def test_the_same_seed_gives_the_same_adapter(trained):
