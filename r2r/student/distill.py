@@ -227,15 +227,15 @@ def _train(config: dict[str, Any], settings: DistillSettings) -> None:
         elastic_resize_monitor_interval_s=1800,
     )
     checkpoints = place(config["checkpoints"])
-    begun = checkpoint.newest(checkpoints)
+    done = checkpoint.newest(checkpoints)
     # Ray Train keeps notes on the run in its storage. Nobody reads them: checkpoints are ours.
     with (
-        progress("distill", settings.steps, "step", _said, initial=begun) as tell,
+        progress("distill", settings.steps, "step", _said, initial=done) as tell,
         TemporaryDirectory(prefix="r2r-") as notes,
     ):
         given = config | {"here": os.getcwd(), "tell": tell}
         for life in range(_MAX_RESTARTS):
-            if done := checkpoint.newest(checkpoints):
+            if done:
                 print(f"distill: goes on after step {done}", flush=True)
             storage = f"{notes}/{life}"
             run = RunConfig(name="train", storage_path=storage, failure_config=FailureConfig(max_failures=0))
@@ -246,6 +246,7 @@ def _train(config: dict[str, Any], settings: DistillSettings) -> None:
                 if life + 1 == _MAX_RESTARTS or not any(map(_died, error.worker_failures.values())):
                     raise
                 print("distill: a worker has died; its work is done again from the last checkpoint", flush=True)
+                done = checkpoint.newest(checkpoints)
 
 
 def _died(failure: Exception) -> bool:
