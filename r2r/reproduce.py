@@ -9,6 +9,7 @@ wrote it. Does not own the stages.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 from r2r import config, stage
@@ -103,6 +104,7 @@ def stage_of(then: dict[str, Any], folder: Place, out: str | Place) -> Stage:
         given[key] = put[key]
     settings: Any = config.validate(model, given, f"{folder / 'manifest.json'}: settings")
     runs = {key.split(" ", 2)[-1]: source for key, source in put.items() if key.startswith("run ")}
+    against = {key.removeprefix("against "): source for key, source in put.items() if key.startswith("against ")}
     match name:
         case "index":
             return index.stage(put["corpus"], out, settings)
@@ -124,11 +126,11 @@ def stage_of(then: dict[str, Any], folder: Place, out: str | Place) -> Stage:
             tables = (put.get("candidates"), put.get("rankings"), put.get("distill"))
             return evaluate.stage(put["qrels"], runs, out, settings, *tables)
         case "judge":
-            return judge.stage(
-                put["rankings"], put.get("candidates"), out, settings, put.get("student"), put.get("adapter")
-            )
+            models = (put.get("student"), put.get("adapter"))
+            return judge.stage(put["rankings"], put.get("candidates"), out, settings, *models, against)
         case _:
-            return export.stage(put["trained"], out, settings)
+            # It is not uploaded a second time.
+            return replace(export.stage(put.get("trained") or put["dataset"], out, settings), after=lambda: None)
 
 
 def _is_default(model: type[config.Section], name: str, value: Any) -> bool:

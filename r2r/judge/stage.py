@@ -216,7 +216,7 @@ def _work(
     for name in _asked(probes is not None, verdicts is not None):
         folder, _, table = name.partition("/")
         counts[name] = tables.read(out / folder, table).num_rows if (out / name).is_dir() else 0
-    return Result(counts, digest(measures), ["measures.json", "report.html"])
+    return Result(counts, digest([measures, found["against"]]), ["measures.json", "report.html"])
 
 
 def _probed(measure: Any, probes: Sequence[Mapping[str, Any]], seed: int) -> dict[str, Any]:
