@@ -52,7 +52,7 @@ _EXTRAS = {
 class _Arguments(BaseModel):
     """What a command takes besides its settings."""
 
-    model_config = ConfigDict(extra="forbid")
+    model_config = ConfigDict(extra="forbid", str_min_length=1)
 
     def settings(self) -> dict[str, Any]:
         """Return settings that these arguments stand for."""

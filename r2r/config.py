@@ -76,9 +76,11 @@ Words = Annotated[list[str], BeforeValidator(_words)]
 
 
 class Section(BaseModel):
-    """The settings of one stage. Unknown names are errors."""
+    """The settings of one stage. Unknown names are errors, and so are empty texts."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, protected_namespaces=(), str_min_length=1, allow_inf_nan=False
+    )
 
     @classmethod
     def kind(cls, name: str) -> str:
@@ -413,7 +415,7 @@ class EvaluateSettings(Section):
         ["nDCG@10", "RR@10", "AP", "R@100", "Judged@10"], description="measures in ir-measures' spelling"
     )
     baseline: str | None = Field(None, description="run that the others are tested against (default: the first run)")
-    caption: str = Field("", description="a line under the table")
+    caption: str = Field("", min_length=0, description="a line under the table")
     paper_protocol: bool = added(
         False, description="also say what the paper's released code would: 5 documents, queries over .5 only"
     )
@@ -773,6 +775,10 @@ def validate(model: type[Settings], values: dict[str, Any], where: str) -> Setti
         raise BadInput(f"{where}: {setting}: unknown setting{renamed}; known here: {known}")
     if first["type"] == "missing":
         raise BadInput(f"{where}: {setting}: missing setting; add it")
+    if first["type"] == "string_too_short":
+        raise BadInput(
+            f"{where}: {setting}: empty, as an unset variable of the shell is; write a text, or leave it out"
+        )
     if first["type"] == "value_error":
         # Our own check, which names its settings itself.
         said = str(first["ctx"]["error"])

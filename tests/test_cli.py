@@ -51,6 +51,8 @@ def beir(tmp_path):
         (["index", "--corpus", "tar:none", "--out", "OUT"], "unknown scheme tar:"),
         (["index", "--corpus", "demo", "--out", "OUT", "--shards", "many"], "shards: 'many': input should be"),
         (["index", "--corpus", "demo"], "index: out: missing setting; add it"),
+        (["index", "--corpus", "demo", "--out", ""], "index: out: empty, as an unset variable"),
+        (["retrieve", "--run", "", "--queries", "demo", "--out", "OUT"], "run.0: empty, as an unset variable"),
         (["retrieve", "--index", "none", "--queries", "demo", "--out", "OUT"], "none"),
         (["annotate", "--candidates", "none", "--teacher", "demo", "--out", "OUT"], "none: holds no candidates"),
         (["annotate", "--teacher", "demo", "--out", "OUT"], "candidates: missing"),

@@ -74,6 +74,11 @@ def test_the_papers_setting(name, examples):
         ("train_queries:", "run.yaml: train_queries: missing"),
         ("annotate: {teacher: 'teacher:x.jsonl'}", "run.yaml: train_queries: teacher:x.jsonl brings its own queries"),
         ("index: [", "run.yaml: line"),
+        ("corpus: ''", "run.yaml: corpus: empty, as an unset variable"),
+        (
+            "distill: {student: demo, learning_rate: .inf}",
+            "run.yaml: distill.learning_rate: inf: input should be a fin",
+        ),
     ],
 )
 def test_a_wrong_setting_is_named(tmp_path, change, said):
