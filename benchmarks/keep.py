@@ -36,7 +36,7 @@ from r2r.config import load_run_file
 from r2r.errors import BadInput
 from r2r.evaluation.significance import paired_tests
 from r2r.judge import explained
-from r2r.judge.stage import judge
+from r2r.judge.stage import judge_reasons
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
@@ -61,7 +61,7 @@ def learned(condition: str, source: str, out: Path) -> str:
         source = str(out / "spoiled")
     if condition.endswith("kept"):
         place = out / f"judge-{condition}"
-        judge(source, None, place, r2r.JudgeSettings(keep=KEEP))
+        judge_reasons(source, None, place, r2r.JudgeSettings(keep=KEEP))
         source = str(place / "kept")
     return source
 

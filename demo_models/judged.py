@@ -36,7 +36,7 @@ from r2r.config import JudgeSettings
 from r2r.judge import explained
 from r2r.judge.bootstrap import interval
 from r2r.judge.explained import Explained
-from r2r.judge.stage import MEASURES, VERDICTS, judge
+from r2r.judge.stage import MEASURES, VERDICTS, judge_reasons
 
 SEED = 22
 # A measure follows the truth if the interval of its correlation with it lies above this.
@@ -268,7 +268,7 @@ def main() -> None:
 
     def measured(name: str, rankings: str, candidates: str | None) -> dict[str, dict[str, Any]]:
         place = given.out / f"judge-{name}"
-        judge(rankings, candidates, place, settings, given.student, given.adapter)
+        judge_reasons(rankings, candidates, place, settings, given.student, given.adapter)
         read = explained.read(rankings, candidates)
         found[name] = {"true": shares(read), "measures": validated(place, read)}
         say(f"\n{name}: true reasons {found[name]['true']}\n")

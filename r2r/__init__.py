@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from r2r.evaluation.evaluate import evaluate
     from r2r.firststage import retrieve_runs
     from r2r.hub.export import export
+    from r2r.judge.stage import judge_reasons
     from r2r.pipeline import run
     from r2r.serving.app import serve
     from r2r.student.distill import distill
@@ -68,6 +69,7 @@ _NAMES = {
     "r2r.evaluation.evaluate": ("evaluate",),
     "r2r.firststage": ("retrieve_runs",),
     "r2r.hub.export": ("export",),
+    "r2r.judge.stage": ("judge_reasons",),
     "r2r.pipeline": ("run",),
     "r2r.serving.app": ("serve",),
     "r2r.student.distill": ("distill",),

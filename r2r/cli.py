@@ -303,7 +303,9 @@ def _judge(given: _Judge, settings: config.JudgeSettings) -> None:
     elif given.out is None:
         raise BadInput("out: missing; only --sheet needs no folder")
     else:
-        stage.judge(given.rankings, given.candidates, given.out, settings, given.student, given.adapter, against)
+        stage.judge_reasons(
+            given.rankings, given.candidates, given.out, settings, given.student, given.adapter, against
+        )
 
 
 def _export(given: _Export, settings: config.ExportSettings) -> None:

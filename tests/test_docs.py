@@ -1,6 +1,8 @@
 """README.md and docs/: each command is one that the real parser takes, each file and link exists, the reference of the
 settings is what the settings say, and the cheap commands run."""
 
+import ast
+import inspect
 import os
 import re
 import runpy
@@ -13,8 +15,10 @@ from typing import NamedTuple
 
 import pytest
 
+import r2r
 from r2r import cli
 from r2r.config import Dialect
+from r2r.reproduce import SETTINGS
 
 ROOT = Path(__file__).parent.parent
 PAGES = sorted([ROOT / "README.md", *(ROOT / "docs").glob("*.md")])
@@ -134,9 +138,25 @@ def test_links_lead_somewhere(page):
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
-def test_python_blocks_compile(page):
+def test_python_blocks_call_what_there_is(page):
     for number, text in enumerate(blocks(page, "python")):
-        compile(text, f"{page.name}:{number}", "exec")
+        for node in ast.walk(ast.parse(text, f"{page.name}:{number}")):
+            called = ast.unparse(node.func) if isinstance(node, ast.Call) else ""
+            if called.startswith("r2r."):
+                function = getattr(r2r, called.removeprefix("r2r."))
+                named = {word.arg: word.value for word in node.keywords}
+                inspect.signature(function).bind(*node.args, **named)
+                if called.endswith("Settings"):
+                    function(**{name: ast.literal_eval(value) for name, value in named.items()})
+
+
+def test_each_stage_is_a_function():
+    functions = {"index": "build_index", "queries": "make_queries", "judge": "judge_reasons"}
+    written = (ROOT / "docs" / "python.md").read_text()
+    for name, settings in SETTINGS.items():
+        function = functions.get(name, name)
+        assert inspect.isfunction(getattr(r2r, function)) and getattr(r2r, settings.__name__) is settings
+        assert f"r2r.{function}(" in written and f"r2r.{settings.__name__}(" in written
 
 
 def test_each_benchmark_finds_what_it_imports(tmp_path):

@@ -3,7 +3,7 @@
 Owns the lists of measures, the table `judged` and the stage's folder. Each measure has a file of its own; `figures.py`
 tests those that need no model with planted errors, `probe.py` asks the student, and `report.py` shows the figures.
 
-    judge("runs/demo/rerank", "runs/demo/retrieve", "runs/demo/judge", JudgeSettings(), "demo", "runs/demo/distill")
+    judge_reasons("runs/demo/rerank", "runs/demo/retrieve", "runs/demo/judge", JudgeSettings(), "demo")
 """
 
 from __future__ import annotations
@@ -152,7 +152,7 @@ def _asked(student: bool, judge: bool) -> list[str]:
     return ["student/probes", "student/rejects"] * student + ["judge/verdicts", "judge/rejects"] * judge
 
 
-def judge(
+def judge_reasons(
     rankings: str,
     candidates: str | None,
     out: str | Place,

@@ -12,7 +12,7 @@ from demo_models.world import world
 from r2r import tables
 from r2r.config import JudgeSettings
 from r2r.judge import explained, judging
-from r2r.judge.stage import MEASURES, PROBES, VERDICTS, judge
+from r2r.judge.stage import MEASURES, PROBES, VERDICTS, judge_reasons
 from r2r.judge.standing import STANDING
 from r2r.llm import Reply
 from r2r.rows import pool
@@ -26,7 +26,7 @@ def made(tmp_path_factory):
     folder = tmp_path_factory.mktemp("truth")
     rows, kinds = judged.planted(world().queries["dev"][:40], seed=1)
     tables.write(rows, folder / "planted", "annotations")
-    judge(str(folder / "planted"), None, folder / "judge", JudgeSettings())
+    judge_reasons(str(folder / "planted"), None, folder / "judge", JudgeSettings())
     return folder, rows, kinds
 
 
@@ -135,7 +135,7 @@ def test_a_judge_that_knows_the_truth_follows_it_and_a_blind_one_does_not(blind,
     monkeypatch.setattr(calls, "open_model", Judge)
     monkeypatch.setattr(judging, "_probe", lambda *asked: None)
     monkeypatch.setattr(pool, "run_rows", run_rows)
-    judge(source, None, tmp_path, JudgeSettings(judge="http://none/v1#judge", max_reject_rate=1.0))
+    judge_reasons(source, None, tmp_path, JudgeSettings(judge="http://none/v1#judge", max_reject_rate=1.0))
     found = judged.validated(tmp_path, rows)
     for name in VERDICTS:
         assert found[name]["n"] > 50 and found[name]["follows"] != blind
@@ -156,6 +156,6 @@ def test_the_standing_that_ships_is_of_these_measures():
 def test_the_standing_of_the_measures_of_the_words_is_what_they_have_now(tmp_path):
     rows, _ = judged.planted(world().queries["test"], judged.SEED)
     tables.write(rows, tmp_path / "planted", "annotations")
-    judge(str(tmp_path / "planted"), None, tmp_path / "judge", JudgeSettings())
+    judge_reasons(str(tmp_path / "planted"), None, tmp_path / "judge", JudgeSettings())
     found = judged.validated(tmp_path / "judge", explained.read(str(tmp_path / "planted"), None))
     assert found == {one.name: STANDING[one.name] for one in MEASURES}

@@ -11,7 +11,7 @@ from r2r import tables
 from r2r.config import JudgeSettings
 from r2r.judge import agreement, comprehensiveness, counterfactual, explained, probe, simulatability, sufficiency
 from r2r.judge.cuts import cuts, swapped
-from r2r.judge.stage import judge
+from r2r.judge.stage import judge_reasons
 from r2r.llm import Refused
 from r2r.student.rank import Ranked
 from tests.judge.rows import row
@@ -156,7 +156,7 @@ def test_a_student_probes_all_rows_and_goes_on_where_it_stopped(ray_local, tmp_p
     rows = [made | {"qid": f"q{at}", "query": f"fleas {at}"} for at in range(3)]
     tables.write(rows, tmp_path / "annotate", "annotations")
     settings = JudgeSettings(engine={"max_model_len": 1024, "enforce_eager": True}, window=3)
-    judge(str(tmp_path / "annotate"), None, tmp_path / "judge", settings, tiny_model())
+    judge_reasons(str(tmp_path / "annotate"), None, tmp_path / "judge", settings, tiny_model())
     probes = tables.read(tmp_path / "judge" / "student", "probes").to_pylist()
     assert [one["qid"] for one in probes] == ["q0", "q1", "q2"] and all(one["ranks"] == [1, 2] for one in probes)
     assert all(1 <= rank <= 3 for one in probes for name in ("without", "only") for rank in one[name])
@@ -166,7 +166,7 @@ def test_a_student_probes_all_rows_and_goes_on_where_it_stopped(ray_local, tmp_p
 
     # The errors that are planted change no probe, so nothing is asked again.
     lines = [file.read_text() for file in (tmp_path / "judge" / "rows").rglob("*.jsonl")]
-    judge(
+    judge_reasons(
         str(tmp_path / "annotate"), None, tmp_path / "judge", settings.model_copy(update={"planted": 0.4}), tiny_model()
     )
     assert [file.read_text() for file in (tmp_path / "judge" / "rows").rglob("*.jsonl")] == lines

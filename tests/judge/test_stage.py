@@ -12,7 +12,7 @@ from r2r import stage as stages
 from r2r.config import JudgeSettings
 from r2r.errors import Stopped
 from r2r.judge import explained, judging, keep, measure, probe, report, stage, standing
-from r2r.judge.stage import judge
+from r2r.judge.stage import judge_reasons
 from r2r.llm import Reply
 from r2r.rows import pool
 from r2r.student.rank import Ranked
@@ -61,7 +61,7 @@ def test_both_tables_are_read_into_one_form(annotated, ranked):
 
 def test_the_folder_holds_figures_a_row_a_reason_and_a_page(annotated, tmp_path, capsys):
     out = tmp_path / "judge"
-    judge(str(annotated), None, out, JudgeSettings(planted=0.5))
+    judge_reasons(str(annotated), None, out, JudgeSettings(planted=0.5))
     found = json.loads((out / "measures.json").read_text())
     measures = found["measures"]
     assert (found["queries"], found["reasons"]) == (40, 120) and found["planted"]["swapped"] > 20
@@ -76,7 +76,7 @@ def test_the_folder_holds_figures_a_row_a_reason_and_a_page(annotated, tmp_path,
     hidden = "Left out: boilerplate, specificity (do not notice planted errors here). Their figures are in "
     assert hidden in page and hidden in printed
     assert "verbatim" in printed and "<td>verbatim</td>" in page and "<td>boilerplate" not in page
-    judge(str(annotated), None, out, JudgeSettings(planted=0.5))
+    judge_reasons(str(annotated), None, out, JudgeSettings(planted=0.5))
     assert "done already" in capsys.readouterr().out
 
 
@@ -84,7 +84,7 @@ def test_a_measure_that_does_not_follow_the_truth_is_not_shown(annotated, tmp_pa
     known = {"correlation": 0.05, "low": 0.0, "high": 0.1, "n": 9, "follows": False}
     monkeypatch.setattr(standing, "STANDING", {"verbatim": known, "consistency": known | {"follows": True}})
     monkeypatch.setattr(report, "STANDING", standing.STANDING)
-    judge(str(annotated), None, tmp_path / "judge", JudgeSettings(planted=0.5))
+    judge_reasons(str(annotated), None, tmp_path / "judge", JudgeSettings(planted=0.5))
     page, printed = (tmp_path / "judge" / "report.html").read_text(), capsys.readouterr().out
     left_out = "Left out: verbatim (do not follow the truth where it is known); transitivity, boilerplate, specificity "
     left_out += "(have no standing: nothing shows that they follow the truth). Their figures are in measures.json."
@@ -99,7 +99,7 @@ def test_a_measure_that_does_not_follow_the_truth_is_not_shown(annotated, tmp_pa
 
 def test_another_standing_and_other_measures_open_a_finished_folder_again(annotated, tmp_path, monkeypatch, capsys):
     made = partial(stage.stage, str(annotated), None, tmp_path / "judge", JudgeSettings(planted=0.5))
-    judge(str(annotated), None, tmp_path / "judge", JudgeSettings(planted=0.5))
+    judge_reasons(str(annotated), None, tmp_path / "judge", JudgeSettings(planted=0.5))
     assert stages.plan([made()])[0].why == []
     with monkeypatch.context() as changed:
         changed.setattr(standing, "STANDING", standing.STANDING | {"verbatim": {"follows": False}})
@@ -151,7 +151,7 @@ def test_annotations_with_few_faults_are_kept(annotated, tmp_path, capsys):
     tables.write(rows, annotated, "annotations")
     for most, count in ((0, 14), (0.34, 27), (1, 40)):
         out = tmp_path / f"judge{most}"
-        judge(str(annotated), None, out, JudgeSettings(planted=0.5, keep=most))
+        judge_reasons(str(annotated), None, out, JudgeSettings(planted=0.5, keep=most))
         kept = datasets.read_annotations(str(out / "kept"))[0]
         assert len(kept) == count and all(one in rows for one in kept)
         manifest = json.loads((out / "manifest.json").read_text())
@@ -165,7 +165,7 @@ def test_a_share_that_leaves_none_stops(annotated, tmp_path):
     more = [one | {"qid": f"x{one['qid']}", "evidence": ["Not in it.", *TEXTS[1:]]} for one in rows]
     tables.write([*rows, *more], annotated, "annotations")
     with pytest.raises(Stopped, match="keep: 0: none of 40 annotations"):
-        judge(str(annotated), None, tmp_path / "judge", JudgeSettings(planted=0.9, keep=0))
+        judge_reasons(str(annotated), None, tmp_path / "judge", JudgeSettings(planted=0.9, keep=0))
     assert not (tmp_path / "judge" / "manifest.json").exists()
 
 
@@ -204,7 +204,7 @@ def test_a_student_and_a_judge_add_their_measures(annotated, tmp_path, monkeypat
     monkeypatch.setattr(stage.calls, "check_teacher", lambda settings: None)
     settings = JudgeSettings(judge="http://none/v1#judge", price_in=1e6, planted=0.5)
     out = tmp_path / "judge"
-    judge(str(annotated), None, out, settings, "some/student")
+    judge_reasons(str(annotated), None, out, settings, "some/student")
     found = json.loads((out / "measures.json").read_text())
     measures = found["measures"]
     # 40 queries, two calls of 10 tokens each, at 1 a token.
@@ -225,7 +225,9 @@ def test_a_student_and_a_judge_add_their_measures(annotated, tmp_path, monkeypat
     assert manifest["rows"]["student/probes"] == manifest["rows"]["judge/verdicts"] == 40
     assert manifest["rows"]["judge/rejects"] == 0 and "judge/verdicts/part-00000.parquet" in manifest["files"]
     assert set(manifest["inputs"]) == {"rankings", "student", "judge"} and "prompt" in manifest["what"]
-    judge(str(annotated), None, out, settings.model_copy(update={"attempts": 9, "price_in": 2.0}), "some/student")
+    judge_reasons(
+        str(annotated), None, out, settings.model_copy(update={"attempts": 9, "price_in": 2.0}), "some/student"
+    )
     assert "done already" in capsys.readouterr().out
 
 
