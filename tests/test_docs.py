@@ -16,7 +16,7 @@ from typing import NamedTuple
 import pytest
 
 import r2r
-from r2r import cli
+from r2r import cli, tables
 from r2r.config import Dialect
 from r2r.reproduce import SETTINGS
 
@@ -148,6 +148,15 @@ def test_python_blocks_call_what_there_is(page):
                 inspect.signature(function).bind(*node.args, **named)
                 if called.endswith("Settings"):
                     function(**{name: ast.literal_eval(value) for name, value in named.items()})
+
+
+def test_every_column_is_explained():
+    sections = re.split(r"^(?=\*\*\w)", (ROOT / "docs" / "tables.md").read_text(), flags=re.MULTILINE)
+    # No stage writes a corpus.
+    for name, schema in {name: one for name, one in tables.SCHEMAS.items() if name != "corpus"}.items():
+        (section,) = [one for one in sections if f"**{name}**" in one.partition("\n")[0]]
+        explained = ", ".join(re.findall(r"^\| ([a-z_0-9, ]+) \|", section, re.MULTILINE)).split(", ")
+        assert set(schema.names) <= set(explained), name
 
 
 def test_each_stage_is_a_function():

@@ -22,7 +22,8 @@ PARTS = ("direct", "evidence", "comparison")
 class Explained(NamedTuple):
     """One query's passages, best first, and their reasons. All lists are aligned; a text that is missing is "".
 
-    Comparisons name passages by their rank, as `[1]` for the best one, whatever the table calls them.
+    Comparisons name passages by their rank, as `[1]` for the best one, whatever the table calls them. A query whose
+    passages were drawn several times has as many rows.
     """
 
     qid: str
@@ -97,6 +98,16 @@ def read(rankings: str, candidates: str | None) -> list[Explained]:
     if not any(row.places() for row in found):
         raise BadInput(f"{rankings}: has no reasons to judge; rerank with --explain, or annotate with --reasoning both")
     return found
+
+
+def aligned(answers: Sequence[Mapping[str, Any]], rows: Sequence[tuple[str, str]]) -> list[dict[str, Any] | None]:
+    """Return what a model answered about each row, None where it did not.
+
+    answers: rows of a table, with the key of what was asked. rows: qid and key of each. Rows with the same key were
+    asked once.
+    """
+    by_key = {one["key"]: one for one in answers}
+    return [{**by_key[key], "qid": qid} if key in by_key else None for qid, key in rows]
 
 
 def _annotated(row: Mapping[str, Any]) -> Explained:

@@ -7,8 +7,8 @@ Owns how values become figures. `bootstrap.py` owns the intervals, `planted.py` 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any, NamedTuple
+from collections.abc import Iterable, Sequence
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 
@@ -17,8 +17,9 @@ from r2r.judge.bootstrap import interval, ratio
 from r2r.judge.explained import Explained
 from r2r.judge.measure import Measure
 
-# For each row, a value for each passage, None where there is nothing to judge.
+# For each query, a value for each passage, None where there is nothing to judge.
 Values = Sequence[Sequence[float | None]]
+T = TypeVar("T")
 
 
 class Planted(NamedTuple):
@@ -57,7 +58,7 @@ def figures(measure: Measure, made: Planted, seed: int) -> dict[str, Any]:
     false_alarms: share of the other reasons that it flags. noticed: whether it flags planted errors more often than
     other reasons, by a difference whose interval lies above 0. A share of nothing is None.
     """
-    values = [measure.values(row) for row in made.rows]
+    values = by_query((row.qid for row in made.rows), [measure.values(row) for row in made.rows])
     return {
         **mean(values, seed),
         "floor": _mean([measure.values(row) for row in made.handed_round]),
@@ -68,11 +69,19 @@ def figures(measure: Measure, made: Planted, seed: int) -> dict[str, Any]:
     }
 
 
+def by_query(qids: Iterable[str], lists: Iterable[Sequence[T]]) -> list[list[T]]:
+    """Return the lists of rows, joined for each query: several draws of its passages are several rows."""
+    found: dict[str, list[T]] = {}
+    for qid, one in zip(qids, lists, strict=True):
+        found.setdefault(qid, []).extend(one)
+    return list(found.values())
+
+
 def mean(values: Values, seed: int) -> dict[str, Any]:
     """Return value, low, high and n of values by query."""
-    by_query = [_sum(row) for row in values]
-    low, high = interval(by_query, ratio, seed)
-    return {"value": _mean(values), "low": low, "high": high, "n": sum(int(count) for _, count in by_query)}
+    sums = [_sum(one) for one in values]
+    low, high = interval(sums, ratio, seed)
+    return {"value": _mean(values), "low": low, "high": high, "n": sum(int(count) for _, count in sums)}
 
 
 def _sum(row: Sequence[float | None]) -> tuple[float, float]:
@@ -88,25 +97,26 @@ def _mean(values: Values) -> float | None:
 def _flagged(measure: Measure, made: Planted) -> list[tuple[int, int, int, int]]:
     """Return the counts by query that `honesty` takes."""
     counts = []
-    for row, changed in zip(made.swapped, made.changed(measure.part), strict=True):
-        judged = [
-            (wrong, value) for wrong, value in zip(changed, measure.values(row), strict=True) if value is not None
-        ]
+    rows = [
+        [(wrong, value) for wrong, value in zip(changed, measure.values(row), strict=True) if value is not None]
+        for row, changed in zip(made.swapped, made.changed(measure.part), strict=True)
+    ]
+    for judged in by_query((row.qid for row in made.swapped), rows):
         bad, good = ([measure.flags(value) for wrong, value in judged if wrong == is_bad] for is_bad in (True, False))
         counts.append((sum(bad), len(bad), sum(good), len(good)))
     return counts
 
 
-def honesty(by_query: Sequence[Sequence[float]], seed: int) -> dict[str, Any]:
+def honesty(counts: Sequence[Sequence[float]], seed: int) -> dict[str, Any]:
     """Return planted, detected, false_alarms and noticed, as `figures` does.
 
-    by_query: for each query the planted errors that were flagged, all of them, the other reasons that were flagged, and
+    counts: for each query the planted errors that were flagged, all of them, the other reasons that were flagged, and
     all of those.
     """
-    if not len(by_query):
+    if not counts:
         return {"planted": 0, "detected": None, "false_alarms": None, "noticed": False}
-    detected, of, alarms, others = np.asarray(by_query).sum(axis=0).tolist()
-    low, _ = interval(by_query, lambda sums: ratio(sums[:, :2]) - ratio(sums[:, 2:]), seed)
+    detected, of, alarms, others = np.asarray(counts).sum(axis=0).tolist()
+    low, _ = interval(counts, lambda sums: ratio(sums[:, :2]) - ratio(sums[:, 2:]), seed)
     return {
         "planted": int(of),
         "detected": detected / of if of else None,

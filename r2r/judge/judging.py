@@ -23,6 +23,7 @@ from r2r.datasets.documents import clean
 from r2r.errors import Stopped
 from r2r.identity import digest
 from r2r.judge import question
+from r2r.judge.explained import aligned
 from r2r.judge.figures import Planted
 from r2r.judge.question import Verdict, Written
 from r2r.llm import Reply, is_remote
@@ -49,8 +50,11 @@ def teacher_settings(settings: JudgeSettings) -> TeacherSettings:
     return TeacherSettings(teacher=str(settings.judge), **same)
 
 
-def ask(made: Planted, settings: JudgeSettings, out: Place, identity: Identity) -> tuple[list[dict[str, Any]], float]:
-    """Write the tables `verdicts` and `rejects` into `out`. Return the verdicts, and what all of it has cost.
+def ask(
+    made: Planted, settings: JudgeSettings, out: Place, identity: Identity
+) -> tuple[list[dict[str, Any] | None], float]:
+    """Write the tables `verdicts` and `rejects` into `out`. Return the verdicts on each row, None if it has none, and
+    what all of it has cost.
 
     The judge sees the rows with planted errors. Finished rows are not asked again. Raises Stopped if more rows than
     `max_reject_rate` are rejected, or if the next call might exceed `max_cost`.
@@ -86,7 +90,8 @@ def ask(made: Planted, settings: JudgeSettings, out: Place, identity: Identity) 
         raise Stopped(
             f"judge: {spent:.4f} of max_cost {settings.max_cost} spent; {done.unasked:,} rows left; {_GOES_ON}"
         )
-    return tables.read(out, "verdicts").to_pylist() if done.counts["verdicts"] else [], spent
+    found = tables.read(out, "verdicts").to_pylist() if done.counts["verdicts"] else []
+    return aligned(found, [(row.qid, row_key(row._asdict())) for row in made.swapped]), spent
 
 
 def _probe(out: Place, version: str, asking: TeacherSettings) -> Probed | None:

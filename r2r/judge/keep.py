@@ -8,7 +8,6 @@ Owns which rows are kept. Reads and writes whole rows of the table annotations; 
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -18,21 +17,21 @@ from r2r.places import Place
 
 
 def write(
-    annotations: str, judged: Sequence[Mapping[str, Any]], measures: Sequence[str], most: float, out: Place
+    annotations: str, judged: Sequence[Sequence[Mapping[str, Any]]], measures: Sequence[str], most: float, out: Place
 ) -> dict[str, int]:
     """Write the annotations with faults in at most a share `most` of their reasons, and return the counts of rows.
 
-    judged: rows of that table. measures: those whose faults count. A row without any reason is kept. Raises Stopped if
-    there is no such measure, or if no row is left.
+    judged: of each annotation, its rows of that table. measures: those whose faults count. An annotation without any
+    reason is kept. Raises Stopped if there is no such measure, or if none is left.
     """
     if not measures:
         raise Stopped(f"keep: {most:g}: no measure finds faults in these annotations; leave keep out")
-    faulty, all_of = Counter[str](), Counter[str]()
-    for one in judged:
-        all_of[one["qid"]] += 1
-        faulty[one["qid"]] += bool(set(one["flagged"]).intersection(measures))
     rows = datasets.read_annotations(annotations)[0]
-    kept = [row for row in rows if faulty[row["qid"]] <= most * all_of[row["qid"]]]
+    kept = [
+        row
+        for row, own in zip(rows, judged, strict=True)
+        if sum(not set(one["flagged"]).isdisjoint(measures) for one in own) <= most * len(own)
+    ]
     if not kept:
         raise Stopped(f"keep: {most:g}: none of {len(rows):,} annotations has so few faults; give a larger share")
     tables.write(kept, out / "kept", "annotations")

@@ -21,7 +21,7 @@ from r2r.config import JudgeSettings, RerankSettings
 from r2r.datasets.candidates import Candidates, Listed
 from r2r.identity import digest
 from r2r.judge.cuts import cuts, swapped
-from r2r.judge.explained import Explained
+from r2r.judge.explained import Explained, aligned
 from r2r.llm import Refused
 from r2r.places import Place
 from r2r.reasons import named, rename
@@ -33,7 +33,7 @@ from r2r.student.rank import Ranker
 from r2r.teacher.borda import kendall_tau
 
 # Of what a row is asked. Raise it with every change to that.
-_VERSION = 2
+_VERSION = 3
 # What stands for a passage of which nothing is shown.
 _NOTHING = "-"
 # Settings that the answers depend on.
@@ -53,10 +53,10 @@ def probe(
     settings: JudgeSettings,
     out: Place,
     identity: Identity,
-) -> list[dict[str, Any]]:
-    """Write the tables `probes` and `rejects` into `out`, and return the probes. Finished rows are not asked again.
+) -> list[dict[str, Any] | None]:
+    """Write the tables `probes` and `rejects` into `out`. Return the probe of each row, None if it has none.
 
-    Rejects are queries that the engine refused, or that ended it.
+    Finished rows are not asked again. Rejects are rows that the engine refused, or that ended it.
     """
     made_of = [
         _VERSION,
@@ -73,7 +73,8 @@ def probe(
         lambda size: [Listed(tuple(asked[at : at + size])) for at in range(0, len(asked), size)],
     )
     pool.run_rows(listed, job, settings, out, lambda counts: True)
-    return tables.read(out, "probes").to_pylist() if tables.path(out, "probes").is_dir() else []
+    found = tables.read(out, "probes").to_pylist() if tables.path(out, "probes").is_dir() else []
+    return aligned(found, [(row.qid, row_key(row._asdict())) for row in rows])
 
 
 def key(row: Mapping[str, Any], version: str) -> str:
@@ -100,7 +101,7 @@ class Prober:
         key = self.key(row)
         try:
             probed, counts = await self._probe(row, random.Random(f"{self.seed} {key}"))
-            return "probes", probed, counts
+            return "probes", probed | {"key": key}, counts
         except Refused as refused:
             reject = {"qid": row["qid"], "key": key, "reason": f"refused: {refused}", "reply": "", "attempts": 1}
             return "rejects", reject, {}

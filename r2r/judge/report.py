@@ -31,18 +31,24 @@ _TITLE = "{reasons:,} passages with reasons, {queries:,} queries; errors planted
 
 
 def render(
-    found: Mapping[str, Any], rows: Sequence[Explained], judged: Sequence[Mapping[str, Any]], why: Mapping[str, str]
+    found: Mapping[str, Any],
+    rows: Sequence[Explained],
+    judged: Sequence[Sequence[Mapping[str, Any]]],
+    why: Mapping[str, str],
 ) -> str:
-    """Return the page. found: as in measures.json. judged: that table. why: measure -> its fault in words."""
+    """Return the page. found: as in measures.json. judged: of each row, its part of that table. why: measure -> its
+    fault in words."""
     template = load(Path(__file__).with_name("report.html.j2"))
     seen, hidden = shown(found)
-    row_of = {row.qid: row for row in rows}
-    worst, best = pick(judged, list(seen))
+    reasons = [
+        {**one, "query": row.query, "text": row.texts[one["rank"] - 1]}
+        for row, own in zip(rows, judged, strict=True)
+        for one in own
+    ]
+    worst, best = pick(reasons, list(seen))
 
     def reason(one: Mapping[str, Any]) -> dict[str, Any]:
-        row = row_of[one["qid"]]
-        said = [why[name] for name in one["flagged"] if name in seen]
-        return {**one, "query": row.query, "text": row.texts[one["rank"] - 1], "why": said}
+        return {**one, "why": [why[name] for name in one["flagged"] if name in seen]}
 
     return template.render(
         title=_title(found),

@@ -11,6 +11,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from functools import partial
+from itertools import chain
 from typing import Any
 
 from r2r import builtin, datasets, tables
@@ -42,7 +43,7 @@ from r2r.judge import (
     verdict,
 )
 from r2r.judge.explained import Explained
-from r2r.judge.figures import Planted, figures, mean, plant
+from r2r.judge.figures import Planted, by_query, figures, mean, plant
 from r2r.llm.engine import check_arguments
 from r2r.places import Place, place
 from r2r.stage import Identity, Input, Result, Stage, There, run
@@ -174,43 +175,49 @@ def judge_reasons(
 def _work(
     rankings: str,
     made: Planted,
-    probes: Sequence[Mapping[str, Any]] | None,
-    verdicts: tuple[Sequence[Mapping[str, Any]], float] | None,
+    probes: Sequence[Mapping[str, Any] | None] | None,
+    verdicts: tuple[Sequence[Mapping[str, Any] | None], float] | None,
     out: Place,
     settings: JudgeSettings,
     compared: Mapping[str, Sequence[Explained]],
 ) -> Result:
     rows = made.rows
     measures = {one.name: figures(one, made, settings.seed) for one in MEASURES}
-    judged = _judged(rows, probes or [], verdicts[0] if verdicts else [])
+    none = [None] * len(rows)
+    judged = list(map(_judged, rows, probes or none, verdicts[0] if verdicts else none))
     if probes is not None:
-        measures |= {name: _probed(one, probes, settings.seed) for name, one in PROBES.items()}
+        probed = [one for one in probes if one]
+        measures |= {name: _probed(one, probed, settings.seed) for name, one in PROBES.items()}
         measures["comprehensiveness"]["of"] = measures["sufficiency"]["of"] = measures["verbatim"]["of"]
     if verdicts is not None:
-        measures |= {name: one.figures(verdicts[0], settings.seed) for name, one in VERDICTS.items()}
+        given = [one for one in verdicts[0] if one]
+        measures |= {name: one.figures(given, settings.seed) for name, one in VERDICTS.items()}
         measures["supported"]["of"], measures["right"]["of"] = (measures[name]["of"] for name in _SAME_REASONS)
     for name, one in measures.items():
         one["follows"] = standing.follows(name)
     found = {
         "source": rankings,
         "name": next(iter(named(rankings, {}))),
-        "queries": len(rows),
-        "reasons": len(judged),
+        "queries": len({row.qid for row in rows}),
+        "reasons": sum(map(len, judged)),
         # False texts that were left out before are in no table, and in no measure.
         "dropped": (manifest_of(place(rankings)) or {}).get("dropped", {}),
         "planted": {"rate": settings.planted, "swapped": sum(map(len, made.wrong))},
         "measures": measures,
         "against": {
-            name: {one.name: mean([one.values(row) for row in other], settings.seed) for one in MEASURES}
+            name: {
+                one.name: mean(by_query((row.qid for row in other), map(one.values, other)), settings.seed)
+                for one in MEASURES
+            }
             for name, other in compared.items()
         },
     }
     if verdicts is not None:
         found["cost"] = verdicts[1]
-    tables.write(judged, out, "judged")
+    tables.write([*chain.from_iterable(judged)], out, "judged")
     tables.write_text(json.dumps(found, indent=2, ensure_ascii=False) + "\n", out / "measures.json")
     tables.write_text(report.render(found, rows, judged, WHY), out / "report.html")
-    counts = {"queries": len(rows), "judged": len(judged)}
+    counts = {"queries": found["queries"], "judged": found["reasons"]}
     if settings.keep is not None:
         counts |= keep.write(rankings, judged, list(report.shown(found)[0]), settings.keep, out)
     for name in _asked(probes is not None, verdicts is not None):
@@ -222,7 +229,7 @@ def _work(
 def _probed(measure: Any, probes: Sequence[Mapping[str, Any]], seed: int) -> dict[str, Any]:
     """Return the entry in measures.json of a measure of probes. Errors cannot be planted in it: noticed is None."""
     most = [value for one in probes for value in measure.most(one)]
-    found = mean([measure.values(one) for one in probes] or [[]], seed)
+    found = mean(by_query((one["qid"] for one in probes), map(measure.values, probes)) or [[]], seed)
     least = [value for one in probes for value in measure.least(one)]
     bounds = {"floor": sum(least) / len(least) if least else None, "ceiling": sum(most) / len(most) if most else None}
     unknown = {"planted": 0, "detected": None, "false_alarms": None, "noticed": None}
@@ -230,25 +237,23 @@ def _probed(measure: Any, probes: Sequence[Mapping[str, Any]], seed: int) -> dic
 
 
 def _judged(
-    rows: Sequence[Explained], probes: Sequence[Mapping[str, Any]], verdicts: Sequence[Mapping[str, Any]]
+    row: Explained, probe: Mapping[str, Any] | None, verdicts: Mapping[str, Any] | None
 ) -> list[dict[str, Any]]:
-    """Return the rows of the table `judged`: one for each passage with a reason."""
+    """Return the rows of the table `judged` of one explained row: one for each passage with a reason."""
+    values = {one.name: one.values(row) for one in MEASURES}
+    probed: dict[int, dict[str, float]] = {}
+    if probe:
+        for at, rank in enumerate(probe["ranks"]):
+            probed[rank] = {name: PROBES[name].values(probe)[at] for name in ("comprehensiveness", "sufficiency")}
+    asked = {rank: verdict.of(verdicts, at) for at, rank in enumerate(verdicts["ranks"])} if verdicts else {}
     found = []
-    probed = {
-        (one["qid"], rank): {name: PROBES[name].values(one)[at] for name in ("comprehensiveness", "sufficiency")}
-        for one in probes
-        for at, rank in enumerate(one["ranks"])
-    }
-    asked = {(one["qid"], rank): verdict.of(one, at) for one in verdicts for at, rank in enumerate(one["ranks"])}
-    for row in rows:
-        values = {one.name: one.values(row) for one in MEASURES}
-        for at in row.places():
-            own = {name: value for name, by_place in values.items() if (value := by_place[at]) is not None}
-            judged: dict[str, Any] = dict(zip(explained.PARTS, row.reasons(at), strict=True))
-            found_true = asked.get((row.qid, at + 1), {})
-            own |= probed.get((row.qid, at + 1), {}) | found_true
-            judged |= {"qid": row.qid, "docid": row.docids[at], "rank": at + 1, "values": own}
-            flagged = [one.name for one in MEASURES if one.name in own and one.flags(own[one.name])]
-            flagged += [name for name, value in found_true.items() if value == 0]
-            found.append(judged | {"flagged": flagged})
+    for at in row.places():
+        own = {name: value for name, by_place in values.items() if (value := by_place[at]) is not None}
+        flagged = [one.name for one in MEASURES if one.name in own and one.flags(own[one.name])]
+        found_true = asked.get(at + 1, {})
+        flagged += [name for name, value in found_true.items() if value == 0]
+        own |= probed.get(at + 1, {}) | found_true
+        judged: dict[str, Any] = dict(zip(explained.PARTS, row.reasons(at), strict=True))
+        judged |= {"qid": row.qid, "docid": row.docids[at], "rank": at + 1, "values": own, "flagged": flagged}
+        found.append(judged)
     return found

@@ -11,7 +11,9 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from r2r.judge.figures import honesty, mean
+import numpy as np
+
+from r2r.judge.figures import by_query, honesty, mean
 from r2r.judge.kappa import kappa
 from r2r.judge.question import CLAIM, COMPARISON
 
@@ -57,8 +59,10 @@ def figures(verdicts: Sequence[Mapping[str, Any]], part: str, known: Sequence[st
                 shares[first] += 1
         values.append(own)
         counts.append(found)
-    honest = honesty(counts, seed)
+    qids = [row["qid"] for row in verdicts]
+    sums = [np.sum(own, axis=0).tolist() for own in by_query(qids, [[one] for one in counts])]
+    honest = honesty(sums, seed)
     floor = None if honest["detected"] is None else 1 - honest["detected"]
     bounds = {"floor": floor, "ceiling": 1.0, "of": len(pairs) - int(honest["planted"]), "better": "higher"}
     judged = {name: shares[name] / shares.total() for name in known} if shares else {}
-    return {**mean(values or [[]], seed), **bounds, **honest, "kappa": kappa(pairs), "verdicts": judged}
+    return {**mean(by_query(qids, values) or [[]], seed), **bounds, **honest, "kappa": kappa(pairs), "verdicts": judged}

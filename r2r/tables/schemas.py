@@ -108,6 +108,7 @@ SCHEMAS = {
     "probes": pa.schema(
         {
             "qid": pa.string(),
+            "key": pa.string(),
             "passages": pa.int64(),
             "agreement": pa.float64(),
             "ranks": pa.list_(pa.int64()),

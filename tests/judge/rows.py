@@ -47,7 +47,7 @@ def run_rows(rows, job, settings, out, go_on):
     worker, counts, found = job.worker(*job.arguments), Counter(), {table: [] for table in job.tables}
     for one in pool.rows_of(rows.parts(7)):
         table, answer, more = asyncio.run(worker(one))
-        found[table].append(answer)
+        found[table].append(answer | {"qid": one["qid"]})
         counts.update({**more, table: 1})
     for table, answers in found.items():
         if answers:

@@ -80,3 +80,13 @@ def test_figures_of_nothing_are_none():
     found = figures(knows(lambda at, text: True)._replace(values=lambda one: [None] * 4), empty, seed=0)
     assert found["n"] == 0 and not found["noticed"]
     assert {found[name] for name in ("value", "low", "high", "floor", "ceiling", "detected", "false_alarms")} == {None}
+
+
+def test_several_draws_of_a_query_make_no_interval_narrower():
+    drawn_once = [row(qid=f"q{number}", direct=["x" * (number % 7), "y", "z", ""]) for number in range(60)]
+    measure = knows(lambda at, text: len(text) % 3)
+    once, twice = (plant(made, 0.3, seed=0) for made in (drawn_once, [one for one in drawn_once for _ in range(2)]))
+    one, two = figures(measure, once, seed=0), figures(measure, twice, seed=0)
+    assert one["low"] < one["value"] < one["high"] and two["n"] == 2 * one["n"]
+    for name in ("value", "low", "high", "detected", "false_alarms", "noticed"):
+        assert two[name] == pytest.approx(one[name])

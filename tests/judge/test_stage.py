@@ -1,6 +1,7 @@
 """The stage: what it reads, what it writes, what it shows, and whose mistake it is."""
 
 import json
+import re
 from collections import Counter
 from functools import partial
 from types import SimpleNamespace
@@ -174,6 +175,16 @@ def test_nothing_is_kept_where_no_measure_tells_faults(annotated, tmp_path):
         keep.write(str(annotated), [], [], 0.2, tmp_path)
 
 
+@pytest.fixture
+def models(monkeypatch):
+    """A student and a judge that answer without Ray and an engine."""
+    monkeypatch.setattr(pool, "run_rows", run_rows)
+    monkeypatch.setattr(probe, "Ranker", Ranker)
+    monkeypatch.setattr(judging.calls, "open_model", lambda *arguments: Judge())
+    monkeypatch.setattr(stage, "check_student", lambda *arguments: None)
+    monkeypatch.setattr(stage.calls, "check_teacher", lambda settings: None)
+
+
 class Ranker:
     """Ranks by the length of the texts, the longest first."""
 
@@ -196,12 +207,7 @@ class Judge:
         return Reply(json.dumps({"judged": found}), True, 10, 1)
 
 
-def test_a_student_and_a_judge_add_their_measures(annotated, tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(pool, "run_rows", run_rows)
-    monkeypatch.setattr(probe, "Ranker", Ranker)
-    monkeypatch.setattr(judging.calls, "open_model", lambda *arguments: Judge())
-    monkeypatch.setattr(stage, "check_student", lambda *arguments: None)
-    monkeypatch.setattr(stage.calls, "check_teacher", lambda settings: None)
+def test_a_student_and_a_judge_add_their_measures(models, annotated, tmp_path, capsys):
     settings = JudgeSettings(judge="http://none/v1#judge", price_in=1e6, planted=0.5)
     out = tmp_path / "judge"
     judge_reasons(str(annotated), None, out, settings, "some/student")
@@ -231,6 +237,40 @@ def test_a_student_and_a_judge_add_their_measures(annotated, tmp_path, monkeypat
     assert "done already" in capsys.readouterr().out
 
 
+def test_several_draws_of_a_query_are_judged_apart(models, annotated, tmp_path, monkeypatch):
+    class Reader(Judge):
+        async def complete(self, prompt, **sampling):
+            reply = await super().complete(prompt, **sampling)
+            return reply._replace(
+                text=reply.text.replace("supported", "contradicted" if "Nothing, one" in prompt else "supported")
+            )
+
+    monkeypatch.setattr(judging.calls, "open_model", lambda *arguments: Reader())
+    sound = tables.read(annotated, "annotations").to_pylist()
+    texts = [f"Nothing, {word}, is here to see." for word in ("one", "two and more", "three")]
+    other = {"texts": texts, "docids": ["w1", "w2", "w3"], "evidence": ["Not in it."] * 3}
+    tables.write([one for row in sound for one in (row | other, row)], annotated, "annotations")
+    settings = JudgeSettings(judge="http://none/v1#judge", planted=0.5, keep=0.5)
+    out = tmp_path / "judge"
+    judge_reasons(str(annotated), None, out, settings, "some/student")
+    found = json.loads((out / "measures.json").read_text())
+    assert found["queries"] == 40 and found["reasons"] == 240
+    judged = tables.read(out, "judged").to_pylist()
+    assert Counter(one["docid"][0] for one in judged) == {"w": 120, "d": 120}
+    for one in judged:
+        values = dict(one["values"])
+        # Where an error was planted, there is no verdict.
+        assert values["verbatim"] == (one["docid"][0] == "d") == values.get("supported", values["verbatim"])
+    assert sum("supported" in dict(one["values"]) for one in judged) > 60
+    kept = datasets.read_annotations(str(out / "kept"))[0]
+    assert len(kept) == 40 and all(one["docids"][0] == "d 1" for one in kept)
+    # The page shows each reason with its own passage.
+    shown = re.findall(
+        r"· ([^<]*)</span></p>\s*<p class=.text. dir=.auto.>([^<]*)</p>", (out / "report.html").read_text()
+    )
+    assert len(shown) == 20 and all(docid.startswith("w") == text.startswith("Nothing") for docid, text in shown)
+
+
 def test_the_worst_reasons_are_those_with_most_faults_by_measures_that_notice():
     judged = [{"qid": str(at), "docid": "d", "flagged": [], "values": {"a": 1.0, "b": 1.0}} for at in range(12)]
     judged[3] |= {"flagged": ["a"]}
@@ -246,7 +286,7 @@ def test_the_page_is_safe_from_what_the_texts_say(annotated, tmp_path):
     found = {"source": "<b>", "queries": 1, "reasons": 1, "planted": {"swapped": 0}}
     found |= {"measures": {}, "name": "<b>", "against": {}}
     judged = [{"qid": "q1", "docid": "<i>", "rank": 1, "flagged": [], "values": {}, "direct": "<script>"}]
-    assert "<script>" not in report.render(found, [row()], judged, {})
+    assert "<script>" not in report.render(found, [row()], [judged], {})
 
 
 @pytest.mark.parametrize(
