@@ -27,8 +27,8 @@ Single inputs:
 FIELDS say what your files call our fields, as in jsonl:docs.jsonl#docid=id,text=contents. Our fields are docid, title
 (optional) and text in a corpus; qid and query in queries; qid, docid and relevance in qrels.
 
-A DIR, FILE or PATH is local, or on a file system that pyarrow opens: s3://, gs://, hdfs://, file://. A stage's folder is
-local, or in a store that stages write to: s3://, gs://, abfs://. Text files may be gzipped (.gz).
+A DIR, FILE or PATH is local, or on a file system that pyarrow opens: s3://, gs://, hdfs://, file://. A stage's folder
+is local, or in a store that stages write to: s3://, gs://, abfs://. Text files may be gzipped (.gz).
 
 Owns what these strings mean. Does not own the formats: each scheme has its module in this folder. Knows no stage.
 
