@@ -96,9 +96,11 @@ def _head(facts: Facts) -> str:
 
     relation = {"adapter": "adapter", "merged": "finetune", "model": "finetune"}[facts.kind]
     on_hub = _HUB_NAME.fullmatch(facts.base)
+    # The name is the configuration, too: huggingface_hub puts results together that differ in their name alone.
     results = [
-        EvalResult("text-ranking", "custom", public(one.qrels), measure, value, metric_name=measure)
+        EvalResult("text-ranking", "custom", name, measure, value, dataset_config=name, metric_name=measure)
         for one in facts.evaluations
+        for name in [one.collection or public(one.qrels)]
         for row in one.rows[:1]
         for measure, value in one.metrics["systems"][row].items()
     ]
@@ -129,6 +131,7 @@ def _figures(one: Measured) -> dict[str, Any]:
     """Return a table of figures, and what the tests say of this student's rows."""
     metrics, tests = one.metrics, one.metrics.get("tests", {})
     return {
+        "collection": one.collection,
         "qrels": public(one.qrels),
         "queries": metrics["queries"],
         "measures": metrics["measures"],

@@ -69,7 +69,7 @@ def export(trained: str, out: str | Place, settings: ExportSettings) -> None:
     settings.push, upload them.
 
     Arguments as for `stage`. The card's facts are those of the manifests: of the training, of the stages before it and
-    of the evaluations in the folders beside it, each found by its content. Raises BadInput if nothing was trained, if
+    of the evaluations of the same run, each found by its content. Raises BadInput if nothing was trained, if
     `out` holds something else, and for a hub that cannot be reached or refuses the upload.
     """
     run(stage(trained, out, settings))

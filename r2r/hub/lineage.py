@@ -16,6 +16,9 @@ from r2r.errors import BadInput
 from r2r.identity import changed_files, fingerprint, finished, manifest_of
 from r2r.places import Place, place
 
+# Folder of a run with a folder for each of its `evaluations`.
+_EVALUATIONS = "evaluations"
+
 
 class Made(NamedTuple):
     """A finished stage: its folder and its manifest."""
@@ -25,9 +28,11 @@ class Made(NamedTuple):
 
 
 class Measured(NamedTuple):
-    """An evaluation: its folder, its qrels as the user wrote them, its metrics.json, and this student's rows in it."""
+    """An evaluation: its folder, its qrels as the user wrote them, its metrics.json, and this student's rows in it.
+    collection: its name among a run file's `evaluations`, "" for the run's own collection."""
 
     folder: Place
+    collection: str
     qrels: str
     metrics: dict[str, Any]
     rows: list[str]
@@ -70,7 +75,8 @@ def sources(made: list[Made]) -> dict[str, str]:
 
 
 def evaluations(made: Made) -> list[Measured]:
-    """Return the evaluations, in the folders beside the training, of a run that was ranked with what it trained."""
+    """Return the evaluations of a run that was ranked with what it trained: in the folders beside the training, and for
+    each further collection of a run file in those under `evaluations`."""
     beside = list(_beside(made))
     ranked = {
         fingerprint(str(one.folder / "run.txt"))
@@ -85,15 +91,19 @@ def evaluations(made: Made) -> list[Measured]:
             rows = [name.split(" ", 2)[2] for name, put in runs.items() if put["fingerprint"] in ranked]
             if rows:
                 metrics = json.loads((one.folder / "metrics.json").read_text(encoding="utf-8"))
-                found.append(Measured(one.folder, one.manifest["inputs"]["qrels"]["source"], metrics, rows))
+                home = one.folder.parent
+                name = home.name if home.parent.name == _EVALUATIONS else ""
+                found.append(Measured(one.folder, name, one.manifest["inputs"]["qrels"]["source"], metrics, rows))
     return found
 
 
 def _beside(made: Made) -> Iterator[Made]:
-    for file in sorted(made.folder.absolute().parent.glob("*/manifest.json")):
-        found = manifest_of(file.parent)
-        if found and not changed_files(file.parent, found):
-            yield Made(file.parent, found)
+    run = made.folder.absolute().parent
+    for pattern in ("*/manifest.json", f"{_EVALUATIONS}/*/*/manifest.json"):
+        for file in sorted(run.glob(pattern)):
+            found = manifest_of(file.parent)
+            if found and not changed_files(file.parent, found):
+                yield Made(file.parent, found)
 
 
 def _at(put: Mapping[str, str]) -> Made | None:

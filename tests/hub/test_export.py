@@ -100,6 +100,16 @@ def test_figures_and_data_are_those_of_this_training_only(run):
     assert head["license"] == "unknown" and "| licence | none was stated |" in body
 
 
+def test_figures_of_the_further_collections_of_a_run_are_on_the_card(run):
+    for name in ("rerank", "evaluate"):
+        shutil.copytree(run / name, run / "evaluations" / "fiqa" / name)
+    assert export(run, "--to", run / "export") == 0
+    head, body = card(run / "export")
+    assert [one["dataset"]["name"] for one in head["model-index"][0]["results"]] == ["qrels.txt", "fiqa"]
+    assert "\n`qrels.txt`, 8 judged" in body and "\n**fiqa**, `qrels.txt`, 8 judged" in body
+    assert body.count("| **student** (this model) | 1.0000 |") == 2
+
+
 def test_figures_of_an_earlier_training_in_the_same_folder_are_not_its_own(run):
     manifest = json.loads((run / "distill" / "manifest.json").read_text())
     (run / "distill" / "manifest.json").write_text(json.dumps(manifest | {"content": "sha256:other"}))
