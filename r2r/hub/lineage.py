@@ -13,7 +13,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
 from r2r.errors import BadInput
-from r2r.identity import changed_files, fingerprint, finished, manifest_of
+from r2r.identity import changed_files, fingerprint, manifest_of
 from r2r.places import Place, place
 
 # Folder of a run with a folder for each of its `evaluations`.
@@ -51,7 +51,7 @@ def trained(folder: str) -> Made:
 
 def before(made: Made) -> list[Made]:
     """Return the stages that the training was made from, those that can be found, the nearest first."""
-    near = {one.manifest["content"]: one for one in _beside(made)}
+    near = {content: one for one in _beside(made) for content in _contents(one.manifest)}
     found: list[Made] = []
     waiting = [made]
     for one in waiting:
@@ -65,7 +65,7 @@ def before(made: Made) -> list[Made]:
 
 def sources(made: list[Made]) -> dict[str, str]:
     """Return the inputs of these stages that no stage wrote: name -> source as the user wrote it, the nearest first."""
-    contents = {one.manifest["content"] for one in made}
+    contents = {content for one in made for content in _contents(one.manifest)}
     found: dict[str, str] = {}
     for one in made:
         for name, put in one.manifest["inputs"].items():
@@ -106,8 +106,16 @@ def _beside(made: Made) -> Iterator[Made]:
                 yield Made(file.parent, found)
 
 
+def _contents(manifest: Mapping[str, Any]) -> list[str]:
+    """Return the fingerprints of what a stage wrote: its own, and that of the annotations that a judge kept."""
+    return [manifest["content"], *([manifest["kept"]] if "kept" in manifest else [])]
+
+
 def _at(put: Mapping[str, str]) -> Made | None:
     """Return the stage at an input's source, if what it wrote is still what was read."""
     held = place(put["source"])
-    found = manifest_of(held)
-    return Made(held, found) if found and finished(held) == put["fingerprint"] else None
+    for folder in (held, held.parent):
+        found = manifest_of(folder)
+        if found and put["fingerprint"] in _contents(found) and not changed_files(folder, found):
+            return Made(folder, found)
+    return None

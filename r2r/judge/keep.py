@@ -18,8 +18,9 @@ from r2r.places import Place
 
 def write(
     annotations: str, judged: Sequence[Sequence[Mapping[str, Any]]], measures: Sequence[str], most: float, out: Place
-) -> dict[str, int]:
-    """Write the annotations with faults in at most a share `most` of their reasons, and return the counts of rows.
+) -> tuple[dict[str, int], str]:
+    """Write the annotations with faults in at most a share `most` of their reasons. Return the counts of rows, and the
+    content hash of those that were kept.
 
     judged: of each annotation, its rows of that table. measures: those whose faults count. An annotation without any
     reason is kept. Raises Stopped if there is no such measure, or if none is left.
@@ -34,5 +35,5 @@ def write(
     ]
     if not kept:
         raise Stopped(f"keep: {most:g}: none of {len(rows):,} annotations has so few faults; give a larger share")
-    tables.write(kept, out / "kept", "annotations")
-    return {"kept/annotations": len(kept), "left out by keep": len(rows) - len(kept)}
+    content = tables.write(kept, out / "kept", "annotations")
+    return {"kept/annotations": len(kept), "left out by keep": len(rows) - len(kept)}, content

@@ -217,13 +217,14 @@ def _work(
     tables.write([*chain.from_iterable(judged)], out, "judged")
     tables.write_text(json.dumps(found, indent=2, ensure_ascii=False) + "\n", out / "measures.json")
     tables.write_text(report.render(found, rows, judged, WHY), out / "report.html")
-    counts = {"queries": found["queries"], "judged": found["reasons"]}
+    counts, more = {"queries": found["queries"], "judged": found["reasons"]}, {}
     if settings.keep is not None:
-        counts |= keep.write(rankings, judged, list(report.shown(found)[0]), settings.keep, out)
+        kept, more["kept"] = keep.write(rankings, judged, list(report.shown(found)[0]), settings.keep, out)
+        counts |= kept
     for name in _asked(probes is not None, verdicts is not None):
         folder, _, table = name.partition("/")
         counts[name] = tables.read(out / folder, table).num_rows if (out / name).is_dir() else 0
-    return Result(counts, digest([measures, found["against"]]), ["measures.json", "report.html"])
+    return Result(counts, digest([measures, found["against"]]), ["measures.json", "report.html"], more)
 
 
 def _probed(measure: Any, probes: Sequence[Mapping[str, Any]], seed: int) -> dict[str, Any]:

@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 from safetensors.numpy import save_file
 
-from r2r import config, stage, tables
+from r2r import config, datasets, stage, tables
 from r2r.evaluation.evaluate import evaluate
 from r2r.identity import of_files
 from r2r.stage import Input, Result, Stage
@@ -27,8 +28,9 @@ ANNOTATION = {
 }
 
 
-def finished_run(run: Path, method: str = "lora", student: str = "small/student") -> Path:
-    """Write annotate, distill, rerank and evaluate into the folder of a run. Return it."""
+def finished_run(run: Path, method: str = "lora", student: str = "small/student", kept: bool = False) -> Path:
+    """Write annotate, distill, rerank and evaluate into the folder of a run. Return it. kept: with the judge that keeps
+    sound annotations, from which distill learns."""
     _stage(
         "annotate",
         run,
@@ -38,6 +40,9 @@ def finished_run(run: Path, method: str = "lora", student: str = "small/student"
     )
     trained = config.DistillSettings(student=student, method=method, steps=20, lora_rank=4)
     inputs = {"annotations": str(run / "annotate"), "student": student}
+    if kept:
+        _stage("judge", run, config.JudgeSettings(keep=0.5), {"rankings": str(run / "annotate")}, _judge)
+        inputs["annotations"] = str(run / "judge" / "kept")
     _stage("distill", run, trained, inputs, lambda out: _distill(out, trained))
     inputs = {"candidates": "demo", "student": student, "adapter": str(run / "distill")}
     _stage("rerank", run, config.RerankSettings(), inputs, _rerank)
@@ -55,12 +60,20 @@ def _stage(
 ) -> None:
     out = run / name
     put = {key: Input(getattr(settings, key, None) or source) for key, source in inputs.items()}
+    if "annotations" in put:
+        put["annotations"] = Input(inputs["annotations"], partial(datasets.fingerprint, what="annotations"))
     stage.run(Stage(name, out, settings, put, lambda there: None, lambda identity: work(out), []))
 
 
 def _annotate(out: Path) -> Result:
     content = tables.write([ANNOTATION], out, "annotations")
     return Result({"annotations": 1}, content, counts={"prompt_tokens": 1200, "completion_tokens": 34})
+
+
+def _judge(out: Path) -> Result:
+    # Not all of them, or they would be those of annotate.
+    content = tables.write([ANNOTATION | {"qid": "q2"}], out / "kept", "annotations")
+    return Result({"judged": 2}, "of the measures", [], {"kept": content})
 
 
 def _distill(out: Path, settings: config.DistillSettings) -> Result:

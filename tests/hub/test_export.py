@@ -110,6 +110,17 @@ def test_figures_of_the_further_collections_of_a_run_are_on_the_card(run):
     assert body.count("| **student** (this model) | 1.0000 |") == 2
 
 
+@pytest.mark.parametrize("beside", [True, False])
+def test_the_teacher_of_annotations_that_a_judge_kept_is_on_the_card(tmp_path, beside):
+    run = finished_run(tmp_path / "run", kept=True)
+    if not beside:
+        (run / "distill").rename(tmp_path / "elsewhere")
+        run = tmp_path / "elsewhere"
+    assert export(run, "--to", tmp_path / "export") == 0
+    body = card(tmp_path / "export")[1]
+    assert "| teacher | big/teacher |" in body and "`judge`: " in body and "`annotate`: 1 annotations" in body
+
+
 def test_figures_of_an_earlier_training_in_the_same_folder_are_not_its_own(run):
     manifest = json.loads((run / "distill" / "manifest.json").read_text())
     (run / "distill" / "manifest.json").write_text(json.dumps(manifest | {"content": "sha256:other"}))

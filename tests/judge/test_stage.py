@@ -158,6 +158,7 @@ def test_annotations_with_few_faults_are_kept(annotated, tmp_path, capsys):
         manifest = json.loads((out / "manifest.json").read_text())
         assert manifest["rows"]["kept/annotations"] == count and manifest["rows"]["left out by keep"] == 40 - count
         assert any(name.startswith("kept/annotations/") for name in manifest["files"])
+        assert manifest["kept"] == datasets.fingerprint(str(out / "kept"), "annotations")
     assert "left out by keep" in capsys.readouterr().out
 
 
