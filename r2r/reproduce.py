@@ -143,5 +143,7 @@ def _here(source: str, folder: Place) -> str:
     named = place(source)
     if (":" in source and not is_store(source)) or named.exists() or not named.name:
         return source
-    moved = (folder.absolute().parent / named.name, folder.absolute().parent / named.parent.name / named.name)
+    # A stage of `evaluations/NAME` lies two folders deeper than the training that it reads.
+    above = folder.absolute().parents[:3]
+    moved = [one / name for one in above for name in (named.name, f"{named.parent.name}/{named.name}")]
     return next((str(one) for one in moved if one.exists()), source)

@@ -44,6 +44,13 @@ def test_the_same_output_though_the_run_was_moved(run, capsys):
     assert (again / "metrics.json").read_bytes() == (run / "evaluate" / "metrics.json").read_bytes()
 
 
+def test_a_collection_of_a_run_that_was_moved_is_found(run, capsys):
+    for name in ("rerank", "evaluate"):
+        shutil.move(run / name, run / "evaluations" / "fiqa" / name)
+    assert reproduce(run / "evaluations" / "fiqa" / "evaluate", "--out", run.parent / "again") == 0
+    assert "reproduce: evaluate: the same output, " in capsys.readouterr().out
+
+
 def test_what_differs_is_named_and_another_output_is_status_3(run, capsys):
     file = run / "evaluate" / "manifest.json"
     manifest = json.loads(file.read_text())
