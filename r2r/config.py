@@ -309,7 +309,9 @@ class DistillSettings(Section):
         "auto", description="number type of the model; auto: bfloat16 on GPUs, float32 on CPUs"
     )
     checkpointing: bool = how(False, description="recompute activations instead of keeping them: less memory")
-    max_length: int = Field(4096, ge=64, description="longest example, prompt and reply, in tokens")
+    max_length: int = Field(
+        4096, ge=64, description="longest example, prompt and reply, in tokens; never more than the student reads"
+    )
     held_out: float = Field(
         0.1, ge=0, lt=1, description="share of the queries held out to choose the step, at most 500"
     )
@@ -738,8 +740,15 @@ class RunFile(Section):
     def _check_reasons(self) -> None:
         """Raise ValueError if a stage needs reasons, or an order, that an earlier one does not give."""
         taught, given, rerank = self.distill.reasoning, self.annotate.reasoning, self.rerank
-        if not self.annotate.teacher.startswith("teacher:") and given not in ("both", taught) and taught != "none":
+        teacher = self.annotate.teacher
+        if teacher.startswith("replies:"):
+            if taught != "none":
+                raise ValueError(f"distill.reasoning: {taught}: {teacher} gives an order alone; write none")
+            given = "none"
+        if not teacher.startswith("teacher:") and given not in ("both", taught) and taught != "none":
             raise ValueError(f"distill.reasoning: {taught}: the teacher gives {given}; raise annotate.reasoning")
+        if self.judge.keep is not None and given == "none":
+            raise ValueError(f"judge.keep: {self.judge.keep:g}: the teacher gives no reasons to judge; leave keep out")
         if rerank.scores not in (None, self.distill.scores):
             raise ValueError(f"rerank.scores: {rerank.scores}: distill trains {self.distill.scores}; leave it out")
         if rerank.order_position not in (None, self.distill.order_position):

@@ -110,6 +110,10 @@ LATE = {
     "rerank: {window: 5, explain: 6}": "rerank.explain: 6: more than the window of 5",
     "rerank: {mode: generate, order_position: last}": "rerank.mode: generate: writes the order first",
     "annotate: {teacher: demo, reasoning: direct}": "distill.reasoning: both: the teacher gives direct",
+    "annotate: {teacher: 'replies:x.jsonl'}": "distill.reasoning: both: replies:x.jsonl gives an order alone; write",
+    "annotate: {teacher: demo, reasoning: none}\ndistill: {student: demo, reasoning: none}\njudge: {keep: 0.2}": (
+        "judge.keep: 0.2: the teacher gives no reasons to judge; leave keep out"
+    ),
     "distill: {student: demo, order_position: last}\nrerank: {order_position: first}": "rerank.order_position: first: ",
     "distill: {student: demo, reasoning: none}\nrerank: {explain: 3}": "rerank.explain: 3: distill teaches no reasons",
     "annotate: {teacher: demo, passages: 21}": "annotate.passages: 21: distill learns from 20 a query at most",
@@ -126,8 +130,8 @@ LATE = {
 
 @pytest.mark.parametrize(("change", "said"), LATE.items())
 def test_a_mistake_in_any_stage_ends_the_run_before_the_first_and_touches_nothing(tmp_path, capfd, change, said):
-    key = change.partition(":")[0]
-    lines = [line for line in SOUND.splitlines() if not line.startswith((f"{key}:", "out:"))]
+    keys = ("out:", *(f"{line.partition(':')[0]}:" for line in change.splitlines()))
+    lines = [line for line in SOUND.splitlines() if not line.startswith(keys)]
     file, out = tmp_path / "run.yaml", tmp_path / "out"
     file.write_text("\n".join([*lines, f"out: {out}", change]) + "\n")
     for more in ([], ["--dry-run"]):

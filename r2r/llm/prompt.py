@@ -75,6 +75,14 @@ def load_tokenizer(model: str) -> Any:
     return tokenizer
 
 
+def longest(model: str) -> int | None:
+    """Return the most tokens that a model reads, reply included; None if its configuration does not say."""
+    from transformers import AutoConfig
+
+    found = getattr(AutoConfig.from_pretrained(model).get_text_config(), "max_position_embeddings", None)
+    return int(found) if found else None
+
+
 def check_model(model: str) -> None:
     """Raise BadInput for a model that `load_tokenizer` would refuse.
 

@@ -19,7 +19,7 @@ from r2r import builtin, datasets, places, tables
 from r2r.config import DistillSettings
 from r2r.errors import BadInput
 from r2r.identity import fingerprint, of_files
-from r2r.llm.prompt import load_tokenizer
+from r2r.llm.prompt import load_tokenizer, longest
 from r2r.places import Place, place
 from r2r.stage import Identity, Input, Result, Stage, There, run
 from r2r.student import adapter, checkpoint, prompt, record
@@ -81,6 +81,7 @@ def _work(annotations: str, out: Place, settings: DistillSettings, identity: Ide
     checkpoints = out / "checkpoints" / identity.key(*identity.inputs)
     if not checkpoint.newest(checkpoints):
         places.remove(out / "checkpoints")
+    settings = within_student(settings)
     plan = choose(rows, settings)
     held = len(plan["held"])
     if settings.epochs:
@@ -179,6 +180,15 @@ def read_rows(annotations: str, settings: DistillSettings) -> list[dict[str, Any
                 f"annotate with that reasoning, or distill with less"
             )
     return sorted(rows, key=lambda row: (row["qid"], row["key"]))
+
+
+def within_student(settings: DistillSettings) -> DistillSettings:
+    """Return the settings with a `max_length` of at most what the student reads; print a line if it was more."""
+    most = longest(builtin.model(settings.student, "student", weights=False))
+    if most is None or settings.max_length <= most:
+        return settings
+    print(f"distill: max_length {most:,}: the student reads no more ({settings.max_length:,} was set)", flush=True)
+    return settings.model_copy(update={"max_length": most})
 
 
 def choose(rows: list[dict[str, Any]], settings: DistillSettings) -> dict[str, Any]:

@@ -21,7 +21,7 @@ from r2r.identity import digest, fingerprint
 from r2r.llm import Model, Refused, Reply, is_folder, is_remote, is_server, open_model
 from r2r.llm.engine import check_arguments
 from r2r.llm.probe import Probed, probe
-from r2r.llm.prompt import ByteTokenizer, break_controls, chat_ids, check_model, fit, load_tokenizer
+from r2r.llm.prompt import ByteTokenizer, break_controls, chat_ids, check_model, fit, load_tokenizer, longest
 from r2r.places import Place
 from r2r.rows.journal import Journal
 from r2r.workers import beside_driver, start_ray
@@ -85,7 +85,7 @@ class Prompter:
 
     model: the open teacher; None reads its configuration only, or asks a server. `tokenizer` is the teacher's own; for
     a server it is the one in the settings, else one token per byte. `longest` is the most tokens of prompt and reply
-    together, None if a server does not say. Raises BadInput if there is no such teacher.
+    together, None if nothing says it. Raises BadInput if there is no such teacher.
     """
 
     tokenizer: Any
@@ -100,7 +100,8 @@ class Prompter:
             self.longest = (model or open_model(settings.teacher)).max_length
         else:
             name = builtin.model(settings.teacher, "teacher", weights=False)
-            self.tokenizer, self.longest = load_tokenizer(name), _longest(name, settings)
+            self.tokenizer = load_tokenizer(name)
+            self.longest = int(settings.engine.get("max_model_len") or 0) or longest(name)
 
     def fitted(self, render: Callable[[str, list[str]], str], query: str, passages: list[str]) -> tuple[str, int]:
         """Return `render(query, passages)` of texts that are cut to fit, and how many were cut, the query included."""
@@ -117,13 +118,6 @@ class Prompter:
     def shown(self, message: str) -> str:
         """Return the message as the model sees it, with its chat format; as it is if the tokenizer is not known."""
         return message if isinstance(self.tokenizer, ByteTokenizer) else self.tokenizer.decode(self.ids(message))
-
-
-def _longest(model: str, settings: TeacherSettings) -> int:
-    from transformers import AutoConfig
-
-    own = AutoConfig.from_pretrained(model).get_text_config().max_position_embeddings
-    return int(settings.engine.get("max_model_len") or own)
 
 
 class OverBudget(Exception):

@@ -1,12 +1,14 @@
 """Annotations as training examples: shuffling, the rank of each label, and batches padded on the left."""
 
 import json
+from pathlib import Path
 
 import pytest
 import torch
 
 from r2r.config import DistillSettings
 from r2r.llm.prompt import load_tokenizer
+from r2r.student.distill import within_student
 from r2r.student.examples import collate, example, fits, length, until_order
 from r2r.student.model import label_scores
 from r2r.student.prompt import LABELS, label_ids
@@ -28,6 +30,17 @@ ROW = {
 @pytest.fixture(scope="module")
 def tokenizer():
     return load_tokenizer(tiny_model())
+
+
+@pytest.mark.parametrize(("reads", "most"), [(512, 512), (2048, 1024), (None, 1024)])
+def test_no_example_is_longer_than_what_the_student_reads(tmp_path, capsys, reads, most):
+    config = json.loads(Path(tiny_model(), "config.json").read_text()) | {"max_position_embeddings": reads}
+    # Whose configuration names no length.
+    config = config if reads else {"model_type": "bloom"}
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    assert within_student(SETTINGS.model_copy(update={"student": str(tmp_path)})).max_length == most
+    said = "distill: max_length 512: the student reads no more (1,024 was set)\n"
+    assert capsys.readouterr().out == (said if most == 512 else "")
 
 
 @pytest.mark.parametrize("seed", range(5))
