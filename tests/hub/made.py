@@ -38,7 +38,7 @@ def finished_run(run: Path, method: str = "lora", student: str = "small/student"
         {"teacher": "x"},
         _annotate,
     )
-    trained = config.DistillSettings(student=student, method=method, steps=20, lora_rank=4)
+    trained = config.DistillSettings(student=student, method=method, epochs=2.5, lora_rank=4)
     inputs = {"annotations": str(run / "annotate"), "student": student}
     if kept:
         _stage("judge", run, config.JudgeSettings(keep=0.5), {"rankings": str(run / "annotate")}, _judge)

@@ -41,6 +41,10 @@ def test_an_adapter_goes_out_with_a_card_and_nothing_is_uploaded(run, hub, capsy
     assert "| **student** (this model) | 1.0000 |" in body and "| bm25 | 0.4942 |" in body
     assert "| student | nDCG@10 | +0.5058 | +0.3" in body
     assert "| teacher | big/teacher |" in body
+    # All that made the student, with the steps that were taken.
+    for line in ("steps: 20", "epochs: 2.5", "labels: drawn", "lora_targets: q_proj, k_proj, v_proj"):
+        assert f"\n- {line}" in body
+    assert "\n- workers" not in body and "\n- pairwise" not in body
     assert "PEFT's own card" not in body
     # Neither the folders of this machine nor the address of a server.
     written = "".join((out / "model" / name).read_text() for name in MODEL if not name.endswith("tensors"))

@@ -39,7 +39,10 @@ def annotated(tmp_path):
                 "files": {},
                 "what": {"prompt": "0123456789ab"},
             },
-            **{"settings": {"teacher": teacher, "passages": 2, "reasoning": "both"}},
+            "settings": {
+                **{"teacher": teacher, "passages": 2, "reasoning": "both", "positives": "beir:/secret/fiqa#train"},
+                **{"distinct": True, "language": None, "actors": 4, "engine": {"download_dir": "/secret"}},
+            },
             **{"rows": {"annotations": len(rows), "rejects": 3}, "prompt_tokens": 900, "completion_tokens": 180},
         }
         (out / "manifest.json").write_text(json.dumps(manifest))
@@ -92,10 +95,13 @@ def test_the_card_says_who_made_it_and_how(annotated, tmp_path):
         "| rejected, not in this data | 3 |",
         "| tokens of the prompts, of the replies | 900, 180 |",
         '| reasoning | "both" |',
+        "| distinct | true |",
+        "| positives | beir:fiqa#train |",
         'load_dataset("fleas", split="train")',
     ):
         assert line in body
     assert all(f"| `{name}` |" in body for name in tables.SCHEMAS["annotations"].names)
+    assert "| language" not in body and "| actors" not in body
     # No address and no place is published.
     whole = b"".join(file.read_bytes() for file in to.rglob("*") if file.is_file())
     assert b"10.0.0.7" not in whole and b"/secret" not in whole and str(tmp_path).encode() not in whole
