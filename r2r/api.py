@@ -88,12 +88,14 @@ class Reranker:
         """Return the documents best first, the first `top_n` of them (default: all).
 
         documents: texts, or mappings with `text` and optionally `title`. explain: give reasons for the first so many
-        documents; True for all that are returned, up to a window. Raises BadInput for a document without text, and
-        `r2r.llm.Refused` for a query and documents that the engine will not take.
+        documents; True for all that are returned, up to a window. Raises BadInput for a document without text, or a
+        text in place of a list, and `r2r.llm.Refused` for a query and documents that the engine will not take.
         """
         ranker = self._ranker
         if ranker is None:
             raise BadInput("Reranker: is closed; make another")
+        if isinstance(documents, str | Mapping):
+            raise BadInput("documents: one document; give a list of them")
         texts = [_text(document, place) for place, document in enumerate(documents)]
         if not texts:
             return []

@@ -116,6 +116,13 @@ def test_documents_may_be_mappings():
     assert [(one.index, one.text) for one in found] == [(1, "On fleas\nThey jump."), (2, "two 2"), (0, "one"), (3, "x")]
 
 
+@pytest.mark.parametrize("wrong", ["three long", {"text": "three long"}])
+def test_one_document_in_place_of_a_list_is_told(wrong):
+    # A text is a sequence of texts for Python, and would be ranked letter by letter.
+    with Reranker("demo") as reranker, pytest.raises(BadInput, match="^documents: one document; give a list"):
+        reranker.rank("q", wrong)
+
+
 @pytest.mark.parametrize("wrong", [{}, {"title": "On fleas"}, {"text": None}, {"text": 5}])
 def test_a_document_without_text_is_told(wrong):
     with (
