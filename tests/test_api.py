@@ -119,7 +119,7 @@ def test_documents_may_be_mappings():
 @pytest.mark.parametrize("wrong", ["three long", {"text": "three long"}])
 def test_one_document_in_place_of_a_list_is_told(wrong):
     # A text is a sequence of texts for Python, and would be ranked letter by letter.
-    with Reranker("demo") as reranker, pytest.raises(BadInput, match="^documents: one document; give a list"):
+    with Reranker("demo") as reranker, pytest.raises(BadInput, match=r"^documents: one document; give a list"):
         reranker.rank("q", wrong)
 
 
