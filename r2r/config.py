@@ -254,7 +254,9 @@ class MakeQueriesSettings(QueriesSettings):
 
     n: int = Field(0, ge=0, description="passages that get a query, drawn from the corpus by the seed; 0: none is made")
     teacher: str = source(
-        "", description="as for annotate; left out: annotate's teacher, with its engine, workers and prices"
+        "",
+        min_length=0,
+        description="as for annotate; left out: annotate's teacher, with its engine, workers and prices",
     )
 
     def stage_settings(self, annotate: AnnotateSettings) -> QueriesSettings:

@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import yaml
 
 from r2r import config
 from r2r.cli import main
@@ -221,6 +222,12 @@ def test_no_further_system_unless_it_is_asked_for(tmp_path):
     stages = list(stages_of(load(tmp_path, SOUND)))
     assert [name for name in stages[-1].inputs if name.startswith("run ")] == ["run 1 bm25", "run 2 student"]
     assert [one.name for one in stages].count("annotate") == 1
+
+
+@pytest.mark.parametrize("name", sorted(file.stem for file in CONFIGS.glob("*.yaml")))
+def test_a_run_file_that_was_written_out_in_full_says_the_same(tmp_path, name):
+    run = load_run_file(str(CONFIGS / f"{name}.yaml"))
+    assert load(tmp_path, yaml.safe_dump(run.model_dump(mode="json"))) == run
 
 
 def test_a_run_file_that_is_not_there_is_named():
