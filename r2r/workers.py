@@ -53,6 +53,8 @@ def was_terminated() -> bool:
 def _terminate(number: int, frame: object) -> None:
     # A second one must not interrupt the clean-up.
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    # A library's log handler may be half made now, and Python would print an error about it at the end.
+    logging.raiseExceptions = False
     raise Terminated
 
 

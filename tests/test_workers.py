@@ -124,3 +124,23 @@ def test_an_engine_alone_gets_all_cpus_and_none_of_a_cluster_in_use(monkeypatch)
     assert workers.cpus_each(1, gpus=1) == 1
     free["CPU"] = 3.0
     assert workers.cpus_each(1, 0) == 1
+
+
+HALF_MADE = """
+import logging, os, signal, time
+from r2r.errors import Terminated
+from r2r.workers import end_on_sigterm
+end_on_sigterm()
+half = logging.StreamHandler.__new__(logging.StreamHandler)
+logging.Handler.__init__(half)
+try:
+    os.kill(os.getpid(), signal.SIGTERM)
+    time.sleep(60)
+except Terminated:
+    print("terminated")
+"""
+
+
+def test_a_log_handler_that_sigterm_left_half_made_prints_nothing():
+    done = subprocess.run([sys.executable, "-c", HALF_MADE], capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "terminated\n", "")
