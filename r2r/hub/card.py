@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from r2r import __version__
-from r2r.config import LOSSES, DistillSettings
+from r2r.config import LOSSES, DistillSettings, Section
 from r2r.hub.lineage import Made, Measured
 from r2r.llm.engine import LORA_RANKS
 from r2r.templates import load
@@ -82,17 +82,20 @@ def text(facts: Facts) -> str:
     )
 
 
+def counting(section: type[Section], settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Return those of a manifest's settings that change the result, and are set, in the order of their section."""
+    names = [name for name in section.model_fields if section.kind(name) == "what"]
+    return {name: settings[name] for name in names if settings.get(name) is not None}
+
+
 def _settings(manifest: Mapping[str, Any]) -> dict[str, Any]:
     """Return the settings that made the student what it is, but for the losses' weights. The steps are those taken."""
     settings = manifest["settings"] | {"steps": manifest["rows"]["steps"]}
     whole = settings.get("method") == "full"
     return {
-        name: ", ".join(settings[name]) if isinstance(settings[name], list) else settings[name]
-        for name in DistillSettings.model_fields
-        if DistillSettings.kind(name) == "what"
-        and settings.get(name) is not None
-        and name not in LOSSES
-        and not (whole and name.startswith("lora_"))
+        name: ", ".join(value) if isinstance(value, list) else value
+        for name, value in counting(DistillSettings, settings).items()
+        if name not in LOSSES and not (whole and name.startswith("lora_"))
     }
 
 

@@ -77,7 +77,7 @@ def sources(made: list[Made]) -> dict[str, str]:
 def evaluations(made: Made) -> list[Measured]:
     """Return the evaluations of a run that was ranked with what it trained: in the folders beside the training, and for
     each further collection of a run file in those under `evaluations`."""
-    beside = list(_beside(made))
+    beside = [*_beside(made), *_beside(made, f"{_EVALUATIONS}/*/*")]
     ranked = {
         fingerprint(str(one.folder / "run.txt"))
         for one in beside
@@ -97,13 +97,12 @@ def evaluations(made: Made) -> list[Measured]:
     return found
 
 
-def _beside(made: Made) -> Iterator[Made]:
-    run = made.folder.absolute().parent
-    for pattern in ("*/manifest.json", f"{_EVALUATIONS}/*/*/manifest.json"):
-        for file in sorted(run.glob(pattern)):
-            found = manifest_of(file.parent)
-            if found and not changed_files(file.parent, found):
-                yield Made(file.parent, found)
+def _beside(made: Made, folders: str = "*") -> Iterator[Made]:
+    """Yield the finished stages in these folders of the training's run."""
+    for file in sorted(made.folder.absolute().parent.glob(f"{folders}/manifest.json")):
+        found = manifest_of(file.parent)
+        if found and not changed_files(file.parent, found):
+            yield Made(file.parent, found)
 
 
 def _contents(manifest: Mapping[str, Any]) -> list[str]:

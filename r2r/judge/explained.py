@@ -8,7 +8,7 @@ Owns this form, and the reading of both tables into it. Does not own the tables,
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from r2r import datasets, identity, tables
@@ -100,14 +100,17 @@ def read(rankings: str, candidates: str | None) -> list[Explained]:
     return found
 
 
-def aligned(answers: Sequence[Mapping[str, Any]], rows: Sequence[tuple[str, str]]) -> list[dict[str, Any] | None]:
+def aligned(
+    answers: Sequence[Mapping[str, Any]], rows: Sequence[Explained], key: Callable[[dict[str, Any]], str]
+) -> list[dict[str, Any] | None]:
     """Return what a model answered about each row, None where it did not.
 
-    answers: rows of a table, with the key of what was asked. rows: qid and key of each. Rows with the same key were
+    answers: rows of a table, with the key of what was asked. key: returns that of a row. Rows with the same key were
     asked once.
     """
     by_key = {one["key"]: one for one in answers}
-    return [{**by_key[key], "qid": qid} if key in by_key else None for qid, key in rows]
+    found = ((row.qid, by_key.get(key(row._asdict()))) for row in rows)
+    return [{**answer, "qid": qid} if answer else None for qid, answer in found]
 
 
 def _annotated(row: Mapping[str, Any]) -> Explained:

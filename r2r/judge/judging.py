@@ -91,7 +91,7 @@ def ask(
             f"judge: {spent:.4f} of max_cost {settings.max_cost} spent; {done.unasked:,} rows left; {_GOES_ON}"
         )
     found = tables.read(out, "verdicts").to_pylist() if done.counts["verdicts"] else []
-    return aligned(found, [(row.qid, row_key(row._asdict())) for row in made.swapped]), spent
+    return aligned(found, made.swapped, row_key), spent
 
 
 def _probe(out: Place, version: str, asking: TeacherSettings) -> Probed | None:

@@ -74,7 +74,7 @@ def probe(
     )
     pool.run_rows(listed, job, settings, out, lambda counts: True)
     found = tables.read(out, "probes").to_pylist() if tables.path(out, "probes").is_dir() else []
-    return aligned(found, [(row.qid, row_key(row._asdict())) for row in rows])
+    return aligned(found, rows, row_key)
 
 
 def key(row: Mapping[str, Any], version: str) -> str:

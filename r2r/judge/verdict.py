@@ -11,8 +11,6 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import numpy as np
-
 from r2r.judge.figures import by_query, honesty, mean
 from r2r.judge.kappa import kappa
 from r2r.judge.question import CLAIM, COMPARISON
@@ -43,11 +41,12 @@ def figures(verdicts: Sequence[Mapping[str, Any]], part: str, known: Sequence[st
     that are not planted. A fault is a verdict that is not good.
     """
     values, counts, pairs, shares = [], [], [], Counter[str]()
-    for row in verdicts:
+    columns = (f"{part}_1", f"{part}_2", f"planted_{part}")
+    of_rows = [list(zip(*(row[column] for column in columns), strict=True)) for row in verdicts]
+    for of_query in by_query((row["qid"] for row in verdicts), of_rows):
         own: list[float | None] = []
         found = [0.0] * 4
-        both = zip(row[f"{part}_1"], row[f"{part}_2"], row[f"planted_{part}"], strict=True)
-        for first, second, planted in both:
+        for first, second, planted in of_query:
             if not first:
                 continue
             faults = [one != known[0] for one in (first, second)]
@@ -59,10 +58,8 @@ def figures(verdicts: Sequence[Mapping[str, Any]], part: str, known: Sequence[st
                 shares[first] += 1
         values.append(own)
         counts.append(found)
-    qids = [row["qid"] for row in verdicts]
-    sums = [np.sum(own, axis=0).tolist() for own in by_query(qids, [[one] for one in counts])]
-    honest = honesty(sums, seed)
+    honest = honesty(counts, seed)
     floor = None if honest["detected"] is None else 1 - honest["detected"]
     bounds = {"floor": floor, "ceiling": 1.0, "of": len(pairs) - int(honest["planted"]), "better": "higher"}
     judged = {name: shares[name] / shares.total() for name in known} if shares else {}
-    return {**mean(by_query(qids, values) or [[]], seed), **bounds, **honest, "kappa": kappa(pairs), "verdicts": judged}
+    return {**mean(values or [[]], seed), **bounds, **honest, "kappa": kappa(pairs), "verdicts": judged}

@@ -19,7 +19,7 @@ import yaml
 from r2r import __version__, tables
 from r2r.config import AnnotateSettings
 from r2r.errors import BadInput
-from r2r.hub.card import public
+from r2r.hub.card import counting, public
 from r2r.identity import manifest_of
 from r2r.places import Place, place
 from r2r.tables.schemas import read_file
@@ -93,12 +93,9 @@ def _parts(annotated: Place) -> Iterator[list[dict[str, Any]]]:
 
 def _settings(settings: dict[str, Any]) -> dict[str, str]:
     """Return the settings that made the annotations what they are, as JSON. The prompt's version has its own line."""
-    made = [name for name in AnnotateSettings.model_fields if AnnotateSettings.kind(name) == "what"]
-    found = {
-        name: json.dumps(settings[name], ensure_ascii=False)
-        for name in (*made, "false_evidence")
-        if settings.get(name) is not None and name not in _HIDDEN
-    }
+    made = counting(AnnotateSettings, settings)
+    made |= {name: settings[name] for name in ["false_evidence"] if name in settings}
+    found = {name: json.dumps(value, ensure_ascii=False) for name, value in made.items() if name not in _HIDDEN}
     return found | ({"positives": public(settings["positives"])} if settings.get("positives") else {})
 
 
