@@ -59,7 +59,7 @@ class Reranker:
         from r2r.student.rank import Ranker, check_student
 
         given = validate(RerankSettings, settings, "Reranker")
-        check_student(model, adapter)
+        check_student(model, adapter, given)
         # A loop of its own: a notebook's is taken, and the engine lives in the loop that first asks it.
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="r2r", daemon=True)

@@ -47,7 +47,6 @@ from r2r.judge.figures import Planted, by_query, figures, mean, plant
 from r2r.llm.engine import check_arguments
 from r2r.places import Place, place
 from r2r.stage import Identity, Input, Result, Stage, There, run
-from r2r.student import record
 from r2r.student.rank import check_student
 from r2r.teacher import calls
 
@@ -109,8 +108,7 @@ def stage(
         if student is not None:
             check_arguments(settings.engine)
             fits = adapter if adapter and there(adapter) else None
-            record.completed(probe.rank_settings(settings), fits)
-            check_student(student, fits)
+            check_student(student, fits, probe.rank_settings(settings))
         if settings.judge is not None:
             calls.check_teacher(judging.teacher_settings(settings))
         for source in systems.values():

@@ -209,6 +209,9 @@ def engine_arguments(model: str, engine: dict[str, Any], adapter: str | None = N
             os.environ.setdefault("TORCH_COMPILE_DISABLE", "1")
     if adapter:
         arguments |= {"enable_lora": True, "max_loras": 1, "max_lora_rank": _lora_rank(adapter)}
+        # By default vLLM wraps all layers. With a wrapped output layer, vLLM 0.32 dies at log-probabilities of a
+        # prompt, and takes no vocabulary over 258,048.
+        arguments["lora_target_modules"] = lora_layers(adapter)
     return arguments | engine
 
 
@@ -240,6 +243,18 @@ def _cpu_arguments(model: str, engine: dict[str, Any]) -> dict[str, Any]:
         # vLLM would convert float32 to bfloat16, which most CPUs do not run faster.
         "dtype": str(AutoConfig.from_pretrained(model).dtype or "float32").removeprefix("torch."),
     }
+
+
+def lora_layers(adapter: str) -> list[str] | None:
+    """Return the last part of the name of each layer that an adapter changes, such as "q_proj", as vLLM has them.
+
+    None if they include experts of a mixture, to which vLLM gives other names: all layers are wrapped then.
+    """
+    from safetensors import safe_open
+
+    with safe_open(Path(adapter) / "adapter_model.safetensors", "np") as tensors:
+        layers = {name.partition(".lora_")[0] for name in tensors.keys()}  # noqa: SIM118 - not a dict
+    return None if any(".experts" in layer for layer in layers) else sorted({x.rpartition(".")[2] for x in layers})
 
 
 def _lora_rank(adapter: str) -> int:

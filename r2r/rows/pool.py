@@ -9,6 +9,8 @@ worker asks its model (`RowWorker`), the finished rows on disk (`journal`) or th
 from __future__ import annotations
 
 import asyncio
+import os
+import platform
 import re
 import time
 import uuid
@@ -16,6 +18,7 @@ from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping
 from contextlib import asynccontextmanager, nullcontext, suppress
 from functools import partial
+from math import isqrt
 from typing import Any, NamedTuple, Protocol
 
 import pyarrow as pa
@@ -39,7 +42,8 @@ _ROWS_PER_FILE = 1000
 _BEAT = 1.0
 # Seconds between two reports of parts whose rows were all finished before.
 _OFTEN = 0.1
-# A row that has killed this many engines is rejected.
+# A row that has killed this many engines is rejected. So many that die with as many rows, before any row is answered,
+# end the job.
 _MAX_DEATHS = 3
 
 
@@ -114,7 +118,8 @@ def run_rows(
     With `retry_rejects`, rows that were rejected before this run are asked again, and no others that are finished.
 
     About every second, `go_on` gets the counts so far: rows by table, and this run's counts of the workers. Once it
-    returns False, rows in flight are finished and no other is asked. Raises BadInput if a worker does.
+    returns False, rows in flight are finished and no other is asked. Raises BadInput if a worker does, or if all of its
+    engines die.
     """
     folder = out / "rows" / job.version
     round = 1 + Journal(folder).last_round("rejects") if retry_rejects else 0
@@ -185,6 +190,8 @@ def _state(counts: Counter[str], seconds: float, steps: str = "") -> str:
     """
     tokens = counts["prompt_tokens"] + counts["completion_tokens"] + counts["in writing"]
     done = f"{counts['steps']:,}/{counts['begun']:,} {steps}, " if steps else ""
+    if counts["engines died"]:
+        done += f"{counts['engines died']:,} engines died, "
     if counts["waits for the store"]:
         done += f"{counts['waits for the store']:,} waits for the store, "
     if tokens:
@@ -266,9 +273,11 @@ class _RowActor:
         self.parts, self.job, self.in_flight, self.journal = parts, job, in_flight, Journal(folder)
         self.worker: RowWorker | None = None
         self.worker_lock, self.started = asyncio.Lock(), 0.0
-        self.slots, self.all_slots_lock = asyncio.Semaphore(in_flight), asyncio.Lock()
+        self.slots, self.some_slots_lock = asyncio.Semaphore(in_flight), asyncio.Lock()
         self.tell, self.name, self.counts, self.told_at = tell, uuid.uuid4().hex, Counter[str](), 0.0
         self.go_on, self.rows_in_flight, self.starting = True, 0, False
+        # Engines that have died, the rows in flight then, and whether any engine has answered a row.
+        self.deaths, self.suspects, self.answered = 0, set[str](), False
         # The answers that go to the disk next, and the task that takes them there.
         self.keeping: list[Entry] | None = None
         self.kept: asyncio.Task[None]
@@ -337,37 +346,50 @@ class _RowActor:
         asked = row | {"attempts": earlier["row"]["attempts"]} if earlier else row
         most = _MAX_DEATHS * (1 + self.round) if earlier else _MAX_DEATHS
         while (deaths := self.journal.deaths(key)) < most:
-            async with self._slot(alone=deaths > 0):
+            async with self._slots(slots_of(deaths, self.in_flight)):
                 if not self.go_on:
                     return None
                 worker = await self._worker()
                 self.rows_in_flight += 1
                 try:
-                    return await worker(asked)
-                except Died:
-                    await asyncio.to_thread(self.journal.died, key)
-                    if self.worker is worker:
-                        self.worker = None
-                        self.counts.update(_so_far(worker))
-                        worker.close()
+                    answer = await worker(asked)
+                    self.answered = True
+                    return answer
+                except Died as died:
+                    await self._bury(worker, key, died)
                 finally:
                     self.rows_in_flight -= 1
         reason = f"ended its engine {_MAX_DEATHS} times"
         return "rejects", {"qid": row["qid"], "key": key, "reason": reason, "reply": "", "attempts": _MAX_DEATHS}, {}
 
+    async def _bury(self, worker: RowWorker, key: str, died: Died) -> None:
+        """Record that a worker's engine died with a row in flight. Raises BadInput if one engine after another dies
+        before it has answered any row."""
+        await asyncio.to_thread(self.journal.died, key)
+        self.suspects.add(key)
+        if self.worker is worker:
+            self.worker = None
+            self.counts.update(_so_far(worker), **{"engines died": 1})
+            self.deaths += 1
+            worker.close()
+        if not self.answered and min(self.deaths, len(self.suspects)) >= _MAX_DEATHS:
+            raise BadInput(
+                f"{self.job.name}: {self.deaths} engines died one after another, and none answered a row ({died}); "
+                f"what they printed is in worker-*-{os.getpid()}.err in Ray's log folder on {platform.node()}"
+            )
+
     @asynccontextmanager
-    async def _slot(self, alone: bool) -> AsyncIterator[None]:
-        """Wait for a slot; `alone` waits for all of them, so that a row that may kill its engine harms no other."""
-        needed = self.in_flight if alone else 1
-        # Two rows that each hold some slots and wait for all would wait forever.
-        async with self.all_slots_lock if alone else nullcontext():
+    async def _slots(self, needed: int) -> AsyncIterator[None]:
+        """Wait for so many slots, and hold them for the block."""
+        # Two rows that each hold some slots and wait for more would wait forever.
+        async with self.some_slots_lock if needed > 1 else nullcontext():
             for _ in range(needed):
                 await self.slots.acquire()
-            try:
-                yield
-            finally:
-                for _ in range(needed):
-                    self.slots.release()
+        try:
+            yield
+        finally:
+            for _ in range(needed):
+                self.slots.release()
 
     async def _worker(self) -> RowWorker:
         async with self.worker_lock:
@@ -398,6 +420,16 @@ class _RowActor:
             await self._tell(Counter())
             with suppress(TimeoutError):
                 await asyncio.wait_for(over.wait(), _BEAT)
+
+
+def slots_of(deaths: int, in_flight: int) -> int:
+    """Return how many of `in_flight` slots a row takes that was in flight when so many engines died.
+
+    One row has killed the engine, and all that were in flight may be it. After one death they are asked in groups,
+    after two alone. So a row that kills its engine is found in about twice the root of `in_flight` turns, and the
+    engine is never idle for long.
+    """
+    return (1, -(-in_flight // isqrt(in_flight)), in_flight)[min(deaths, 2)]
 
 
 def _so_far(worker: RowWorker | None) -> Counter[str]:

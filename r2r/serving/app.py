@@ -42,7 +42,7 @@ from r2r.serving.page import add_page
 from r2r.serving.shapes import FAILED, Answer, Error, Result, error_of, sentence_of
 from r2r.serving.tools import add_tools
 from r2r.student.rank import Ranked, Ranker, check_student
-from r2r.student.record import completed, warn_of_long_windows, warn_of_no_temperature
+from r2r.student.record import warn_of_long_windows, warn_of_no_temperature
 from r2r.workers import start_ray, use_driver_folder
 
 # Seconds between two lines about the start.
@@ -337,8 +337,7 @@ def serve(student: str, adapter: str | None, settings: ServeSettings) -> None:
     started = time.monotonic()
     with _telling_of_the_start() as checked:
         check_arguments(settings.engine)
-        completed(settings, adapter, student)
-        check_student(student, adapter)
+        check_student(student, adapter, settings)
         warn_of_long_windows(settings, adapter, student)
         warn_of_no_temperature(settings, adapter, student)
         keys, port = read_keys(settings.api_keys), settings.port or _free_port(settings.host)

@@ -17,9 +17,10 @@ from contextlib import aclosing, suppress
 from functools import partial
 from typing import NamedTuple
 
-from r2r.config import RerankSettings, ServeSettings
+from r2r.config import RankSettings, RerankSettings, ServeSettings
 from r2r.errors import BadInput
 from r2r.llm import Refused, Reply, open_label_model
+from r2r.llm.engine import lora_layers
 from r2r.llm.prompt import chat_ids, fit, load_tokenizer
 from r2r.reasons import check_reasons
 from r2r.replies import Unsound
@@ -86,12 +87,25 @@ def merged(windows: Sequence[Window]) -> list[float]:
     return [sum(scores[index] for scores in of_each) / len(of_each) for index in windows[0].shown]
 
 
-def check_student(student: str, adapter: str | None) -> None:
-    """Raise BadInput for a student that cannot rank, or an adapter of another model, without loading their weights."""
+def check_student(student: str, adapter: str | None, settings: RankSettings | None = None) -> None:
+    """Raise BadInput for a student that cannot rank, or an adapter of another model, without loading their weights.
+
+    settings: how it is to rank, which is checked against how it was taught; None if that is not known yet.
+    """
+    taught = completed(settings, adapter, student) if settings else None
     model, folder = adapters.places(student, adapter, weights=False)
     form.label_ids(load_tokenizer(model), student)
-    if folder:
-        adapters.check_fits(folder, model)
+    if folder is None:
+        return
+    adapters.check_fits(folder, model)
+    if settings and taught and taught.scores == "likelihood" and not settings.merge:
+        layers = lora_layers(folder)
+        if layers is None or "lm_head" in layers:
+            named = "the output layer (lm_head)" if layers else "experts of a mixture"
+            raise BadInput(
+                f"merge: {adapter} changes {named}, and vLLM then has no log-probabilities of a prompt, by which this "
+                f"student is scored; set merge"
+            )
 
 
 class Ranker:

@@ -39,8 +39,7 @@ def stage(candidates: str, student: str, adapter: str | None, out: str | Place, 
         pool.refuse_old_answers(place(out))
         check_arguments(settings.engine)
         if adapter is None or there(adapter):
-            record.completed(settings, adapter, student)
-            check_student(student, adapter)
+            check_student(student, adapter, settings)
         else:
             check_student(student, None)
         if there(candidates):

@@ -37,7 +37,7 @@ def calls(monkeypatch):
     monkeypatch.setattr(ray, "is_initialized", lambda: True)
     monkeypatch.setattr(app, "start_ray", lambda: made.append("ray"))
     monkeypatch.setattr(app, "check_arguments", lambda engine: None)
-    monkeypatch.setattr(app, "check_student", lambda student, adapter: None)
+    monkeypatch.setattr(app, "check_student", lambda *arguments: None)
     monkeypatch.delenv("R2R_API_KEYS", raising=False)
     return made
 

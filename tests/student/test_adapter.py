@@ -5,10 +5,12 @@ import shutil
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+from transformers import AutoModelForCausalLM
 
 from r2r import builtin
 from r2r.config import DistillSettings, RerankSettings
 from r2r.errors import BadInput
+from r2r.llm.engine import lora_layers
 from r2r.student import adapter, rank, record
 from tests.tiny import tiny_model
 
@@ -17,7 +19,6 @@ from tests.tiny import tiny_model
 def saved(tmp_path):
     """A distill folder with an adapter for the demo's student. Its lora_B is not zero."""
     from peft import LoraConfig, get_peft_model
-    from transformers import AutoModelForCausalLM
 
     model = AutoModelForCausalLM.from_pretrained(tiny_model())
     model = get_peft_model(model, LoraConfig(r=4, target_modules=["q_proj", "down_proj"], init_lora_weights=False))
@@ -29,6 +30,17 @@ def change(folder, edit):
     file = folder / "adapter" / "adapter_model.safetensors"
     tensors = load_file(file)
     save_file({name: edit(name, tensor) for name, tensor in tensors.items()}, file)
+
+
+def change_names(folder, edit):
+    file = folder / "adapter" / "adapter_model.safetensors"
+    save_file({edit(name): tensor for name, tensor in load_file(file).items()}, file)
+
+
+def output_layer(rank):
+    """Return the tensors, A and B, of an adapter of the output layer of the model of the tests."""
+    shape = AutoModelForCausalLM.from_pretrained(tiny_model()).lm_head.weight.shape
+    return {"A": torch.ones(rank, shape[1]), "B": torch.ones(shape[0], rank)}
 
 
 def test_a_sound_adapter_is_found_and_fits(saved):
@@ -57,6 +69,24 @@ def test_a_model_with_a_record_takes_the_place_of_its_student(saved, tmp_path):
     (tmp_path / "model" / "model.safetensors").unlink()
     with pytest.raises(BadInput, match=r"holds no \.safetensors file"):
         adapter.check_saved(model)
+
+
+def test_an_output_layer_that_vllm_would_wrap_is_refused_for_likelihood(saved):
+    folder, likelihood = str(saved), RerankSettings(scores="likelihood")
+    assert lora_layers(f"{folder}/adapter") == ["down_proj", "q_proj"]
+    rank.check_student(tiny_model(), folder, likelihood)
+    file = saved / "adapter" / "adapter_model.safetensors"
+    wide = {f"base_model.model.lm_head.lora_{side}.weight": one for side, one in output_layer(4).items()}
+    save_file(load_file(file) | wide, file)
+    with pytest.raises(BadInput, match=rf"merge: {folder} changes the output layer \(lm_head\), .*; set merge"):
+        rank.check_student(tiny_model(), folder, likelihood)
+    rank.check_student(tiny_model(), folder, RerankSettings(scores="likelihood", merge=True))
+    rank.check_student(tiny_model(), folder, RerankSettings())
+
+
+def test_all_layers_are_wrapped_for_experts(saved):
+    change_names(saved, lambda name: name.replace("mlp", "mlp.experts.0"))
+    assert lora_layers(str(saved / "adapter")) is None
 
 
 def test_a_model_with_a_broken_tensor_is_found_out(tmp_path):
@@ -101,7 +131,6 @@ def test_an_adapter_of_another_width_is_refused(saved):
 
 
 def test_an_adapter_for_other_layers_is_refused(saved):
-    file = saved / "adapter" / "adapter_model.safetensors"
-    save_file({name.replace("layers.1", "layers.31"): one for name, one in load_file(file).items()}, file)
+    change_names(saved, lambda name: name.replace("layers.1", "layers.31"))
     with pytest.raises(BadInput, match=r"has no layer model\.layers\.31"):
         adapter.check_fits(str(saved / "adapter"), tiny_model())

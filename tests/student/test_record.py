@@ -60,7 +60,7 @@ def test_a_window_longer_than_the_lists_learned_from_is_warned_of(adapter, capsy
 
 def test_rerank_and_serve_warn_before_they_start(adapter, tmp_path, monkeypatch, capsys):
     folder = adapter()
-    monkeypatch.setattr(app, "check_student", lambda student, adapter: None)
+    monkeypatch.setattr(app, "check_student", lambda *arguments: None)
     # Each would go on to start Ray.
     for module, then in ((rerank.datasets, "open_candidates"), (app, "start_ray")):
         monkeypatch.setattr(module, then, lambda *given: (_ for _ in ()).throw(InterruptedError))
