@@ -8,15 +8,21 @@ import os
 import subprocess
 import sys
 import time
+from collections import Counter
 from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
+import torch
+from peft import PeftModel
+from transformers import AutoModelForCausalLM
 
 from r2r.config import RerankSettings
 from r2r.datasets import read_candidates
 from r2r.llm import Died
+from r2r.llm.prompt import load_tokenizer
 from r2r.reasons import is_verbatim
+from r2r.student.likelihood import asked
 from r2r.student.rank import Ranker
 from tests.ending import terminate
 from tests.tiny import tiny_model
@@ -117,26 +123,31 @@ def test_peft_and_vllm_read_the_adapter_alike(run):
 
 def peft_logprobs(base, folder, known):
     """Return the label log-probabilities after each prompt, with the adapter and without it."""
-    import torch
-    from peft import PeftModel
-    from transformers import AutoModelForCausalLM
-
-    model = PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(base, dtype="float32"), folder)
+    model = peft_model(base, folder)
 
     def read(one):
-        with torch.no_grad():
-            return model(torch.tensor([one["prompt"]])).logits[0, -1].log_softmax(-1)[one["labels"]].tolist()
+        return model(torch.tensor([one["prompt"]])).logits[0, -1].log_softmax(-1)[one["labels"]].tolist()
 
     adapted = [read(one) for one in known]
     with model.disable_adapter():
         return list(zip(adapted, [read(one) for one in known], strict=True))
 
 
+def peft_model(base, folder):
+    plain = AutoModelForCausalLM.from_pretrained(base, dtype="float32")
+    return PeftModel.from_pretrained(plain, folder).requires_grad_(False).eval()
+
+
 def test_one_engine_ranks_in_every_way_and_ends_in_silence(run, data, capfd):
-    """The order scored, written, and scored after the reasons; with the adapter, and any chat model without one."""
+    """The order scored by labels, written, scored after the reasons, and by likelihood; all with the adapter."""
     query, texts = next((row["query"], row["texts"][:8]) for row in candidates_of(data))
-    asyncio.run(rank_in_every_way(str(run / "distill"), query, texts))
+    likely = asyncio.run(rank_in_every_way(str(run / "distill"), query, texts))
     assert "Traceback" not in capfd.readouterr().err
+    model, tokenizer = peft_model(tiny_model(), str(run / "distill" / "adapter")), load_tokenizer(tiny_model())
+    for text, found in zip(texts, likely, strict=True):
+        prompt, written, _ = asked(tokenizer, query, text, 1024, 64)
+        logprobs = model(torch.tensor([prompt + written])).logits[0, len(prompt) - 1 : -1].log_softmax(-1)
+        assert found == pytest.approx(logprobs.gather(1, torch.tensor(written)[:, None]).mean().item(), abs=1e-3)
 
 
 def candidates_of(data):
@@ -144,6 +155,7 @@ def candidates_of(data):
 
 
 async def rank_in_every_way(adapter, query, texts):
+    """Return the value of each passage by likelihood."""
     ranker = Ranker(tiny_model(), adapter, RerankSettings(passage_tokens=64, reason_chars=20, window=4, stride=2))
     try:
         for mode, order_position in (("score", "first"), ("generate", "first"), ("score", "last")):
@@ -158,12 +170,17 @@ async def rank_in_every_way(adapter, query, texts):
             )
             for index, reason in ranked.reasons.items():
                 assert not reason["evidence"] or is_verbatim(reason["evidence"], texts[index])
+        ranker.settings = ranker.settings.model_copy(update={"mode": "score"})
+        ranker.taught = ranker.taught._replace(scores="likelihood", order_position="first")
+        # All passages at once: prompts of several lengths are in one step of the engine.
+        order, _, values = await ranker.valued(query, texts, False, Counter())
         waiting = asyncio.create_task(ranker.rank(query, texts, explain=2))
         await asyncio.sleep(0.02)
     finally:
         ranker.model.close()
     with pytest.raises(Died):
         await waiting
+    return [value for _, value in sorted(zip(order, values, strict=True))]
 
 
 def failed(ranked):
