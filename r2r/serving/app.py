@@ -42,7 +42,7 @@ from r2r.serving.page import add_page
 from r2r.serving.shapes import FAILED, Answer, Error, Result, error_of, sentence_of
 from r2r.serving.tools import add_tools
 from r2r.student.rank import Ranked, Ranker, check_student
-from r2r.student.record import warn_of_long_windows, warn_of_no_temperature
+from r2r.student.record import warn_of_long_windows, warn_of_no_temperature, warn_of_slow_adapter
 from r2r.workers import start_ray, use_driver_folder
 
 # Seconds between two lines about the start.
@@ -340,6 +340,7 @@ def serve(student: str, adapter: str | None, settings: ServeSettings) -> None:
         check_student(student, adapter, settings)
         warn_of_long_windows(settings, adapter, student)
         warn_of_no_temperature(settings, adapter, student)
+        warn_of_slow_adapter(settings, adapter)
         keys, port = read_keys(settings.api_keys), settings.port or _free_port(settings.host)
         address = f"http://{f'[{settings.host}]' if ':' in settings.host else settings.host}:{port}"
         if not keys and not is_loopback(settings.host):

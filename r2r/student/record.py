@@ -12,7 +12,7 @@ import json
 import sys
 from typing import Any, NamedTuple
 
-from r2r.config import DistillSettings, OrderPosition, RankSettings, Reasoning, Scores, ServeSettings
+from r2r.config import DistillSettings, OrderPosition, RankSettings, Reasoning, RerankSettings, Scores, ServeSettings
 from r2r.errors import BadInput
 from r2r.places import Place, place
 from r2r.student import adapter as adapters
@@ -93,6 +93,17 @@ def warn_of_no_temperature(settings: RankSettings, adapter: str | None, student:
         file=sys.stderr,
         flush=True,
     )
+
+
+def warn_of_slow_adapter(settings: RerankSettings | ServeSettings, adapter: str | None) -> None:
+    """Print a line on stderr if an engine on a CPU is to load an adapter beside its model."""
+    if adapter and not settings.merge and not settings.gpus and adapters.is_adapter(adapters.find(adapter)):
+        print(
+            f"merge: warning: on a CPU, vLLM is many times slower with {adapter} beside the student than with both "
+            f"merged; give merge to merge them in a copy",
+            file=sys.stderr,
+            flush=True,
+        )
 
 
 def completed(settings: RankSettings, adapter: str | None, student: str | None = None) -> Taught:

@@ -74,6 +74,7 @@ def _work(
 ) -> Result:
     record.warn_of_long_windows(settings, adapter, student)
     record.warn_of_no_temperature(settings, adapter, student)
+    record.warn_of_slow_adapter(settings, adapter)
     rows = datasets.open_candidates(candidates, out / "first-stage")
     version = f"{KEYS}-{identity.key(*(name for name in identity.inputs if name != 'candidates'))}"
     row_key = partial(key, version=version)

@@ -10,7 +10,7 @@ from r2r.config import DistillSettings, RerankSettings, ServeSettings
 from r2r.errors import BadInput
 from r2r.serving import app
 from r2r.student import record, rerank
-from r2r.student.record import Taught, completed, warn_of_long_windows
+from r2r.student.record import Taught, completed, warn_of_long_windows, warn_of_slow_adapter
 
 DEFAULT = Taught(20, 10, "both", "first", "labels")
 
@@ -68,7 +68,22 @@ def test_rerank_and_serve_warn_before_they_start(adapter, tmp_path, monkeypatch,
         rerank._work("candidates", "demo", folder, tmp_path, RerankSettings(window=20), None)
     with pytest.raises(InterruptedError):
         app.serve("demo", folder, ServeSettings(window=20))
-    assert capsys.readouterr().err.count("window: 20: warning: ") == 2
+    said = capsys.readouterr().err
+    assert said.count("window: 20: warning: ") == said.count("merge: warning: on a CPU, vLLM is many times slower") == 2
+
+
+def test_an_adapter_beside_its_student_is_warned_of_on_a_cpu_alone(adapter, tmp_path, capsys):
+    folder = adapter()
+    warn_of_slow_adapter(RerankSettings(), folder)
+    assert capsys.readouterr().err.startswith(f"merge: warning: on a CPU, vLLM is many times slower with {folder} ")
+    for settings in (RerankSettings(merge=True), RerankSettings(gpus=1), ServeSettings(gpus=0.5)):
+        warn_of_slow_adapter(settings, folder)
+    warn_of_slow_adapter(RerankSettings(), None)
+    # A model with all weights trained is loaded in the student's place.
+    (tmp_path / "distill" / "adapter").rename(tmp_path / "distill" / "model")
+    (tmp_path / "distill" / "model" / "adapter_config.json").rename(tmp_path / "distill" / "model" / "config.json")
+    warn_of_slow_adapter(RerankSettings(), folder)
+    assert capsys.readouterr().err == ""
 
 
 def test_a_student_without_an_adapter_is_not_warned_of(capsys):
