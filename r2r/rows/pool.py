@@ -426,8 +426,7 @@ def slots_of(deaths: int, in_flight: int) -> int:
     """Return how many of `in_flight` slots a row takes that was in flight when so many engines died.
 
     One row has killed the engine, and all that were in flight may be it. After one death they are asked in groups,
-    after two alone. So a row that kills its engine is found in about twice the root of `in_flight` turns, and the
-    engine is never idle for long.
+    after two alone. So a row that kills its engine is found in about twice the root of `in_flight` turns.
     """
     return (1, -(-in_flight // isqrt(in_flight)), in_flight)[min(deaths, 2)]
 

@@ -25,6 +25,8 @@ from r2r.places import Place, fetch, has, place
 RECORD = "r2r.json"
 # Largest difference of log-probabilities that rounding may cause, by data type, for logits of about 16 to 32.
 _TOLERANCE = {"float32": 1e-3, "bfloat16": 0.25}
+# The same between two libraries.
+_ROUNDING = {"float32": 0.01, "bfloat16": 0.25}
 
 
 def kind(settings: DistillSettings) -> str:
@@ -200,6 +202,11 @@ def recorded(folder: Place) -> list[dict[str, Any]]:
     as token ids; `logprobs`, of each label as the token after the prompt; and `base`, the same before the training."""
     file = folder.parent / "check.json"
     return json.loads(file.read_text())["prompts"] if file.exists() else []
+
+
+def rounding(folder: Place) -> float:
+    """Return by how much an engine's log-probabilities may differ from the `recorded` ones by rounding alone."""
+    return _ROUNDING[json.loads((folder.parent / "check.json").read_text()).get("dtype", "float32")]
 
 
 def _tensors(folder: str | Path) -> Iterator[tuple[str, Any]]:

@@ -36,8 +36,6 @@ from r2r.student.strategies import STRATEGIES
 _TOKENS_PER_CHAR, _AROUND = 0.5, 10
 # Tokens reserved for the end of a line and for a label.
 _AFTER = 2
-# Largest difference of log-probabilities between two libraries in float32.
-_SAME = 0.01
 
 
 class Ranked(NamedTuple):
@@ -379,15 +377,14 @@ class Ranker:
         _count_tokens(reply, counts)
 
     async def _compare_with_training(self) -> float | None:
-        probes = adapters.recorded(adapters.find(self.adapter)) if self.adapter else []
-        if not probes:
+        if not self.adapter or not (probes := adapters.recorded(adapters.find(self.adapter))):
             return None
         off = off_base = 0.0
         for probe in probes:
             logprobs, _ = await self.model.label_logprobs(probe["prompt"], probe["labels"])
             off = max(off, _distance(logprobs, probe["logprobs"]))
             off_base = max(off_base, _distance(logprobs, probe["base"]))
-        if off > max(_SAME, off_base):
+        if off > max(adapters.rounding(adapters.find(self.adapter)), off_base):
             raise BadInput(
                 f"{self.adapter}: vLLM answers as {self.student} without it (log-probabilities {off:.3f} from those of "
                 f"training, {off_base:.3f} from the model's own); distill again, or give the student it was made for"

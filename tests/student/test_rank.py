@@ -342,10 +342,10 @@ def adapted(ranker, tmp_path):
     """A ranker whose adapter has one recorded answer, with an engine that gives the answer of that name."""
     (tmp_path / "adapter").mkdir()
     (tmp_path / "adapter" / "adapter_config.json").write_text("{}")
-    recorded = {"prompt": [1, 2], "labels": [3, 4], "logprobs": ANSWERS["adapted"], "base": ANSWERS["base"]}
-    (tmp_path / "check.json").write_text(json.dumps({"prompts": [recorded]}))
 
-    def make(engine):
+    def make(engine, **check):
+        recorded = {"prompt": [1, 2], "labels": [3, 4], "logprobs": ANSWERS["adapted"], "base": ANSWERS["base"]}
+        (tmp_path / "check.json").write_text(json.dumps({"prompts": [recorded], **check}))
         asking = ranker()
         asking.adapter = str(tmp_path)
 
@@ -369,6 +369,14 @@ def test_an_engine_that_answers_as_without_the_adapter_is_found_out(adapted, eng
             asyncio.run(asking.rank("q", passages(3)))
         with pytest.raises(BadInput, match="answers as demo without it"):
             asyncio.run(asking.check_adapter())
+
+
+def test_a_training_that_moved_less_than_bfloat16_rounds_is_no_fault(adapted, monkeypatch):
+    monkeypatch.setitem(ANSWERS, "near", [-1.2, -2.0])
+    monkeypatch.setitem(ANSWERS, "base", [-1.1, -2.0])
+    with pytest.raises(BadInput, match="answers as demo without it"):
+        asyncio.run(adapted("near", dtype="float32").check_adapter())
+    assert asyncio.run(adapted("near", dtype="bfloat16").check_adapter()) == pytest.approx(0.2)
 
 
 def test_the_check_is_counted_once_whoever_asks_first(adapted):
