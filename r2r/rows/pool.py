@@ -118,8 +118,8 @@ def run_rows(
     With `retry_rejects`, rows that were rejected before this run are asked again, and no others that are finished.
 
     About every second, `go_on` gets the counts so far: rows by table, and this run's counts of the workers. Once it
-    returns False, rows in flight are finished and no other is asked. Raises BadInput if a worker does, or if all of its
-    engines die.
+    returns False, rows in flight are finished and no other is asked. Raises BadInput if a worker does, or if its
+    engines die before any has answered a row.
     """
     folder = out / "rows" / job.version
     round = 1 + Journal(folder).last_round("rejects") if retry_rejects else 0
@@ -276,8 +276,8 @@ class _RowActor:
         self.slots, self.some_slots_lock = asyncio.Semaphore(in_flight), asyncio.Lock()
         self.tell, self.name, self.counts, self.told_at = tell, uuid.uuid4().hex, Counter[str](), 0.0
         self.go_on, self.rows_in_flight, self.starting = True, 0, False
-        # Engines that have died, the rows in flight then, and whether any engine has answered a row.
-        self.deaths, self.suspects, self.answered = 0, set[str](), False
+        # The rows in flight when an engine died, and whether any engine has answered a row.
+        self.suspects, self.answered = set[str](), False
         # The answers that go to the disk next, and the task that takes them there.
         self.keeping: list[Entry] | None = None
         self.kept: asyncio.Task[None]
@@ -370,11 +370,11 @@ class _RowActor:
         if self.worker is worker:
             self.worker = None
             self.counts.update(_so_far(worker), **{"engines died": 1})
-            self.deaths += 1
             worker.close()
-        if not self.answered and min(self.deaths, len(self.suspects)) >= _MAX_DEATHS:
+        deaths = self.counts["engines died"]
+        if not self.answered and min(deaths, len(self.suspects)) >= _MAX_DEATHS:
             raise BadInput(
-                f"{self.job.name}: {self.deaths} engines died one after another, and none answered a row ({died}); "
+                f"{self.job.name}: {deaths} engines died one after another, and none answered a row ({died}); "
                 f"what they printed is in worker-*-{os.getpid()}.err in Ray's log folder on {platform.node()}"
             )
 

@@ -197,16 +197,13 @@ def write_merged(folder: str, model: str, out: str) -> None:
     load_tokenizer(model).save_pretrained(out)
 
 
-def recorded(folder: Place) -> list[dict[str, Any]]:
+def recorded(folder: Place) -> tuple[list[dict[str, Any]], float]:
     """Return the answers that `distill` recorded beside what it trained, [] if there are none: `prompt` and `labels`,
-    as token ids; `logprobs`, of each label as the token after the prompt; and `base`, the same before the training."""
+    as token ids; `logprobs`, of each label as the token after the prompt; and `base`, the same before the training. And
+    by how much an engine's log-probabilities may differ from these by rounding alone."""
     file = folder.parent / "check.json"
-    return json.loads(file.read_text())["prompts"] if file.exists() else []
-
-
-def rounding(folder: Place) -> float:
-    """Return by how much an engine's log-probabilities may differ from the `recorded` ones by rounding alone."""
-    return _ROUNDING[json.loads((folder.parent / "check.json").read_text()).get("dtype", "float32")]
+    check = json.loads(file.read_text()) if file.exists() else {"prompts": []}
+    return check["prompts"], _ROUNDING[check.get("dtype", "float32")]
 
 
 def _tensors(folder: str | Path) -> Iterator[tuple[str, Any]]:

@@ -377,14 +377,15 @@ class Ranker:
         _count_tokens(reply, counts)
 
     async def _compare_with_training(self) -> float | None:
-        if not self.adapter or not (probes := adapters.recorded(adapters.find(self.adapter))):
+        probes, rounding = adapters.recorded(adapters.find(self.adapter)) if self.adapter else ([], 0.0)
+        if not probes:
             return None
         off = off_base = 0.0
         for probe in probes:
             logprobs, _ = await self.model.label_logprobs(probe["prompt"], probe["labels"])
             off = max(off, _distance(logprobs, probe["logprobs"]))
             off_base = max(off_base, _distance(logprobs, probe["base"]))
-        if off > max(adapters.rounding(adapters.find(self.adapter)), off_base):
+        if off > max(rounding, off_base):
             raise BadInput(
                 f"{self.adapter}: vLLM answers as {self.student} without it (log-probabilities {off:.3f} from those of "
                 f"training, {off_base:.3f} from the model's own); distill again, or give the student it was made for"
