@@ -11,6 +11,8 @@ from __future__ import annotations
 
 import asyncio
 import json
+import logging
+import logging.handlers
 import os
 import signal
 import socket
@@ -279,8 +281,9 @@ class Replica:
     ):
         use_driver_folder(folder)
         self.settings, self.name, self.keys = settings, name, keys
-        waited_for = settings.model_copy(update={"engine": with_short_steps(settings.engine)})
-        self.ranker = Ranker(student, adapter, waited_for)
+        with _request_log_kept_open():
+            waited_for = settings.model_copy(update={"engine": with_short_steps(settings.engine)})
+            self.ranker = Ranker(student, adapter, waited_for)
         await self.ranker.rank("ready", ["yes", "no"])
 
     def __serve_build_asgi_app__(self) -> FastAPI:
@@ -294,6 +297,22 @@ class Replica:
         # Ray Serve calls it once the last request is answered. The engine's process would outlive this one.
         if hasattr(self, "ranker"):
             self.ranker.model.close()
+
+
+@contextmanager
+def _request_log_kept_open() -> Iterator[None]:
+    """Keep Ray Serve's log of requests writing.
+
+    vLLM configures Python's logging while it loads, and Python then closes all handlers. From then on, Ray Serve's
+    would hold each request's line in memory, without end, and write none.
+    """
+    handlers = logging.getLogger("ray.serve").handlers
+    targets = {one: one.target for one in handlers if isinstance(one, logging.handlers.MemoryHandler)}
+    try:
+        yield
+    finally:
+        for handler, target in targets.items():
+            handler.setTarget(target)
 
 
 def public_name(student: str, settings: ServeSettings) -> str:

@@ -502,6 +502,16 @@ def by_docid(reasons: dict[str, str] | None, docids: list[str]) -> dict[str, str
     return texts | {"comparison": rename_brackets(texts["comparison"], names)}
 
 
+def test_requests_have_lines_in_ray_serves_log(server):
+    below = server.process.children(recursive=True)
+    replica = next(one for one in below if Path(one.cmdline()[0]).name.startswith("ray::ServeReplica:rerank"))
+    # The line of the last one may still be on its way.
+    for _ in range(2):
+        httpx.post(server.url, json={"query": "fleas", "documents": ["a", "b"]}, timeout=60).raise_for_status()
+    log = next(Path(one.path) for one in replica.open_files() if Path(one.path).parent.name == "serve")
+    assert re.search(r" POST /v1/rerank 200 ", log.read_text())
+
+
 def test_a_client_that_goes_away_leaves_the_engine_idle(demo, server):
     out, _ = demo
     below = server.process.children(recursive=True)

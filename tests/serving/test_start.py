@@ -2,6 +2,9 @@
 
 import asyncio
 import functools
+import logging
+import logging.config
+import logging.handlers
 import re
 import sys
 import threading
@@ -129,6 +132,27 @@ def test_a_replica_is_ready_when_its_adapter_was_checked_and_its_engine_answered
     made[-1].model.close()
     with pytest.raises(Died):
         asyncio.run(replica.check_health())
+
+
+def test_ray_serves_log_has_a_line_for_each_request_also_after_vllm_configured_logging(monkeypatch, tmp_path):
+    file = logging.FileHandler(tmp_path / "replica.log")
+    handler, log = logging.handlers.MemoryHandler(1, target=file), logging.getLogger("ray.serve")
+
+    def ranker(student, adapter, settings):
+        # As vLLM does while it loads.
+        logging.config.dictConfig({"version": 1, "disable_existing_loggers": False})
+        return served.Ranker(settings)
+
+    monkeypatch.setattr(app, "Ranker", ranker)
+    monkeypatch.setattr(app, "with_short_steps", lambda engine: engine)
+    log.addHandler(handler)
+    try:
+        asyncio.run(app.Replica.__init__(object.__new__(app.Replica), "demo", None, ServeSettings(), "demo", [], ""))
+        log.error("POST /v1/rerank 200")
+    finally:
+        log.removeHandler(handler)
+        file.close()
+    assert handler.buffer == [] and (tmp_path / "replica.log").read_text() == "POST /v1/rerank 200\n"
 
 
 def test_a_free_port_is_told(calls, monkeypatch, capsys):
