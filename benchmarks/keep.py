@@ -32,6 +32,7 @@ from pathlib import Path
 
 import r2r
 from r2r import datasets, tables
+from r2r.cli import exit_status
 from r2r.config import load_run_file
 from r2r.errors import BadInput
 from r2r.evaluation.significance import paired_tests
@@ -164,8 +165,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    try:
-        main()
-    except BadInput as error:
-        print(f"r2r: {error}", file=sys.stderr)
-        sys.exit(2)
+    sys.exit(exit_status(main))

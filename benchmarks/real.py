@@ -27,6 +27,7 @@ from typing import NamedTuple
 
 import r2r
 from r2r import datasets, tables
+from r2r.cli import exit_status
 from r2r.errors import BadInput
 
 DEPTH = 20
@@ -234,8 +235,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    try:
-        main()
-    except BadInput as error:
-        print(f"r2r: {error}", file=sys.stderr)
-        sys.exit(2)
+    sys.exit(exit_status(main))

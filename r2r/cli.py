@@ -352,11 +352,17 @@ COMMANDS = {
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run one command and return its exit status: 0; 2 for a user error; 3 for a job that one of its limits stopped;
-    130 for Ctrl-C; 143 for SIGTERM. Each but 0 comes with one line."""
+    """Run one command and return its exit status, as `exit_status` has it."""
+    words = sys.argv[1:] if arguments is None else arguments
+    return exit_status(lambda: _dispatch(words))
+
+
+def exit_status(call: Callable[[], None]) -> int:
+    """Call, and return what the program should exit with: 0; 2 for a user error; 3 for a job that one of its limits
+    stopped; 130 for Ctrl-C; 143 for SIGTERM. Each but 0 comes with one line."""
     end_on_sigterm()
     try:
-        _dispatch(sys.argv[1:] if arguments is None else arguments)
+        call()
     except Stopped as stopped:
         return _told(str(stopped), 3)
     except (KeyboardInterrupt, Exception) as error:
