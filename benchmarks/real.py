@@ -127,7 +127,7 @@ def distill_settings(student: str, reasons: bool, steps: int | None, seed: int) 
         batches=4,
         max_length=1536 if reasons else 512,
         reasoning="direct" if reasons else "none",
-        generation=0.2 if reasons else 0.0,
+        generation=1.0 if reasons else 0.0,
         evaluate_every=28,
         save_every=28,
         dtype="bfloat16" if computes_bfloat16() else "float32",
